@@ -1,0 +1,24 @@
+"""bgx removes photo backgrounds in batches, fast.
+
+>>> from bgx import Remover
+>>> Remover("u2netp").cut("in.jpg").save("out.png")
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bgx.api import Cutout, Remover, remove
+
+__version__ = "0.1.0"
+__all__ = ["Cutout", "Remover", "__version__", "remove"]
+
+
+def __getattr__(name: str) -> Any:
+    # The door for Python loads numpy; `bgx --help` must not (PEP 562).
+    if name in {"Cutout", "Remover", "remove"}:
+        from bgx import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'bgx' has no attribute {name!r}")

@@ -1,0 +1,1 @@
+"""The door for shells: Click; the only rooms that print or exit."""

@@ -1,0 +1,120 @@
+"""What can go wrong, and the exit code each kind of trouble ends with.
+
+::
+
+    BgxError
+    ├── PictureError          1   one picture; becomes a row of the report, the batch goes on
+    │   ├── UnreadableError         not a picture, truncated, empty, no permission
+    │   ├── TooLargeError           more pixels than --max-pixels, or more than memory holds
+    │   ├── InferenceError          the network failed on this picture alone
+    │   └── UnwritableError         this one target cannot be written (name too long, say)
+    ├── UsageError            2   what was asked for cannot be done as asked
+    ├── ModelError            3   the network's file
+    │   ├── UnknownModelError       no such name in the registry
+    │   ├── MissingModelError       not on this machine and not to be had now
+    │   └── BadModelError           wrong hash, wrong size, or not a network bgx can run
+    ├── DeviceError           4   the runtime or the device
+    │   ├── RuntimeMissingError     no onnxruntime flavour installed, or two at once
+    │   └── DeviceUnavailableError  the device asked for is not delivered
+    └── OutputError           5   the output folder: full, read-only, not a folder
+
+The code sits on the class. Messages are one line that names the file and the remedy. The library
+raises; only :mod:`bgx.cli` turns an exception into an exit code.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import ClassVar
+
+
+class ExitCode(IntEnum):
+    """Exit codes of the command line, one meaning each."""
+
+    OK = 0
+    PICTURES = 1
+    USAGE = 2
+    MODEL = 3
+    DEVICE = 4
+    OUTPUT = 5
+    BUG = 70
+    INTERRUPTED = 130
+
+
+class BgxError(Exception):
+    """Anything bgx raises on purpose."""
+
+    exit_code: ClassVar[ExitCode] = ExitCode.BUG
+    code: ClassVar[str] = "bug"
+    """Short stable name, written as ``error.code`` in the report."""
+
+
+class PictureError(BgxError):
+    """One picture failed; the others are not touched by it."""
+
+    exit_code = ExitCode.PICTURES
+    code = "picture"
+
+
+class UnreadableError(PictureError):
+    code = "unreadable"
+
+
+class TooLargeError(PictureError):
+    code = "too-large"
+
+
+class InferenceError(PictureError):
+    code = "inference"
+
+
+class UnwritableError(PictureError):
+    code = "unwritable"
+
+
+class UsageError(BgxError):
+    """What was asked for contradicts itself or cannot be done as asked."""
+
+    exit_code = ExitCode.USAGE
+    code = "usage"
+
+
+class ModelError(BgxError):
+    """The network's file."""
+
+    exit_code = ExitCode.MODEL
+    code = "model"
+
+
+class UnknownModelError(ModelError):
+    code = "unknown-model"
+
+
+class MissingModelError(ModelError):
+    code = "missing-model"
+
+
+class BadModelError(ModelError):
+    code = "bad-model"
+
+
+class DeviceError(BgxError):
+    """The runtime or the device."""
+
+    exit_code = ExitCode.DEVICE
+    code = "device"
+
+
+class RuntimeMissingError(DeviceError):
+    code = "no-runtime"
+
+
+class DeviceUnavailableError(DeviceError):
+    code = "device-unavailable"
+
+
+class OutputError(BgxError):
+    """The output folder: full, read-only, or not a folder."""
+
+    exit_code = ExitCode.OUTPUT
+    code = "output"

@@ -1,0 +1,1 @@
+"""One picture, no network: read, tensor, matte, compose, write."""

@@ -1,0 +1,1 @@
+"""One network, no pictures: registry, fetch, prepare, providers, session."""

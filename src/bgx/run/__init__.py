@@ -1,0 +1,1 @@
+"""Many pictures: plan, stages, pipeline, report."""
