@@ -82,7 +82,7 @@ class OutputSettings:
                     f"--quality has no meaning for {self.format}, which is lossless; leave it out"
                 )
         if self.mask_only and self.background is not None:
-            raise UsageError("--mask-only writes the matte and needs no --background; leave one out")
+            raise UsageError("--mask-only writes the matte and needs no --background")
 
 
 @dataclass(frozen=True, slots=True)
