@@ -1,0 +1,195 @@
+"""The registry of networks: what a network is called, where it is had, how it is fed.
+
+The tables stand in ``models.toml``, the user's own in a second file of the same form. Reading them
+loads neither numpy nor a runtime.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+from bgx.errors import UnknownModelError, UsageError
+from bgx.settings import DEFAULT_MODEL
+
+Scale = Literal["image_max"] | float
+Activation = Literal["none", "sigmoid"]
+Triple = tuple[float, float, float]
+
+# Lower case: on Windows and macOS two names that differ by case would be one file.
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_HASH = re.compile(r"sha256:[0-9a-f]{64}|md5:[0-9a-f]{32}")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEntry:
+    """One network of the registry, checked when made; a wrong field raises UsageError.
+
+    url: where the file is published. hash: ``sha256:…`` or ``md5:…`` of the file. bytes: its size.
+    input: width and height, pixels. mean, std: per channel, after scaling. scale: ``image_max``
+    divides a picture by its own maximum, a number divides by that number. output: index of the
+    network's output that is the matte. activation: what turns it into 0..1. stretch: stretch each
+    matte from its minimum to its maximum. tried: bgx's tests have run the published weights.
+    """
+
+    name: str
+    input: tuple[int, int]
+    mean: Triple
+    std: Triple
+    url: str | None = None
+    hash: str | None = None
+    bytes: int | None = None
+    scale: Scale = "image_max"
+    output: int = 0
+    activation: Activation = "none"
+    stretch: bool = True
+    licence: str = "unknown"
+    about: str = ""
+    tried: bool = False
+
+    def __post_init__(self) -> None:
+        self._expect(
+            bool(_NAME.fullmatch(self.name)) and not self.name.endswith(".onnx"),
+            "name",
+            "lower-case letters, digits, '.', '_', '-'",
+        )
+        self._expect(
+            self.url is None or (isinstance(self.url, str) and self.url.startswith("https://")),
+            "url",
+            "an https address",
+        )
+        self._expect(
+            self.hash is None or (isinstance(self.hash, str) and bool(_HASH.fullmatch(self.hash))),
+            "hash",
+            "sha256:<64 hex digits> or md5:<32 hex digits>, lower case",
+        )
+        self._expect(self.url is None or self.hash is not None, "hash", "set where there is a url")
+        self._expect(
+            self.bytes is None or (_is_int(self.bytes) and self.bytes > 0), "bytes", "1 or more"
+        )
+        self._expect(
+            isinstance(self.input, tuple)
+            and len(self.input) == 2
+            and all(_is_int(side) and 1 <= side <= 8192 for side in self.input),
+            "input",
+            "[width, height] in pixels",
+        )
+        self._expect(_is_triple(self.mean), "mean", "three numbers")
+        self._expect(
+            _is_triple(self.std) and all(value > 0 for value in self.std),
+            "std",
+            "three numbers above 0",
+        )
+        self._expect(
+            self.scale == "image_max" or (_is_number(self.scale) and self.scale > 0),
+            "scale",
+            '"image_max" or a number above 0',
+        )
+        self._expect(_is_int(self.output) and self.output >= 0, "output", "0 or more")
+        self._expect(self.activation in {"none", "sigmoid"}, "activation", '"none" or "sigmoid"')
+        self._expect(isinstance(self.stretch, bool), "stretch", "true or false")
+        self._expect(isinstance(self.licence, str), "licence", "text")
+        self._expect(isinstance(self.about, str), "about", "text")
+        self._expect(isinstance(self.tried, bool), "tried", "true or false")
+
+    def _expect(self, ok: bool, field: str, want: str) -> None:
+        if not ok:
+            raise UsageError(f"[{self.name}] {field} = {getattr(self, field)!r}: must be {want}")
+
+
+_FIELDS = frozenset(field.name for field in fields(ModelEntry)) - {"name"}
+_REQUIRED = tuple(
+    field.name for field in fields(ModelEntry) if field.default is MISSING and field.name != "name"
+)
+
+
+def entry_from_table(name: str, table: Mapping[str, Any], source: Path) -> ModelEntry:
+    """Make an entry from one table of a registry file.
+
+    Raises UsageError naming the file, the table and the field.
+    """
+    for field in table:
+        if field not in _FIELDS:
+            near = difflib.get_close_matches(field, _FIELDS, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise UsageError(f"{source}: [{name}] {field}: no such field{hint}")
+    for field in _REQUIRED:
+        if field not in table:
+            raise UsageError(f"{source}: [{name}] {field}: missing")
+    values = {
+        field: tuple(value) if isinstance(value, list) else value for field, value in table.items()
+    }
+    try:
+        return ModelEntry(name=name, **values)
+    except UsageError as error:
+        raise UsageError(f"{source}: {error}") from None
+
+
+def load_registry(extra: Path | None = None) -> dict[str, ModelEntry]:
+    """Read the built-in registry, then the user's file, whose tables override field by field or add.
+
+    Raises UsageError naming the file, the table and the field that is wrong.
+    """
+    builtin = _builtin_path()
+    tables = _read_tables(builtin)
+    registry = {name: entry_from_table(name, table, builtin) for name, table in tables.items()}
+    if extra is not None:
+        for name, table in _read_tables(extra).items():
+            registry[name] = entry_from_table(name, tables.get(name, {}) | table, extra)
+    return registry
+
+
+def find_entry(registry: Mapping[str, ModelEntry], name: str) -> ModelEntry:
+    """The entry called `name`. Raises UnknownModelError that suggests the nearest name."""
+    try:
+        return registry[name]
+    except KeyError:
+        near = difflib.get_close_matches(name.lower(), registry, n=1)
+        hint = f"did you mean {near[0]}?" if near else "see: bgx models list"
+        raise UnknownModelError(f"{name}: no such model; {hint}") from None
+
+
+def entry_for_file(registry: Mapping[str, ModelEntry], path: Path) -> ModelEntry:
+    """How a file the user points at is fed: as the entry of the same stem, else as U²-Net."""
+    return registry.get(path.stem.lower(), registry[DEFAULT_MODEL])
+
+
+def _builtin_path() -> Path:
+    package = Path(str(files("bgx")))
+    installed = package / "models.toml"
+    # An editable install leaves the registry where it stands: at the top of the repository.
+    return installed if installed.is_file() else package.parents[1] / "models.toml"
+
+
+def _read_tables(path: Path) -> dict[str, dict[str, Any]]:
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path}: not UTF-8 text") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path}: not valid TOML: {error}") from None
+    for name, table in content.items():
+        if not isinstance(table, dict):
+            raise UsageError(f"{path}: {name}: must be a table, [{name}]")
+    return content
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_triple(value: object) -> bool:
+    return isinstance(value, tuple) and len(value) == 3 and all(_is_number(part) for part in value)

@@ -1,0 +1,355 @@
+"""Model files on this machine: where they lie and why they are trusted.
+
+::
+
+    FOLDER/models/NAME.onnx        fetched, or added by the user
+    FOLDER/models/NAME.json        the user added it: its own hash, and settings of a new name
+    FOLDER/stamps/…json            what a file hashed to, valid while its size and time stay
+    FOLDER/prepared/…onnx          copies made by bgx.model.prepare
+    FOLDER/engines/                engines and timings built by TensorRT and others
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from bgx.errors import BadModelError, MissingModelError, ModelError, UsageError
+from bgx.model.registry import (
+    ModelEntry,
+    entry_for_file,
+    entry_from_table,
+    find_entry,
+    load_registry,
+)
+from bgx.settings import ModelSettings
+
+log = logging.getLogger(__name__)
+
+Origin = Literal["fetched", "added", "rembg", "file"]
+Check = Callable[[Path, ModelEntry], None]
+"""Raises BadModelError where a file is not a network that can be fed as the entry says."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """A model file that may be run.
+
+    digest: ``sha256:…`` of its bytes, the key of everything derived from it.
+    """
+
+    entry: ModelEntry
+    path: Path
+    digest: str
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class _Digests:
+    sha256: str
+    md5: str
+
+    def fits(self, known: str) -> bool:
+        algorithm, _, value = known.partition(":")
+        return {"sha256": self.sha256, "md5": self.md5}[algorithm] == value
+
+
+@dataclass(frozen=True)
+class Store:
+    """Finds, fetches, adds and removes model files as `settings` say."""
+
+    settings: ModelSettings = field(default_factory=ModelSettings)
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where everything lies: the settings' folder, else the platform's cache folder."""
+        if self.settings.folder is not None:
+            return self.settings.folder
+        import platformdirs
+
+        return platformdirs.user_cache_path("bgx", appauthor=False)
+
+    @property
+    def models(self) -> Path:
+        return self.folder / "models"
+
+    @property
+    def prepared(self) -> Path:
+        return self.folder / "prepared"
+
+    @property
+    def engines(self) -> Path:
+        return self.folder / "engines"
+
+    def registry(self) -> dict[str, ModelEntry]:
+        """The built-in registry, the user's file, and the names the user added with a file."""
+        registry = load_registry(self.settings.registry)
+        for record in sorted(self.models.glob("*.json")):
+            name = record.stem
+            if name not in registry:
+                registry[name] = entry_from_table(name, _read_json(record), record)
+        return registry
+
+    def locate(self, entry: ModelEntry) -> ModelFile | None:
+        """The entry's file on this machine, or None.
+
+        A file of rembg's is taken when its hash fits and passed over when not. Raises BadModelError
+        when the file in bgx's own folder does not have the hash it had or should have.
+        """
+        own = self._own(entry.name)
+        if own.is_file():
+            return self._trusted(entry, own)
+        if entry.hash is None:
+            return None
+        for path in rembg_paths(entry.name, os.environ, Path.home()):
+            if not path.is_file():
+                continue
+            digests = self._digests(path)
+            if digests.fits(entry.hash):
+                return ModelFile(entry, path, f"sha256:{digests.sha256}", "rembg")
+            log.debug("%s: passed over, its hash is not that of %s", path, entry.name)
+        return None
+
+    def present(self, entry: ModelEntry) -> bool:
+        """Whether the entry can be run without the network."""
+        try:
+            return self.locate(entry) is not None
+        except BadModelError:
+            return False
+
+    def resolve(
+        self, model: str, registry: Mapping[str, ModelEntry], *, progress: bool = False
+    ) -> ModelFile:
+        """The file of a NAME of the registry or of a path to FILE.onnx, fetched where needed.
+
+        Raises UnknownModelError, MissingModelError and BadModelError.
+        """
+        if _is_path(model):
+            path = Path(model)
+            if not path.is_file():
+                raise MissingModelError(f"{model}: no such file; see: bgx models list")
+            digests = self._digests(path)
+            return ModelFile(
+                entry_for_file(registry, path), path, f"sha256:{digests.sha256}", "file"
+            )
+        entry = find_entry(registry, model)
+        return self.locate(entry) or self.download(entry, progress=progress)
+
+    def download(self, entry: ModelEntry, *, progress: bool = False) -> ModelFile:
+        """Fetch the entry's file; one that is there and whole is not fetched again.
+
+        Raises MissingModelError, BadModelError and ModelError as :func:`bgx.model.fetch.fetch`.
+        """
+        try:
+            found = self.locate(entry)
+        except BadModelError as error:
+            log.info("%s; fetching it again", error)
+            found = None
+        if found is not None:
+            return found
+        if self.settings.offline:
+            raise MissingModelError(
+                f"{entry.name}: not on this machine, and bgx is offline; without --offline run: "
+                f"bgx models download {entry.name}, or: bgx models add {entry.name} FILE.onnx"
+            )
+        from bgx.model.fetch import fetch
+
+        path = fetch(entry, self.models, mirror=self.settings.mirror, progress=progress)
+        self._record(entry.name).unlink(missing_ok=True)
+        return self._trusted(entry, path)
+
+    def add(
+        self, name: str, file: Path, registry: Mapping[str, ModelEntry], *, check: Check
+    ) -> ModelFile:
+        """Keep a copy of `file` under `name`, its own hash recorded in place of the registry's.
+
+        A new name takes the settings of the entry of the file's stem, else those of U²-Net.
+        Nothing is replaced before `check` has passed the copy. Raises UsageError (a name that
+        cannot be one), MissingModelError, BadModelError and ModelError.
+        """
+        if not file.is_file():
+            raise MissingModelError(f"{file}: no such file")
+        if name in registry:
+            entry = registry[name]
+        else:
+            like = entry_for_file(registry, file)
+            entry = replace(like, name=name, url=None, about=f"added from {file.name}", tried=False)
+        try:
+            self.models.mkdir(parents=True, exist_ok=True)
+            with _temporary(self.models) as copy:
+                shutil.copyfile(file, copy)
+                check(copy, entry)
+                digests = _hash(copy)
+                size = copy.stat().st_size
+                copy.replace(self._own(name))
+            digest = f"sha256:{digests.sha256}"
+            entry = replace(entry, hash=digest, bytes=size)
+            table = {"hash": digest, "bytes": size} if entry.url else _table(entry)
+            _write_json(self._record(name), table)
+        except OSError as error:
+            raise ModelError(
+                f"{self.models}: {file} cannot be kept there: {error.strerror or error}; "
+                "make room or set BGX_HOME to another folder"
+            ) from None
+        return ModelFile(entry, self._own(name), digest, "added")
+
+    def remove(self, name: str) -> Path:
+        """Delete the name's file from bgx's own folder; rembg's files are never touched.
+
+        Returns the path it had. Raises MissingModelError when there is none.
+        """
+        path = self._own(name)
+        if not path.is_file():
+            raise MissingModelError(f"{name}: no file of it in {self.models}; nothing removed")
+        try:
+            path.unlink()
+            self._record(name).unlink(missing_ok=True)
+        except OSError as error:
+            raise ModelError(f"{path}: cannot be removed: {error.strerror or error}") from None
+        return path
+
+    def verify(self, entry: ModelEntry) -> ModelFile:
+        """Hash the entry's file again, whatever its stamp says.
+
+        Raises MissingModelError when it is not on this machine, BadModelError when it changed.
+        """
+        for path in (self._own(entry.name), *rembg_paths(entry.name, os.environ, Path.home())):
+            self._stamp(path).unlink(missing_ok=True)
+        found = self.locate(entry)
+        if found is None:
+            raise MissingModelError(
+                f"{entry.name}: not on this machine; run: bgx models download {entry.name}"
+            )
+        return found
+
+    def _own(self, name: str) -> Path:
+        return self.models / f"{name}.onnx"
+
+    def _record(self, name: str) -> Path:
+        return self.models / f"{name}.json"
+
+    def _trusted(self, entry: ModelEntry, path: Path) -> ModelFile:
+        record = self._record(entry.name)
+        added = record.is_file()
+        known = _read_json(record).get("hash") if added else entry.hash
+        digests = self._digests(path)
+        if known is not None and not digests.fits(known):
+            remedy = (
+                f"bgx models add {entry.name} FILE.onnx"
+                if added or entry.url is None
+                else f"bgx models download {entry.name}"
+            )
+            raise BadModelError(f"{path}: its hash is not {known}; to replace it run: {remedy}")
+        return ModelFile(entry, path, f"sha256:{digests.sha256}", "added" if added else "fetched")
+
+    def _stamp(self, path: Path) -> Path:
+        key = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]
+        return self.folder / "stamps" / f"{key}.json"
+
+    def _digests(self, path: Path) -> _Digests:
+        """The file's hashes: from its stamp while size and time stay, else from its bytes."""
+        stamp = self._stamp(path)
+        state = path.stat()
+        seen = {"path": str(path.resolve()), "size": state.st_size, "mtime_ns": state.st_mtime_ns}
+        try:
+            known = json.loads(stamp.read_text(encoding="utf-8"))
+            if {key: known[key] for key in seen} == seen:
+                return _Digests(known["sha256"], known["md5"])
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+        digests = _hash(path)
+        try:
+            _write_json(stamp, seen | asdict(digests))
+        except OSError as error:
+            log.debug("%s: no stamp kept: %s", path, error)
+        return digests
+
+
+def rembg_paths(name: str, environment: Mapping[str, str], home: Path) -> list[Path]:
+    """Where rembg keeps the file called `name`, newest layout first.
+
+    ``U2NET_HOME`` wins over ``REMBG_HOME``; below either a folder per model, and in the older
+    layout all files side by side in ``~/.u2net``.
+    """
+
+    def expand(text: str) -> Path:
+        return home / text[2:] if text.startswith("~/") else home if text == "~" else Path(text)
+
+    data = environment.get("XDG_DATA_HOME")
+    legacy = expand(environment.get("U2NET_HOME") or f"{data or '~'}/.u2net")
+    if environment.get("U2NET_HOME"):
+        current = legacy
+    else:
+        current = expand(environment.get("REMBG_HOME") or (f"{data}/rembg" if data else "~/.rembg"))
+    file = f"{name}.onnx"
+    paths = [current / "models" / name / file, legacy / file, home / ".u2net" / file]
+    return list(dict.fromkeys(paths))
+
+
+def _is_path(model: str) -> bool:
+    return model.lower().endswith(".onnx") or "/" in model or os.sep in model
+
+
+def _hash(path: Path) -> _Digests:
+    sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+    buffer = memoryview(bytearray(1 << 20))
+    try:
+        with path.open("rb", buffering=0) as file:
+            while size := file.readinto(buffer):
+                sha256.update(buffer[:size])
+                md5.update(buffer[:size])
+    except OSError as error:
+        raise BadModelError(f"{path}: cannot be read: {error.strerror or error}") from None
+    return _Digests(sha256.hexdigest(), md5.hexdigest())
+
+
+def _table(entry: ModelEntry) -> dict[str, Any]:
+    return {
+        key: value for key, value in asdict(entry).items() if key != "name" and value is not None
+    }
+
+
+@contextmanager
+def _temporary(folder: Path) -> Iterator[Path]:
+    """An empty file in `folder` that is gone afterwards unless it was renamed."""
+    descriptor, name = tempfile.mkstemp(prefix=".add-", suffix=".onnx", dir=folder)
+    os.close(descriptor)
+    path = Path(name)
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        content = None
+    if not isinstance(content, dict):
+        raise UsageError(
+            f"{path}: damaged; to replace it run: bgx models add {path.stem} FILE.onnx"
+        )
+    return content
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=".", suffix=".json", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with open(descriptor, "w", encoding="utf-8") as file:
+            json.dump(content, file, indent=2)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
