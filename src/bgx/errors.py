@@ -7,7 +7,8 @@
     │   ├── UnreadableError         not a picture, truncated, empty, no permission
     │   ├── TooLargeError           more pixels than --max-pixels, or more than memory holds
     │   ├── InferenceError          the network failed on this picture alone
-    │   └── UnwritableError         this one target cannot be written (name too long, say)
+    │   ├── UnwritableError         this one target cannot be written (name too long, say)
+    │   └── BugError         70     bgx's own fault, met on this picture
     ├── UsageError            2   what was asked for cannot be done as asked
     ├── ModelError            3   the network's file
     │   ├── UnknownModelError       no such name in the registry
@@ -70,6 +71,13 @@ class InferenceError(PictureError):
 
 class UnwritableError(PictureError):
     code = "unwritable"
+
+
+class BugError(PictureError):
+    """Nothing that should happen: the message asks for a report."""
+
+    exit_code = ExitCode.BUG
+    code = "bug"
 
 
 class UsageError(BgxError):

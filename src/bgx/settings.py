@@ -7,6 +7,7 @@ later.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,3 +142,17 @@ class ModelSettings:
     def __post_init__(self) -> None:
         if self.mirror is not None and not self.mirror.startswith(("https://", "http://")):
             raise UsageError(f"BGX_MODEL_MIRROR {self.mirror}: use an http(s) address")
+
+    @classmethod
+    def from_environment(cls, *, offline: bool = False) -> ModelSettings:
+        """Read BGX_MODELS, BGX_HOME, BGX_MODEL_MIRROR and BGX_OFFLINE."""
+
+        def path(name: str) -> Path | None:
+            return Path(os.environ[name]).expanduser() if os.environ.get(name) else None
+
+        return cls(
+            registry=path("BGX_MODELS"),
+            folder=path("BGX_HOME"),
+            mirror=os.environ.get("BGX_MODEL_MIRROR") or None,
+            offline=offline or os.environ.get("BGX_OFFLINE", "").lower() in {"1", "true", "yes"},
+        )

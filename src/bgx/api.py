@@ -1,0 +1,146 @@
+"""The door for Python: the same rooms as the command line's, raising instead of exiting.
+
+>>> remover = Remover("u2netp")
+>>> remover.cut("in.jpg").save("out.png")
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bgx.image.colour import parse_colour
+from bgx.image.read import SUFFIXES
+from bgx.image.write import remove_leftovers
+from bgx.model.session import Session, open_session
+from bgx.model.store import Store
+from bgx.run.pipeline import Cutout, Pipeline, cut_all, name_picture, process
+from bgx.run.plan import plan_batch
+from bgx.settings import (
+    DEFAULT_MODEL,
+    DeviceSettings,
+    ModelSettings,
+    OutputSettings,
+    ReadSettings,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from PIL import Image
+
+    from bgx.errors import BgxError
+    from bgx.run.outcome import Outcome
+    from bgx.settings import Colour, Existing, Format
+
+__all__ = ["Cutout", "Remover", "remove"]
+
+
+class Remover:
+    """Removes backgrounds with one network on one device. Thread-safe.
+
+    model: a name of the registry or the path of an ONNX file. device: see ``--device``. The other
+    arguments are the command line's options of the same names. The network is fetched and loaded
+    when the first picture comes.
+
+    Raises a :class:`bgx.errors.BgxError`: UsageError when made with wrong values; ModelError and
+    DeviceError when the network is loaded; PictureError for a picture.
+    """
+
+    def __init__(
+        self,
+        model: str = DEFAULT_MODEL,
+        *,
+        device: str = "auto",
+        workers: int | None = None,
+        threads: int | None = None,
+        batch_size: int | None = None,
+        max_size: int = 800,
+        max_pixels: int = 200_000_000,
+        offline: bool = False,
+    ) -> None:
+        self._model = model
+        self._device = DeviceSettings(device, workers, threads, batch_size)
+        self._read = ReadSettings(max_size, max_pixels)
+        self._store = Store(ModelSettings.from_environment(offline=offline))
+        self._sessions: dict[bool, Session] = {}
+        self._lock = threading.Lock()
+
+    def cut(
+        self,
+        image: str | Path | bytes | Image.Image,
+        *,
+        background: str | Colour | None = None,
+        mask_only: bool = False,
+    ) -> Cutout:
+        """Cut out one picture, on all cores. Raises PictureError."""
+        output = OutputSettings(background=_colour(background), mask_only=mask_only)
+        picture = Path(image) if isinstance(image, str) else image
+        pipeline = Pipeline(self._session(many=False), self._read, output)
+        return pipeline.cut(picture, name_picture(picture))
+
+    def cut_many(
+        self,
+        images: Iterable[str | Path | bytes | Image.Image],
+        *,
+        background: str | Colour | None = None,
+        mask_only: bool = False,
+    ) -> Iterator[Cutout | BgxError]:
+        """Cut out pictures, several at once; yields in their order, and only as far ahead as fits.
+
+        A picture that cannot be cut out yields its error in its place.
+        """
+        output = OutputSettings(background=_colour(background), mask_only=mask_only)
+        session = self._session(many=True)
+        pictures = (Path(image) if isinstance(image, str) else image for image in images)
+        pipeline = Pipeline(session, self._read, output)
+        return cut_all(pictures, pipeline, workers=session.workers)
+
+    def batch(
+        self,
+        inputs: Iterable[str | Path],
+        out: str | Path,
+        *,
+        format: Format = "png",  # noqa: A002 - the option's name
+        quality: int | None = None,
+        background: str | Colour | None = None,
+        mask_only: bool = False,
+        existing: Existing = "skip",
+    ) -> Iterator[Outcome]:
+        """Cut out files and folders into the folder ``out``; yields an outcome a picture.
+
+        As ``bgx batch``: the tree is kept, what exists is skipped, a broken picture is an outcome.
+        """
+        output = OutputSettings(format, quality, _colour(background), mask_only)
+        plan = plan_batch(
+            map(Path, inputs), Path(out), suffix=f".{format}", suffixes=SUFFIXES, existing=existing
+        )
+        remove_leftovers({job.target.parent for job in plan.jobs})
+        yield from plan.skipped
+        if plan.jobs:
+            session = self._session(many=True)
+            pipeline = Pipeline(session, self._read, output)
+            yield from process(plan.jobs, pipeline, workers=session.workers)
+
+    def _session(self, *, many: bool) -> Session:
+        # One picture alone wants all cores inside the network, many want a core each.
+        with self._lock:
+            if many not in self._sessions:
+                file = self._store.resolve(self._model, self._store.registry())
+                pictures = None if many else 1
+                self._sessions[many] = open_session(
+                    file, self._device, self._store, pictures=pictures
+                )
+            return self._sessions[many]
+
+
+def remove(
+    source: str | Path | bytes | Image.Image, target: str | Path, *, model: str = DEFAULT_MODEL
+) -> None:
+    """Cut out one picture into a file whose suffix names the format."""
+    Remover(model).cut(source).save(target)
+
+
+def _colour(background: str | Colour | None) -> Colour | None:
+    return parse_colour(background) if isinstance(background, str) else background

@@ -1,0 +1,31 @@
+"""From a photo and its alpha to the picture that is written."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+if TYPE_CHECKING:
+    from bgx.settings import Colour
+
+_ZERO_TO_FULL = [255] + [0] * 255
+
+
+def cut_out(image: Image.Image, alpha: Image.Image) -> Image.Image:
+    """Straight-alpha cut-out, mode RGBA: the photo's own colours, all zero where alpha is 0.
+
+    image: mode RGB; it is turned into the result and must not be used afterwards. alpha: mode L,
+    same size. Zeroing keeps the removed background out of the file: it would be recoverable, and
+    it compresses badly.
+    """
+    image.putalpha(alpha)
+    image.paste((0, 0, 0, 0), mask=alpha.point(_ZERO_TO_FULL))
+    return image
+
+
+def flatten(image: Image.Image, alpha: Image.Image, background: Colour) -> Image.Image:
+    """The photo on a plain background, mode RGB; exactly that colour where alpha is 0."""
+    canvas = Image.new("RGB", image.size, background)
+    canvas.paste(image, mask=alpha)
+    return canvas

@@ -1,0 +1,121 @@
+"""Count outcomes, write them as JSON lines, and say with which exit code the run ends."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from bgx import __version__
+from bgx.errors import ExitCode
+from bgx.run.outcome import Done, Failed, Outcome, Skipped
+
+if TYPE_CHECKING:
+    from typing import TextIO
+
+
+@dataclass(slots=True)
+class Report:
+    """What became of a run. stream: where rows go, one JSON object a line; None for none.
+
+    model, device: names for the last row. Rows are flushed as they come: a killed run leaves what
+    it had done.
+    """
+
+    model: str
+    device: str = ""
+    stream: TextIO | None = None
+    done: int = 0
+    skipped: int = 0
+    failed: int = 0
+    unfinished: int = 0
+    bugs: int = 0
+    started: float = field(default_factory=time.monotonic)
+
+    def add(self, outcome: Outcome) -> None:
+        """Count an outcome and write its row."""
+        match outcome:
+            case Done():
+                self.done += 1
+            case Skipped(reason="interrupted" | "stopped"):
+                self.unfinished += 1
+            case Skipped():
+                self.skipped += 1
+            case Failed(error=error):
+                self.failed += 1
+                self.bugs += error.exit_code == ExitCode.BUG
+        self._write(make_row(outcome))
+
+    def close(self) -> None:
+        """Write the last row."""
+        self._write(self.summary())
+
+    def summary(self) -> dict[str, Any]:
+        seconds = time.monotonic() - self.started
+        return {
+            "done": self.done,
+            "skipped": self.skipped,
+            "failed": self.failed,
+            "unfinished": self.unfinished,
+            "seconds": round(seconds, 3),
+            "pictures_per_second": round(self.done / seconds, 3) if seconds > 0 else 0.0,
+            "model": self.model,
+            "device": self.device,
+            "version": __version__,
+        }
+
+    @property
+    def exit_code(self) -> ExitCode:
+        if self.bugs:
+            return ExitCode.BUG
+        return ExitCode.PICTURES if self.failed else ExitCode.OK
+
+    def __str__(self) -> str:
+        counts = [
+            f"{number} {word}"
+            for number, word in (
+                (self.done, "done"),
+                (self.skipped, "skipped"),
+                (self.failed, "failed"),
+                (self.unfinished, "not finished"),
+            )
+            if number or word == "done"
+        ]
+        summary = self.summary()
+        speed = f"{summary['seconds']:.1f} s"
+        if self.done:
+            speed += f", {summary['pictures_per_second']:.2f} pictures/s"
+        return f"{', '.join(counts)} in {speed}" + (f" on {self.device}" if self.device else "")
+
+    def _write(self, row: dict[str, Any]) -> None:
+        if self.stream is not None:
+            # surrogateescape'd names of files are escaped too, so the row is always valid UTF-8.
+            self.stream.write(json.dumps(row) + "\n")
+            self.stream.flush()
+
+
+def make_row(outcome: Outcome) -> dict[str, Any]:
+    """The report's row for one picture, as design of the report has it."""
+    row: dict[str, Any] = {
+        "source": str(outcome.job.source),
+        "target": str(outcome.job.target),
+        "status": type(outcome).__name__.lower(),
+    }
+    match outcome:
+        case Skipped(reason=reason):
+            row["reason"] = reason
+        case Failed(error=error):
+            row["error"] = {"code": error.code, "message": str(error)}
+        case Done(measured=measured):
+            row |= {
+                "width": measured.width,
+                "height": measured.height,
+                "coverage": round(measured.coverage, 4),
+                "bbox": measured.bbox,
+                "subject": measured.bbox is not None,
+                "seconds": {step: round(s, 4) for step, s in measured.seconds.items()},
+            }
+            if measured.notes:
+                row["notes"] = list(measured.notes)
+    return row
