@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import sys
 import tempfile
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from bgx.errors import BadModelError, MissingModelError, ModelError
+from bgx.model import files
 
 if TYPE_CHECKING:
     from requests import Response
+    from requests.exceptions import RequestException
 
     from bgx.model.registry import ModelEntry
 
@@ -60,7 +61,7 @@ def fetch(
     url = entry.url if mirror is None else f"{mirror.rstrip('/')}/{entry.url.rpartition('/')[2]}"
 
     import pooch
-    from requests.exceptions import RequestException
+    import requests
 
     # pooch announces each download and prints hashes; bgx says what there is to say.
     pooch.get_logger().setLevel(logging.ERROR)
@@ -74,11 +75,12 @@ def fetch(
             fetched = pooch.retrieve(
                 url, entry.hash, fname=target.name, path=private, downloader=download
             )
-            _move(Path(fetched), target)
-    except RequestException as error:
+            files.move(Path(fetched), target)
+    except requests.RequestException as error:
         raise MissingModelError(
-            f"{entry.name}: cannot be fetched from {url}: {_cause(error)}; connect to the internet, "
-            f"set BGX_MODEL_MIRROR, or run: bgx models add {entry.name} FILE.onnx"
+            f"{entry.name}: cannot be fetched from {url}: {_cause(error)}; connect to the "
+            "internet, set BGX_MODEL_MIRROR, or run: "
+            f"bgx models add {entry.name} FILE.onnx"
         ) from None
     except ValueError:
         raise BadModelError(
@@ -115,9 +117,7 @@ class _Download:
                 raise self._too_large(url)
             with open(output_file, "wb") as file:
                 self._copy(response, file, size, url)
-        if os.name == "posix":
-            # The temporary file is private to the user; a model folder may be shared.
-            Path(output_file).chmod(0o666 & ~_umask())
+        files.allow(Path(output_file))
 
     def _open(self, url: str) -> Response:
         """Start the request and wait for its headers, no longer than `first_answer`.
@@ -180,27 +180,11 @@ class _Download:
         )
 
 
-def _move(source: Path, target: Path) -> None:
-    try:
-        source.replace(target)
-    except PermissionError:
-        # Windows does not replace a file another process has open. Then that process has just
-        # fetched the same file.
-        if not target.is_file():
-            raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _cause(error: Any) -> str:
+def _cause(error: RequestException) -> str:
     """One short line out of the nested messages of requests and urllib3."""
     import requests
 
-    if isinstance(error, requests.HTTPError):
+    if isinstance(error, requests.HTTPError) and error.response is not None:
         return f"the server answered {error.response.status_code} {error.response.reason}".rstrip()
     if isinstance(error, requests.exceptions.SSLError):
         return "no secure connection (TLS)"

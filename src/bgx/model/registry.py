@@ -10,14 +10,16 @@ import difflib
 import math
 import re
 import tomllib
-from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from bgx.errors import UnknownModelError, UsageError
 from bgx.settings import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 Scale = Literal["image_max"] | float
 Activation = Literal["none", "sigmoid"]
@@ -123,7 +125,7 @@ def entry_from_table(name: str, table: Mapping[str, Any], source: Path) -> Model
     for field in _REQUIRED:
         if field not in table:
             raise UsageError(f"{source}: [{name}] {field}: missing")
-    values = {
+    values: dict[str, Any] = {
         field: tuple(value) if isinstance(value, list) else value for field, value in table.items()
     }
     try:
@@ -133,9 +135,10 @@ def entry_from_table(name: str, table: Mapping[str, Any], source: Path) -> Model
 
 
 def load_registry(extra: Path | None = None) -> dict[str, ModelEntry]:
-    """Read the built-in registry, then the user's file, whose tables override field by field or add.
+    """Read the built-in registry, then the user's file.
 
-    Raises UsageError naming the file, the table and the field that is wrong.
+    The user's tables add networks or override fields of built-in ones. Raises UsageError naming the
+    file, the table and the field that is wrong.
     """
     builtin = _builtin_path()
     tables = _read_tables(builtin)

@@ -16,15 +16,14 @@ import json
 import logging
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from bgx.errors import BadModelError, MissingModelError, ModelError, UsageError
+from bgx.model import files
 from bgx.model.registry import (
     ModelEntry,
     entry_for_file,
@@ -185,13 +184,12 @@ class Store:
             like = entry_for_file(registry, file)
             entry = replace(like, name=name, url=None, about=f"added from {file.name}", tried=False)
         try:
-            self.models.mkdir(parents=True, exist_ok=True)
-            with _temporary(self.models) as copy:
+            with files.temporary(self.models, ".onnx") as copy:
                 shutil.copyfile(file, copy)
                 check(copy, entry)
                 digests = _hash(copy)
                 size = copy.stat().st_size
-                copy.replace(self._own(name))
+                files.move(copy, self._own(name))
             digest = f"sha256:{digests.sha256}"
             entry = replace(entry, hash=digest, bytes=size)
             table = {"hash": digest, "bytes": size} if entry.url else _table(entry)
@@ -319,18 +317,6 @@ def _table(entry: ModelEntry) -> dict[str, Any]:
     }
 
 
-@contextmanager
-def _temporary(folder: Path) -> Iterator[Path]:
-    """An empty file in `folder` that is gone afterwards unless it was renamed."""
-    descriptor, name = tempfile.mkstemp(prefix=".add-", suffix=".onnx", dir=folder)
-    os.close(descriptor)
-    path = Path(name)
-    try:
-        yield path
-    finally:
-        path.unlink(missing_ok=True)
-
-
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -344,12 +330,4 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=".", suffix=".json", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with open(descriptor, "w", encoding="utf-8") as file:
-            json.dump(content, file, indent=2)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    files.write(path, json.dumps(content, indent=2).encode())

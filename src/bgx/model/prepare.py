@@ -1,0 +1,265 @@
+"""A network's graph, made ready: batch-dynamic, one output, Resize by constant scales.
+
+Published U²-Net files take one picture, return seven mattes, and compute the size of each Resize
+anew on every run; that form keeps ONNX Runtime's fast memory layout out of the decoder.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
+
+PREPARE_VERSION = 1
+"""Part of the cache key: raise it when the copy changes."""
+
+BATCH = "batch"
+"""Name of the copy's first dimension."""
+
+# Operators that treat each picture of a batch by itself, whatever the batch.
+_PER_PICTURE = frozenset(
+    {
+        "Add",
+        "AveragePool",
+        "BatchNormalization",
+        "Clip",
+        "Concat",
+        "Constant",
+        "Conv",
+        "ConvTranspose",
+        "Div",
+        "GlobalAveragePool",
+        "HardSigmoid",
+        "HardSwish",
+        "Identity",
+        "LeakyRelu",
+        "MaxPool",
+        "Mul",
+        "PRelu",
+        "Relu",
+        "Resize",
+        "Sigmoid",
+        "Sub",
+    }
+)
+
+# Operators of which an exported graph computes the sizes for a Resize.
+_ARITHMETIC = frozenset(
+    {"Add", "Cast", "Concat", "Constant", "Div", "Floor", "Gather", "Mul", "Slice", "Squeeze"}
+    | {"Unsqueeze"}
+)
+
+_NO_ROI = "bgx_no_roi"
+
+
+class DoesNotFit(Exception):  # noqa: N818 - an answer, not an error: the original is used
+    """The graph is not of the form this recipe is for; the message says where."""
+
+
+def prepare(original: bytes | Path, output: int = 0) -> bytes:
+    """The copy of an ONNX file: input (batch, 3, h, w), one output, Resize by constant scales.
+
+    output: index of the output to keep. Raises DoesNotFit.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
+
+    try:
+        content = original if isinstance(original, bytes) else original.read_bytes()
+        model = onnx.load_model_from_string(content)
+    except (OSError, DecodeError) as error:
+        raise DoesNotFit(f"cannot be read: {error}") from None
+    _check_form(model, output)
+    _fix_batch(model.graph, 1)
+    _scale_resizes(model)
+    _keep_output(model.graph, output)
+    _free_batch(model)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+        copy: bytes = model.SerializeToString()
+    except (
+        onnx.checker.ValidationError,
+        onnx.shape_inference.InferenceError,
+        EncodeError,
+        ValueError,
+    ) as error:
+        raise DoesNotFit(f"the copy is not valid: {error}") from None
+    return copy
+
+
+def _check_form(model: ModelProto, output: int) -> None:
+    graph = model.graph
+    if any(tensor.external_data for tensor in graph.initializer):
+        raise DoesNotFit("weights in a file of their own")
+    inputs = _true_inputs(graph)
+    if len(inputs) != 1:
+        raise DoesNotFit(f"{len(inputs)} inputs")
+    dims = inputs[0].type.tensor_type.shape.dim
+    if len(dims) != 4 or any(dim.dim_value < 1 for dim in list(dims)[1:]):
+        raise DoesNotFit("input is not (batch, channels, height, width) of fixed size")
+    if dims[0].dim_value > 1:
+        raise DoesNotFit(f"input is fixed at batch {dims[0].dim_value}")
+    if output >= len(graph.output):
+        raise DoesNotFit(f"no output {output}")
+
+
+def _true_inputs(graph: GraphProto) -> list[ValueInfoProto]:
+    # Before IR version 4 every initializer was an input as well.
+    weights = {tensor.name for tensor in graph.initializer}
+    return [value for value in graph.input if value.name not in weights]
+
+
+def _fix_batch(graph: GraphProto, size: int) -> None:
+    dim = _true_inputs(graph)[0].type.tensor_type.shape.dim[0]
+    dim.Clear()
+    dim.dim_value = size
+
+
+def _scale_resizes(model: ModelProto) -> None:
+    """Give every Resize constant scales in place of sizes that the graph computes."""
+    pending = [node for node in model.graph.node if node.op_type == "Resize" and _sizes(node)]
+    while pending:
+        shapes = _static_shapes(model)
+        values = _constant_sizes(model, shapes, {_sizes(node) for node in pending})
+        known = [node for node in pending if _sizes(node) in values and node.input[0] in shapes]
+        if not known:
+            raise DoesNotFit(f"{pending[0].name}: its size depends on more than the input's size")
+        for node in known:
+            _set_scales(model.graph, node, shapes[node.input[0]], values[_sizes(node)])
+        # The next round sees through the ones just done.
+        pending = [node for node in pending if _sizes(node)]
+
+
+def _sizes(node: NodeProto) -> str:
+    return node.input[3] if len(node.input) > 3 else ""
+
+
+def _static_shapes(model: ModelProto) -> dict[str, tuple[int, ...]]:
+    import onnx
+
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    except onnx.shape_inference.InferenceError as error:
+        raise DoesNotFit(f"its shapes contradict each other: {error}") from None
+    shapes = {}
+    for value in (*inferred.input, *inferred.value_info, *inferred.output):
+        if value.type.tensor_type.HasField("shape"):
+            dims = value.type.tensor_type.shape.dim
+            if all(dim.HasField("dim_value") for dim in dims):
+                shapes[value.name] = tuple(dim.dim_value for dim in dims)
+    return shapes
+
+
+def _constant_sizes(
+    model: ModelProto, shapes: Mapping[str, tuple[int, ...]], wanted: set[str]
+) -> dict[str, NDArray[Any]]:
+    """Those of the tensors `wanted` that follow from weights and static shapes alone."""
+    import onnx
+    from onnx import helper, numpy_helper
+    from onnx.reference import ReferenceEvaluator
+
+    constants = [tensor for tensor in model.graph.initializer if len(tensor.dims) < 2]
+    known = {"", *(tensor.name for tensor in constants)}
+    nodes = []
+    for node in model.graph.node:
+        if node.op_type == "Shape" and not node.attribute and node.input[0] in shapes:
+            shape = np.array(shapes[node.input[0]], np.int64)
+            constants.append(numpy_helper.from_array(shape, node.output[0]))
+        elif node.op_type in _ARITHMETIC and known.issuperset(node.input):
+            nodes.append(node)
+        else:
+            continue
+        known.update(node.output)
+    names = sorted(wanted & known)
+    outputs = [helper.make_tensor_value_info(name, onnx.TensorProto.INT64, None) for name in names]
+    arithmetic = helper.make_model(
+        helper.make_graph(nodes, "sizes", [], outputs, constants),
+        opset_imports=model.opset_import,
+    )
+    return dict(zip(names, ReferenceEvaluator(arithmetic).run(None, {}), strict=True))
+
+
+def _set_scales(
+    graph: GraphProto, node: NodeProto, source: tuple[int, ...], sizes: NDArray[Any]
+) -> None:
+    from onnx import helper, numpy_helper
+
+    target = tuple(int(size) for size in sizes)
+    if len(source) != 4 or len(target) != 4 or source[:2] != target[:2]:
+        raise DoesNotFit(f"{node.name}: resizes {source} to {target}")
+    if any(large % small for large, small in zip(target, source, strict=True)):
+        raise DoesNotFit(f"{node.name}: {source} to {target} is no whole multiple")
+    scales = np.array(target, np.float32) / np.array(source, np.float32)
+    name = f"bgx_scales_{node.output[0]}"
+    graph.initializer.append(numpy_helper.from_array(scales, name))
+    if not any(tensor.name == _NO_ROI for tensor in graph.initializer):
+        # Opset 11 wants the input to exist, even empty.
+        graph.initializer.append(numpy_helper.from_array(np.empty(0, np.float32), _NO_ROI))
+    del node.input[1:]
+    node.input.extend([_NO_ROI, name])
+    for attribute in node.attribute:
+        # The two differ only where one pixel comes out.
+        if (
+            attribute.name == "coordinate_transformation_mode"
+            and attribute.s == b"pytorch_half_pixel"
+            and min(target[2:]) > 1
+        ):
+            attribute.CopyFrom(helper.make_attribute(attribute.name, "half_pixel"))
+
+
+def _keep_output(graph: GraphProto, output: int) -> None:
+    """Drop every other output and whatever only they needed."""
+    kept = graph.output[output]
+    del graph.output[output + 1 :]
+    del graph.output[:output]
+    needed = {kept.name}
+    nodes = []
+    for node in reversed(graph.node):
+        if needed.isdisjoint(node.output):
+            continue
+        _check_per_picture(node)
+        needed.update(node.input)
+        nodes.append(node)
+    nodes.reverse()
+    weights = [tensor for tensor in graph.initializer if tensor.name in needed]
+    inputs = _true_inputs(graph)
+    for field, values in (
+        (graph.node, nodes),
+        (graph.initializer, weights),
+        (graph.input, inputs),
+    ):
+        copies = [type(value).FromString(value.SerializeToString()) for value in values]
+        del field[:]
+        field.extend(copies)
+
+
+def _check_per_picture(node: NodeProto) -> None:
+    if node.op_type not in _PER_PICTURE or node.domain not in {"", "ai.onnx"}:
+        raise DoesNotFit(f"{node.name}: {node.op_type} may mix the pictures of a batch")
+    for attribute in node.attribute:
+        if node.op_type == "Concat" and attribute.name == "axis" and attribute.i in {0, -4}:
+            raise DoesNotFit(f"{node.name}: joins along the batch")
+
+
+def _free_batch(model: ModelProto) -> None:
+    """Name the first dimension of input and output, and drop the shapes noted for batch 1."""
+    from onnx import helper
+
+    graph = model.graph
+    output = graph.output[0]
+    shape = _static_shapes(model).get(output.name)
+    if not shape or shape[0] != 1:
+        raise DoesNotFit(f"output {output.name} is {shape}")
+    element = output.type.tensor_type.elem_type
+    output.CopyFrom(helper.make_tensor_value_info(output.name, element, (BATCH, *shape[1:])))
+    dim = graph.input[0].type.tensor_type.shape.dim[0]
+    dim.Clear()
+    dim.dim_param = BATCH
+    del graph.value_info[:]
