@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 from bgx.image.colour import parse_colour
 from bgx.image.read import SUFFIXES
 from bgx.image.write import remove_leftovers
+from bgx.model.providers import count_cores
 from bgx.model.session import Session, open_session
 from bgx.model.store import Store
-from bgx.run.pipeline import Cutout, Pipeline, cut_all, name_picture, process
+from bgx.run.pipeline import Cutout, Pipeline, count_workers, cut_all, name_picture, process
 from bgx.run.plan import plan_batch
 from bgx.settings import (
     DEFAULT_MODEL,
@@ -95,7 +96,7 @@ class Remover:
         session = self._session(many=True)
         pictures = (Path(image) if isinstance(image, str) else image for image in images)
         pipeline = Pipeline(session, self._read, output)
-        return cut_all(pictures, pipeline, workers=session.workers)
+        return cut_all(pictures, pipeline, workers=self._workers(session))
 
     def batch(
         self,
@@ -121,7 +122,10 @@ class Remover:
         if plan.jobs:
             session = self._session(many=True)
             pipeline = Pipeline(session, self._read, output)
-            yield from process(plan.jobs, pipeline, workers=session.workers)
+            yield from process(plan.jobs, pipeline, workers=self._workers(session))
+
+    def _workers(self, session: Session) -> int:
+        return count_workers(session.plan, self._device.workers, count_cores())
 
     def _session(self, *, many: bool) -> Session:
         # One picture alone wants all cores inside the network, many want a core each.

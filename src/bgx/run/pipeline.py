@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
+    from bgx.model.providers import EnginePlan
     from bgx.model.registry import ModelEntry
     from bgx.settings import Colour, Format, OutputSettings, ReadSettings
 
@@ -50,12 +51,7 @@ class Network(Protocol):
     def entry(self) -> ModelEntry: ...
 
     @property
-    def batch_size(self) -> int:
-        """Pictures of one run; 1 where batching brings nothing."""
-
-    @property
-    def runs(self) -> int:
-        """Runs that may go on at once."""
+    def plan(self) -> EnginePlan: ...
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """[n, 3, height, width] to [n, height, width]; raises InferenceError."""
@@ -154,13 +150,15 @@ class Pipeline:
         measured = Measured(*image.size, coverage, bbox, loaded.seconds, photo.notes)
         return Cutout(image, alpha, photo.icc, photo.dpi, measured)
 
+    def encode(self, cutout: Cutout, name: str) -> bytes:
+        """The file's bytes, in the format asked for. Raises UnwritableError."""
+        output = self._output
+        return cutout.encode(output.format or "png", quality=output.quality, name=name)
+
     def write(self, cutout: Cutout, target: Path) -> None:
-        """Encode and write, complete or not at all."""
+        """Encode and write, complete or not at all. Raises UnwritableError, OutputError."""
         with _timed(cutout.measured.seconds, "write"):
-            data = cutout.encode(
-                self._output.format or "png", quality=self._output.quality, name=str(target)
-            )
-            write_file(target, data)
+            write_file(target, self.encode(cutout, str(target)))
 
     def cut(self, source: Picture, name: str) -> Cutout:
         """One picture, all steps but writing. Raises PictureError."""
@@ -173,6 +171,11 @@ class Pipeline:
         if isinstance(matte, PictureError):
             raise matte
         return matte
+
+
+def count_workers(plan: EnginePlan, asked: int | None, cores: int) -> int:
+    """Pictures in work at once: asked, else one a network run on a CPU, one a core beside a GPU."""
+    return asked or (plan.runs if plan.device == "cpu" else cores)
 
 
 def process(
@@ -252,7 +255,7 @@ def name_picture(picture: Picture | Job) -> str:
 
 
 def _bound(network: Network, workers: int) -> Bound:
-    items = workers + 2 if network.batch_size == 1 else 2 * (workers + network.batch_size)
+    items = workers + 2 if network.plan.batch_size == 1 else 2 * (workers + network.plan.batch_size)
     return Bound(items, workers * _PIXELS_PER_WORKER)
 
 
@@ -263,7 +266,7 @@ def _make_stages(
     finish: Callable[[Any, Loaded, NDArray[np.float32]], Any],
 ) -> list[Stage]:
     network = pipeline.network
-    if network.batch_size == 1:
+    if network.plan.batch_size == 1:
         # A worker takes its picture all the way: nothing waits, and the pixels stay in its cache.
         def cut(item: Any) -> Any:
             loaded = load(item)
@@ -280,7 +283,7 @@ def _make_stages(
 
     return [
         Stage("read", _each(lambda item: (item, load(item))), workers),
-        Stage("infer", infer, network.runs, network.batch_size),
+        Stage("infer", infer, network.plan.runs, network.plan.batch_size),
         Stage("write", _each(lambda value: finish(*value)), workers),
     ]
 

@@ -1,0 +1,130 @@
+"""``bgx batch``: many pictures into one folder."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bgx.cli.console import Console, set_up_logging
+from bgx.cli.options import make_request, option, picture_options, split_list
+from bgx.errors import ExitCode, OutputError, UsageError
+
+if TYPE_CHECKING:
+    from bgx.cli.options import Request
+    from bgx.run.plan import Plan
+    from bgx.run.report import Report
+
+
+@click.command()
+@click.argument("inputs", nargs=-1, metavar="INPUT...")
+@option("--output", "-o", required=True, type=click.Path(path_type=Path), help="Output folder.")
+@option("--files-from", metavar="FILE|-", help="Read more inputs from a list, one a line.")
+@click.option("-0", "--null", is_flag=True, help="The list is NUL-separated, as of find -print0.")
+@option("--workers", type=int, help="Pictures in work at once.  [default: chosen]")
+@option("--batch-size", type=int, help="Pictures of one network run on a GPU.  [default: chosen]")
+@option("--dry-run", is_flag=True, help="Only print what would be done.")
+@picture_options
+def batch(
+    inputs: tuple[str, ...],
+    output: Path,
+    files_from: str | None,
+    null: bool,
+    dry_run: bool,
+    **options: Any,
+) -> ExitCode:
+    """Cut out files and folders into a folder.
+
+    Folders are searched with everything below them and their tree is kept. A second run does only
+    what is missing.
+    """
+    request = make_request(**options)
+    console = Console(quiet=request.quiet)
+    set_up_logging(console, request.verbose)
+    plan = _plan(inputs, files_from, null, output, request)
+    for note in plan.notes:
+        console.tell(note)
+    if plan.ignored:
+        console.tell(f"{plan.ignored} files in the folders are no pictures and were left out")
+    if dry_run:
+        for job in plan.jobs:
+            click.echo(f"{job.source} -> {job.target}")
+        console.tell(f"{len(plan.jobs)} to do, {len(plan.skipped)} to skip")
+        return ExitCode.OK
+    return _run(plan, output, request, console)
+
+
+def _plan(
+    inputs: tuple[str, ...], files_from: str | None, null: bool, output: Path, request: Request
+) -> Plan:
+    from bgx.image.read import SUFFIXES
+    from bgx.run.plan import expand_patterns, plan_batch
+
+    if null and files_from is None:
+        raise UsageError("-0 goes with --files-from; add --files-from -")
+    if not inputs and files_from is None:
+        raise UsageError("nothing to do; name files or folders, or give --files-from")
+    named = list(expand_patterns(inputs))
+    if files_from is not None:
+        named += map(Path, split_list(_read_list(files_from), null=null))
+    suffix = f".{request.output.format or 'png'}"
+    return plan_batch(named, output, suffix=suffix, suffixes=SUFFIXES, existing=request.existing)
+
+
+def _read_list(name: str) -> bytes:
+    if name == "-":
+        return sys.stdin.buffer.read()
+    try:
+        return Path(name).read_bytes()
+    except OSError as error:
+        raise UsageError(f"--files-from {name}: cannot be read: {error.strerror}") from error
+
+
+def _run(plan: Plan, output: Path, request: Request, console: Console) -> ExitCode:
+    from bgx.cli.session import open_report
+    from bgx.image.write import remove_leftovers
+    from bgx.run.report import Report
+
+    _make_folder(output)
+    remove_leftovers({job.target.parent for job in (*plan.jobs, *(s.job for s in plan.skipped))})
+    with open_report(request.report) as stream:
+        report = Report(request.model, stream=stream)
+        for outcome in plan.skipped:
+            report.add(outcome)
+        try:
+            interrupted = bool(plan.jobs) and _cut(plan, report, request, console)
+        finally:
+            report.close()
+            console.tell(str(report))
+    return ExitCode.INTERRUPTED if interrupted else report.exit_code
+
+
+def _cut(plan: Plan, report: Report, request: Request, console: Console) -> bool:
+    """Do the plan's jobs; returns whether it was interrupted."""
+    from bgx.cli.session import interruptible, open_network
+    from bgx.model.providers import count_cores
+    from bgx.run.outcome import Failed
+    from bgx.run.pipeline import Pipeline, count_workers, process
+
+    session = open_network(request, pictures=len(plan.jobs), console=console)
+    report.device = session.plan.device
+    workers = count_workers(session.plan, request.device.workers, count_cores())
+    pipeline = Pipeline(session, request.read, request.output)
+    with interruptible(console.complain) as stop, console.progress(len(plan.jobs)):
+        for outcome in process(plan.jobs, pipeline, workers=workers, stop=stop):
+            report.add(outcome)
+            if isinstance(outcome, Failed):
+                console.complain(str(outcome.error))
+            console.advance(outcome.job.source.name)
+        return stop.is_set()
+
+
+def _make_folder(output: Path) -> None:
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{output}: cannot be made: {error.strerror}; choose another output folder"
+        ) from error

@@ -1,0 +1,75 @@
+"""``bgx info``: what bgx finds on this machine."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from bgx import __version__
+from bgx.errors import ExitCode
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def info(as_json: bool) -> ExitCode:
+    """Show versions, devices that really load, cores, folders and networks."""
+    facts = _gather()
+    if as_json:
+        click.echo(json.dumps(facts, indent=2))
+    else:
+        _print(facts)
+    return ExitCode.OK if facts["runtime"]["auto"] else ExitCode.DEVICE
+
+
+def _gather() -> dict[str, Any]:
+    import platform
+    from importlib import metadata
+
+    from bgx.model.providers import count_cores, inspect_runtime
+    from bgx.model.store import Store
+    from bgx.settings import ModelSettings
+
+    store = Store(ModelSettings.from_environment())
+    runtime = inspect_runtime()
+    return {
+        "version": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: metadata.version(name) for name in ("numpy", "pillow", "onnx")},
+        "runtime": {
+            "flavours": dict(runtime.flavours),
+            "version": runtime.version,
+            "listed": list(runtime.listed),
+            "loads": list(runtime.loads),
+            "fails": dict(runtime.fails),
+            "auto": runtime.auto,
+            "why": runtime.why,
+            "trouble": runtime.trouble,
+        },
+        "cores": count_cores(),
+        "folder": str(store.folder),
+        "models": [name for name, entry in store.registry().items() if store.present(entry)],
+    }
+
+
+def _print(facts: dict[str, Any]) -> None:
+    runtime = facts["runtime"]
+    rows = [
+        ("bgx", facts["version"]),
+        ("python", f"{facts['python']} on {facts['platform']}"),
+        ("packages", ", ".join(f"{name} {version}" for name, version in facts["packages"].items())),
+        ("runtime", ", ".join(f"{n} {v}" for n, v in runtime["flavours"].items()) or "none"),
+        ("listed", ", ".join(runtime["listed"]) or "none"),
+        ("loads", ", ".join(runtime["loads"]) or "none"),
+        *((f"  {kind}", reason) for kind, reason in runtime["fails"].items()),
+        ("auto takes", f"{runtime['auto'] or 'nothing'} ({runtime['why']})"),
+        ("cores", str(facts["cores"])),
+        ("folder", facts["folder"]),
+        ("networks", ", ".join(facts["models"]) or "none here yet; see: bgx models list"),
+    ]
+    if runtime["trouble"]:
+        rows.append(("trouble", runtime["trouble"]))
+    for name, value in rows:
+        click.echo(f"{name:<11}{value}")

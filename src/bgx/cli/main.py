@@ -1,0 +1,62 @@
+"""The command, its subcommands, and the one place where an exception becomes an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from bgx import __version__
+from bgx.cli.batch import batch
+from bgx.cli.console import say
+from bgx.cli.info import info
+from bgx.cli.models import models
+from bgx.cli.remove import remove
+from bgx.errors import BgxError, ExitCode
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 all done, 1 some pictures failed, 2 usage, 3 model, 4 device, "
+    "5 output not writable, 70 a bug, 130 interrupted.",
+)
+@click.version_option(__version__, message="%(prog)s %(version)s")
+def bgx() -> None:
+    """Remove photo backgrounds in batches, fast."""
+
+
+for command in (remove, batch, models, info):
+    bgx.add_command(command)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code, never raises."""
+    try:
+        result = bgx.main(arguments, prog_name="bgx", standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except click.ClickException as error:
+        error.show()
+        return ExitCode.USAGE
+    except BgxError as error:
+        say(f"bgx: {error}")
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        say("bgx: interrupted")
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output went away, as `head` does. Nothing is left to flush into.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return ExitCode.OUTPUT
+    except Exception as error:
+        if "BGX_DEBUG" in os.environ:
+            raise
+        say(f"bgx: unexpected {error!r}; please report this as a bug (BGX_DEBUG=1 shows where)")
+        return ExitCode.BUG
+    return int(result or ExitCode.OK)

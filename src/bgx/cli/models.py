@@ -1,0 +1,157 @@
+"""``bgx models``: the networks and their files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bgx.cli.console import Console, set_up_logging
+from bgx.cli.options import option
+from bgx.errors import BadModelError, MissingModelError
+
+if TYPE_CHECKING:
+    from bgx.model.registry import ModelEntry
+    from bgx.model.store import Store
+
+
+@click.group()
+def models() -> None:
+    """List, fetch, check and add networks."""
+
+
+@models.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_models(as_json: bool) -> None:
+    """Show every network of the registry and whether its file is here."""
+    store = _open_store()
+    rows = [_describe(store, entry) for entry in store.registry().values()]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    header = ("NAME", "SIZE", "INPUT", "LICENCE", "HERE", "TRIED")
+    table = [header, *(_format(row) for row in rows)]
+    widths = [max(len(line[column]) for line in table) for column in range(len(header))]
+    for line in table:
+        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        click.echo("  ".join(cells).rstrip())
+
+
+@models.command()
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@option("--offline", is_flag=True, help="Never use the network.")
+@option("--quiet", is_flag=True, help="Say nothing but errors.")
+def download(names: tuple[str, ...], offline: bool, quiet: bool) -> None:
+    """Fetch networks; those that are here and whole are left alone."""
+    from bgx.model.registry import find_entry
+
+    store = _open_store(offline=offline)
+    registry = store.registry()
+    for entry in [find_entry(registry, name) for name in names]:
+        file = store.download(entry, progress=not quiet)
+        click.echo(file.path)
+
+
+@models.command()
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+def verify(names: tuple[str, ...]) -> None:
+    """Hash the files again; without a NAME every one that is here."""
+    from bgx.model.registry import find_entry
+
+    store = _open_store()
+    registry = store.registry()
+    entries = [find_entry(registry, name) for name in names] or list(registry.values())
+    bad: list[BadModelError] = []
+    for entry in entries:
+        try:
+            file = store.verify(entry)
+        except BadModelError as error:
+            bad.append(error)
+            click.echo(f"{entry.name}  BAD")
+        except MissingModelError:
+            if names:
+                raise
+        else:
+            click.echo(f"{entry.name}  ok  {file.digest}")
+    if bad:
+        raise bad[0]
+
+
+@models.command()
+@click.argument("name")
+@click.argument("file", type=click.Path(path_type=Path))
+def add(name: str, file: Path) -> None:
+    """Keep a copy of the local FILE under NAME, one of the registry or a new one.
+
+    Its own hash is recorded and trusted in place of the published one.
+    """
+    from bgx.model.session import check_network
+
+    store = _open_store()
+    added = store.add(name, file, store.registry(), check=check_network)
+    click.echo(f"{added.path}  {added.digest}")
+
+
+@models.command()
+@click.argument("name")
+def path(name: str) -> None:
+    """Print where the network's file is."""
+    from bgx.model.registry import find_entry
+
+    store = _open_store()
+    entry = find_entry(store.registry(), name)
+    found = store.locate(entry)
+    if found is None:
+        raise MissingModelError(f"{name}: not on this machine; run: bgx models download {name}")
+    click.echo(found.path)
+
+
+@models.command("remove")
+@click.argument("name")
+def remove_model(name: str) -> None:
+    """Delete the network's file from bgx's folder."""
+    click.echo(_open_store().remove(name))
+
+
+def _open_store(*, offline: bool = False) -> Store:
+    from bgx.model.store import Store
+    from bgx.settings import ModelSettings
+
+    set_up_logging(Console(quiet=False), 0)
+    return Store(ModelSettings.from_environment(offline=offline))
+
+
+def _describe(store: Store, entry: ModelEntry) -> dict[str, Any]:
+    state: str | None = None
+    found = None
+    try:
+        found = store.locate(entry)
+    except BadModelError:
+        state = "damaged"
+    else:
+        state = found.origin if found else None
+    return {
+        "name": entry.name,
+        "bytes": entry.bytes,
+        "input": list(entry.input),
+        "licence": entry.licence,
+        "present": found is not None,
+        "state": state,
+        "path": str(found.path) if found else None,
+        "tried": entry.tried,
+        "about": entry.about,
+    }
+
+
+def _format(row: dict[str, Any]) -> tuple[str, ...]:
+    width, height = row["input"]
+    return (
+        row["name"],
+        f"{row['bytes'] / 1e6:.1f} MB" if row["bytes"] else "?",
+        f"{width}x{height}",
+        row["licence"],
+        row["state"] or "no",
+        "yes" if row["tried"] else "no",
+    )

@@ -1,0 +1,121 @@
+"""``bgx remove``: one picture, on all cores."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bgx.cli.console import Console, set_up_logging
+from bgx.cli.options import make_request, picture_options
+from bgx.errors import ExitCode, OutputError, PictureError, UsageError
+
+if TYPE_CHECKING:
+    from bgx.cli.options import Request
+    from bgx.run.outcome import Job
+    from bgx.run.report import Report
+
+_PIPE = Path("-")
+
+
+@click.command()
+@click.argument("source", metavar="INPUT", type=click.Path(path_type=Path, allow_dash=True))
+@click.argument(
+    "target", metavar="[OUTPUT]", required=False, type=click.Path(path_type=Path, allow_dash=True)
+)
+@picture_options
+def remove(source: Path, target: Path | None, **options: Any) -> ExitCode:
+    """Cut out one picture.
+
+    INPUT and OUTPUT may be - for stdin and stdout. OUTPUT's suffix names the format; without OUTPUT
+    photo.jpg gives photo-cut.png beside it.
+    """
+    request = make_request(**options)
+    console = Console(quiet=request.quiet)
+    set_up_logging(console, request.verbose)
+    job, request = _plan(source, target, request)
+    return _run(job, request, console)
+
+
+def _plan(source: Path, target: Path | None, request: Request) -> tuple[Job, Request]:
+    """The job, and the request with its format settled."""
+    from bgx.image.write import format_of
+    from bgx.run.outcome import Job
+    from bgx.run.plan import same_file
+
+    asked = request.output.format
+    if target is None:
+        name = f"{source.stem}-cut.{asked or 'png'}"
+        target = _PIPE if source == _PIPE else source.with_name(name)
+    if target == _PIPE:
+        file_format = asked or "png"
+        if request.report == "-":
+            raise UsageError("--report - and a picture on stdout: choose a file for one of them")
+    elif target.is_dir():
+        raise UsageError(f"{target}: is a folder; name a file, or use: bgx batch")
+    else:
+        file_format = format_of(target)
+        if asked and asked != file_format:
+            raise UsageError(f"{target}: the suffix does not fit --format {asked}; change either")
+        if source != _PIPE and same_file(source, target):
+            raise UsageError(f"{target}: input and output are the same file; name another output")
+    if source != _PIPE and source.is_dir():
+        raise UsageError(f"{source}: is a folder; use: bgx batch {source} -o FOLDER")
+    output = replace(request.output, format=file_format)
+    return Job(source, target), replace(request, output=output)
+
+
+def _run(job: Job, request: Request, console: Console) -> ExitCode:
+    from bgx.cli.session import open_report
+    from bgx.image.write import remove_leftovers
+    from bgx.run.outcome import Failed
+    from bgx.run.plan import skip_existing
+    from bgx.run.report import Report
+
+    with open_report(request.report) as stream:
+        report = Report(request.model, stream=stream)
+        skipped = None if job.target == _PIPE else skip_existing(job, request.existing)
+        if skipped:
+            report.add(skipped)
+            console.tell(f"{job.target}: exists; to redo it use --existing overwrite")
+        else:
+            if job.target != _PIPE:
+                remove_leftovers([job.target.parent])
+            try:
+                _cut(job, request, console, report)
+            except PictureError as error:
+                report.add(Failed(job, error))
+                console.complain(str(error))
+        report.close()
+    return report.exit_code
+
+
+def _cut(job: Job, request: Request, console: Console, report: Report) -> None:
+    from bgx.cli.session import open_network
+    from bgx.run.outcome import Done
+    from bgx.run.pipeline import Pipeline
+
+    data = sys.stdin.buffer.read() if job.source == _PIPE else None
+    session = open_network(request, pictures=1, console=console)
+    report.device = session.plan.device
+    pipeline = Pipeline(session, request.read, request.output)
+    name = "stdin" if job.source == _PIPE else str(job.source)
+    cutout = pipeline.cut(job.source if data is None else data, name)
+    if job.target == _PIPE:
+        _write_stdout(pipeline.encode(cutout, "stdout"))
+    else:
+        pipeline.write(cutout, job.target)
+    report.add(Done(job, cutout.measured))
+
+
+def _write_stdout(data: bytes) -> None:
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"stdout: cannot be written: {error.strerror}") from error

@@ -1,0 +1,68 @@
+"""What `remove` and `batch` have in common: the open report, Ctrl-C, the loaded network."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from bgx.errors import OutputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+
+    from bgx.cli.console import Console
+    from bgx.cli.options import Request
+    from bgx.model.session import Session
+
+
+@contextmanager
+def open_report(name: str | None) -> Iterator[TextIO | None]:
+    """The stream for ``--report``: a file, stdout for ``-``, None for none."""
+    if name is None or name == "-":
+        yield sys.stdout if name else None
+        return
+    try:
+        stream = Path(name).open("w", encoding="utf-8")  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise OutputError(f"--report {name}: cannot be written: {error.strerror}") from error
+    with stream:
+        yield stream
+
+
+def open_network(request: Request, *, pictures: int, console: Console) -> Session:
+    """Find or fetch the network and load it on the device asked for."""
+    from bgx.model.session import open_session
+    from bgx.model.store import Store
+
+    store = Store(request.models)
+    file = store.resolve(request.model, store.registry(), progress=not request.quiet)
+    session = open_session(file, request.device, store, pictures=pictures)
+    return session
+
+
+@contextmanager
+def interruptible(notice: Callable[[str], None]) -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C (or SIGTERM) sets; the second ends bgx at once."""
+    stop = threading.Event()
+
+    def handle(number: int, _: FrameType | None) -> None:
+        if stop.is_set():
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            signal.raise_signal(signal.SIGINT)
+        stop.set()
+        notice("interrupted: finishing what is in work; press Ctrl-C again to stop at once")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
