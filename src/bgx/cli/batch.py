@@ -108,7 +108,7 @@ def _cut(plan: Plan, report: Report, request: Request, console: Console) -> bool
     from bgx.run.outcome import Failed
     from bgx.run.pipeline import Pipeline, count_workers, process
 
-    session = open_network(request, pictures=len(plan.jobs), console=console)
+    session = open_network(request, pictures=len(plan.jobs))
     report.device = session.plan.device
     workers = count_workers(session.plan, request.device.workers, count_cores())
     pipeline = Pipeline(session, request.read, request.output)

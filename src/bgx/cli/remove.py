@@ -85,7 +85,7 @@ def _run(job: Job, request: Request, console: Console) -> ExitCode:
             if job.target != _PIPE:
                 remove_leftovers([job.target.parent])
             try:
-                _cut(job, request, console, report)
+                _cut(job, request, report)
             except PictureError as error:
                 report.add(Failed(job, error))
                 console.complain(str(error))
@@ -93,13 +93,13 @@ def _run(job: Job, request: Request, console: Console) -> ExitCode:
     return report.exit_code
 
 
-def _cut(job: Job, request: Request, console: Console, report: Report) -> None:
+def _cut(job: Job, request: Request, report: Report) -> None:
     from bgx.cli.session import open_network
     from bgx.run.outcome import Done
     from bgx.run.pipeline import Pipeline
 
     data = sys.stdin.buffer.read() if job.source == _PIPE else None
-    session = open_network(request, pictures=1, console=console)
+    session = open_network(request, pictures=1)
     report.device = session.plan.device
     pipeline = Pipeline(session, request.read, request.output)
     name = "stdin" if job.source == _PIPE else str(job.source)

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
-    from bgx.cli.console import Console
     from bgx.cli.options import Request
     from bgx.model.session import Session
 
@@ -34,15 +33,14 @@ def open_report(name: str | None) -> Iterator[TextIO | None]:
         yield stream
 
 
-def open_network(request: Request, *, pictures: int, console: Console) -> Session:
+def open_network(request: Request, *, pictures: int) -> Session:
     """Find or fetch the network and load it on the device asked for."""
     from bgx.model.session import open_session
     from bgx.model.store import Store
 
     store = Store(request.models)
     file = store.resolve(request.model, store.registry(), progress=not request.quiet)
-    session = open_session(file, request.device, store, pictures=pictures)
-    return session
+    return open_session(file, request.device, store, pictures=pictures)
 
 
 @contextmanager
