@@ -199,8 +199,8 @@ def _bokeh(frame: Frame, scene: np.random.Generator, grain: np.random.Generator)
 def _bottle(frame: Frame, scene: np.random.Generator) -> Subject:
     """A lathe-turned bottle with a label of fine print."""
     centre = float(scene.uniform(-0.12, 0.12))
-    body, neck = float(scene.uniform(0.15, 0.22)), float(scene.uniform(0.05, 0.075))
-    top, shoulder, bottom = -0.42, float(scene.uniform(-0.2, -0.08)), 0.38
+    body, neck = float(scene.uniform(0.24, 0.36)), float(scene.uniform(0.08, 0.12))
+    top, shoulder, bottom = -0.45, float(scene.uniform(-0.28, -0.18)), 0.43
     heights = np.linspace(top, bottom, 200)
     slope = 1 / (1 + np.exp(-(heights - shoulder) * 45))
     radii = neck + (body - neck) * slope
@@ -216,7 +216,7 @@ def _bottle(frame: Frame, scene: np.random.Generator) -> Subject:
     gloss = 120 * np.exp(-(((turn + 0.45) / 0.07) ** 2)) + 45 * np.exp(-(((turn - 0.7) / 0.1) ** 2))
     glass, paper, cap = scene.uniform([20, 20, 20], [220, 160, 140], (3, 3)).astype(np.float32)
     paper = 255 - paper * 0.25
-    label = (float(shoulder + 0.12), 0.3)
+    label = (float(shoulder + 0.15), 0.34)
     colour = np.where((y < top + 0.09)[:, :, None], cap, glass)
     colour = np.where(((y > label[0]) & (y < label[1]))[:, :, None], paper, colour)
     light = colour * lambert[:, :, None] + gloss[:, :, None]
@@ -251,15 +251,15 @@ def _print(
 def _plush(frame: Frame, scene: np.random.Generator) -> Subject:
     """A furry toy: its edge is hairs, one by one."""
     centre = float(scene.uniform(-0.1, 0.1))
-    ears = float(scene.uniform(0.06, 0.1))
+    ears = float(scene.uniform(0.07, 0.11))
     fur = scene.uniform([70, 50, 40], [245, 230, 220]).astype(np.float32)
     blobs = [  # x, y, radius along x, radius along y
-        (centre, 0.16, 0.24, 0.22),
-        (centre, -0.14, 0.18, 0.16),
-        (centre - 0.13, -0.28, ears, ears),
-        (centre + 0.13, -0.28, ears, ears),
-        (centre - 0.17, 0.32, 0.1, 0.08),
-        (centre + 0.17, 0.32, 0.1, 0.08),
+        (centre, 0.17, 0.33, 0.27),
+        (centre, -0.16, 0.24, 0.2),
+        (centre - 0.18, -0.34, ears, ears),
+        (centre + 0.18, -0.34, ears, ears),
+        (centre - 0.24, 0.37, 0.13, 0.09),
+        (centre + 0.24, 0.37, 0.13, 0.09),
     ]
     turns = np.linspace(0, 2 * np.pi, 90, endpoint=False)
     outlines = [

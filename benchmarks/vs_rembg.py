@@ -1,0 +1,333 @@
+"""bgx against rembg: the same photos, the same network, the same machine, in one run.
+
+    python benchmarks/vs_rembg.py --photos 12mp -n 24 --json results.json
+
+Both are run as a user runs them, as programs, in turn, round after round: `rembg p -m u2netp` and
+`bgx batch --model u2netp`. rembg lives in an environment of its own, made on the first run. Before
+anything is measured each cuts one photo, so that what either prepares only once is prepared.
+Ratios are medians over rounds of rembg's number by bgx's of the same round: 2 means that bgx takes
+half.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import venv
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import platformdirs
+from PIL import Image
+from tqdm import tqdm
+
+import measure
+import photos
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+MODEL = "u2netp"
+REMBG_VERSION = "2.0.86"
+REMBG_REQUIREMENT = f"rembg[cpu,cli]=={REMBG_VERSION}"
+COLD_PHOTO = photos.SIZES["1600"]
+
+
+@dataclass(frozen=True)
+class Tool:
+    """One of the two programs: how it is called to do the same thing."""
+
+    name: str
+    python: Path
+    environment: dict[str, str]
+    one: Sequence[str]
+    many: Sequence[str]
+    output_option: Sequence[str] = ()
+
+    def program(self) -> str:
+        found = shutil.which(self.name, path=str(self.python.parent))
+        if found is None:
+            raise SystemExit(f"{self.name} is not installed beside {self.python}")
+        return found
+
+    def run(self, *words: str | Path) -> measure.Usage:
+        return measure.run([self.program(), *words], self.environment).usage
+
+    def help(self) -> measure.Usage:
+        return self.run("--help")
+
+    def cut_one(self, photo: Path, target: Path) -> measure.Usage:
+        return self.run(*self.one, photo, target)
+
+    def cut_folder(self, folder: Path, target: Path) -> measure.Usage:
+        return self.run(*self.many, folder, *self.output_option, target)
+
+
+def rembg_tool(python: Path, home: Path, model_file: Path) -> Tool:
+    """rembg, finding the network in its flat folder, where it trusts the file's name."""
+    home.mkdir()
+    shutil.copy(model_file, home / f"{MODEL}.onnx")
+    return Tool(
+        "rembg",
+        python,
+        _clean_environment() | {"U2NET_HOME": str(home), "MODEL_CHECKSUM_DISABLED": "1"},
+        one=("i", "-m", MODEL),
+        many=("p", "-m", MODEL),
+    )
+
+
+def bgx_tool(home: Path, model_file: Path, options: Sequence[str]) -> Tool:
+    """bgx as installed beside this interpreter, with a home of its own."""
+    common = ("--model", MODEL, "--device", "cpu", *options)
+    tool = Tool(
+        "bgx",
+        Path(sys.executable),
+        _clean_environment() | {"BGX_HOME": str(home)},
+        one=("remove", *common),
+        many=("batch", *common),
+        output_option=("-o",),
+    )
+    tool.run("models", "add", MODEL, model_file)
+    return tool
+
+
+def _clean_environment() -> dict[str, str]:
+    """The environment without settings of either tool."""
+    ours = ("BGX_", "U2NET_", "REMBG_", "MODEL_CHECKSUM")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+
+
+def rembg_python(folder: Path | None) -> Path:
+    """Return the interpreter of rembg's environment; make the environment where there is none."""
+    folder = folder or platformdirs.user_cache_path("bgx") / "benchmarks" / f"rembg-{REMBG_VERSION}"
+    python = _python_of(folder)
+    if not python.exists():
+        print(f"making an environment with {REMBG_REQUIREMENT} in {folder}", file=sys.stderr)
+        _make_environment(folder, REMBG_REQUIREMENT)
+    found = measure.versions(python, ["rembg"]).get("rembg")
+    if found != REMBG_VERSION:
+        raise SystemExit(f"{folder} has rembg {found}, not {REMBG_VERSION}: remove that folder")
+    return python
+
+
+def _python_of(environment: Path) -> Path:
+    windows = environment / "Scripts" / "python.exe"
+    return windows if os.name == "nt" else environment / "bin" / "python"
+
+
+def _make_environment(folder: Path, requirement: str) -> None:
+    venv.create(folder, with_pip=True, clear=True)
+    pip = [str(_python_of(folder)), "-m", "pip", "--disable-pip-version-check"]
+    try:
+        subprocess.run([*pip, "install", "--quiet", requirement], check=True)
+    except subprocess.CalledProcessError:
+        shutil.rmtree(folder)
+        raise SystemExit(f"{requirement} could not be installed") from None
+
+
+def _known_model_file() -> Path:
+    """Where bgx has the network, by its own word."""
+    asked = [sys.executable, "-m", "bgx", "models", "path", MODEL]
+    answer = subprocess.run(asked, stdout=subprocess.PIPE, text=True)
+    if answer.returncode:
+        raise SystemExit(f"give the network's file: --model-file {MODEL}.onnx")
+    return Path(answer.stdout.strip())
+
+
+@dataclass(frozen=True)
+class Work:
+    """The folder of one comparison and the photos in it."""
+
+    folder: Path
+    photos: Path
+    cold_photo: Path
+
+    @classmethod
+    def prepare(cls, folder: Path, size: tuple[int, int], count: int) -> Work:
+        photos.write(folder / "photos", size, count)
+        (cold_photo,) = photos.write(folder / "cold", COLD_PHOTO, 1)
+        return cls(folder, folder / "photos", cold_photo)
+
+    def cut_out_folder(self, tool: Tool) -> Path:
+        return self.folder / f"{tool.name}-cut"
+
+    def cut_all(self, tool: Tool) -> measure.Usage:
+        """Cut all photos into an empty folder. Raises SystemExit unless every one came out."""
+        target = self.cut_out_folder(tool)
+        if target.exists():
+            shutil.rmtree(target)
+        target.mkdir()
+        usage = tool.cut_folder(self.photos, target)
+        wanted = {path.stem for path in self.photos.iterdir()}
+        missing = wanted - {path.stem for path in target.glob("*.png")}
+        if missing:
+            raise SystemExit(f"{tool.name} left out {', '.join(sorted(missing))}")
+        return usage
+
+    def cut_cold(self, tool: Tool) -> measure.Usage:
+        target = self.folder / f"{tool.name}.png"
+        target.unlink(missing_ok=True)
+        return tool.cut_one(self.cold_photo, target)
+
+
+def compare(tools: Sequence[Tool], work: Work, rounds: int) -> dict[str, Any]:
+    """Measure everything that both do, tool after tool, round after round.
+
+    Returns by quantity: batch, cold and help with the usages of each round by tool, and
+    matte_differences by photo.
+    """
+    for tool in tools:
+        work.cut_cold(tool)
+    operations: dict[str, Callable[[Tool], measure.Usage]] = {
+        "batch": work.cut_all,
+        "cold": work.cut_cold,
+        "help": Tool.help,
+    }
+    measurements: dict[str, Any] = {}
+    with tqdm(total=len(operations) * rounds * len(tools), leave=False) as progress:
+        for what, operate in operations.items():
+            measurements[what] = {tool.name: [] for tool in tools}
+            for _ in range(rounds):
+                for tool in tools:
+                    progress.set_description(f"{what} {tool.name}")
+                    measurements[what][tool.name].append(asdict(operate(tool)))
+                    progress.update()
+    folders = [work.cut_out_folder(tool) for tool in tools]
+    measurements["matte_differences"] = matte_differences(*folders)
+    return measurements
+
+
+def matte_differences(one: Path, other: Path) -> list[float]:
+    """Mean absolute difference, 0..1, of the alpha of equally named PNG files in two folders."""
+    return [
+        float(np.abs(_alpha(path) - _alpha(other / path.name)).mean() / 255)
+        for path in sorted(one.glob("*.png"))
+    ]
+
+
+def _alpha(path: Path) -> NDArray[np.int16]:
+    with Image.open(path) as picture:
+        return np.asarray(picture.getchannel("A")).astype(np.int16)
+
+
+def installed_bytes(environment: Path) -> int:
+    """Bytes of all files of an environment."""
+    return sum(
+        path.stat().st_size
+        for path in environment.rglob("*")
+        if path.is_file() and not path.is_symlink()
+    )
+
+
+def fresh_bgx_bytes(folder: Path) -> int:
+    """Bytes of a new environment with bgx and its CPU runtime."""
+    _make_environment(folder, f"{measure.REPOSITORY}[cpu]")
+    return installed_bytes(folder)
+
+
+def summarize(measurements: dict[str, Any], count: int) -> dict[str, dict[str, float]]:
+    """Medians of both tools and of the ratios of their rounds, by quantity."""
+    quantities = {
+        "seconds per photo": ("batch", "seconds", 1 / count),
+        "CPU seconds per photo": ("batch", "cpu_seconds", 1 / count),
+        "peak memory, MB": ("batch", "peak_bytes", 1e-6),
+        "one photo, cold, s": ("cold", "seconds", 1.0),
+        "--help, s": ("help", "seconds", 1.0),
+        "installed, MB": ("installed", "bytes", 1e-6),
+    }
+    summary = {}
+    for name, (what, quantity, scale) in quantities.items():
+        rows = measurements.get(what)
+        if rows is None or rows["bgx"][0][quantity] is None:
+            continue
+        rembg, bgx = ([row[quantity] * scale for row in rows[tool]] for tool in ("rembg", "bgx"))
+        summary[name] = {
+            "rembg": statistics.median(rembg),
+            "bgx": statistics.median(bgx),
+            "ratio": statistics.median(a / b for a, b in zip(rembg, bgx, strict=True)),
+        }
+    differences = measurements["matte_differences"]
+    summary["matte difference"] = {
+        "mean": statistics.mean(differences),
+        "worst photo": max(differences),
+    }
+    return summary
+
+
+def describe(summary: dict[str, dict[str, float]]) -> str:
+    lines = [f"{'':24}{'rembg':>10}{'bgx':>10}{'rembg/bgx':>12}"]
+    for name, row in summary.items():
+        if "ratio" in row:
+            lines.append(f"{name:24}{row['rembg']:10.3f}{row['bgx']:10.3f}{row['ratio']:12.2f}")
+        else:
+            lines.append(f"{name}: {', '.join(f'{key} {row[key]:.4f}' for key in row)}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    asked = _parse()
+    size = photos.SIZES[asked.photos]
+    model_file = asked.model_file or _known_model_file()
+    python = rembg_python(asked.rembg_env)
+    with tempfile.TemporaryDirectory(prefix="bgx-benchmark-") as name:
+        folder = Path(name)
+        tools = (
+            rembg_tool(python, folder / "rembg-home", model_file),
+            bgx_tool(folder / "bgx-home", model_file, asked.bgx_options),
+        )
+        work = Work.prepare(folder, size, asked.n)
+        measurements = compare(tools, work, asked.repeats)
+        if asked.install_size:
+            measurements["installed"] = {
+                "rembg": [{"bytes": installed_bytes(python.parents[1])}],
+                "bgx": [{"bytes": fresh_bgx_bytes(folder / "bgx-environment")}],
+            }
+    summary = summarize(measurements, asked.n)
+    record = measure.make_record(
+        "vs_rembg",
+        settings={
+            "model": MODEL,
+            "photos": {"width": size[0], "height": size[1], "count": asked.n},
+            "cold photo": {"width": COLD_PHOTO[0], "height": COLD_PHOTO[1]},
+            "rounds": asked.repeats,
+            "bgx options": asked.bgx_options,
+        },
+        versions={
+            tool.name: measure.versions(tool.python, ("rembg", *measure.PACKAGES)) for tool in tools
+        },
+        measurements=measurements,
+        summary=summary,
+    )
+    print(f"{asked.n} photos of {size[0]} x {size[1]}, {asked.repeats} rounds, {MODEL}")
+    print(describe(summary))
+    print(measure.describe_origin(record))
+    if asked.json:
+        measure.write_record(asked.json, record)
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--photos", default="12mp", choices=photos.SIZES, help="default: 12mp")
+    parser.add_argument("-n", type=int, default=24, help="how many photos (default: 24)")
+    parser.add_argument("--repeats", type=int, default=3, help="rounds (default: 3)")
+    parser.add_argument("--model-file", type=Path, help=f"{MODEL}.onnx (default: bgx's own)")
+    parser.add_argument("--rembg-env", type=Path, help="virtual environment that has rembg")
+    parser.add_argument(
+        "--install-size", action="store_true", help="also install bgx freshly and weigh it (slow)"
+    )
+    parser.add_argument("--json", type=Path, help="write the record to this file")
+    parser.add_argument("bgx_options", nargs="*", help="further options for bgx, after --")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,200 @@
+"""The benchmarks' own parts: generated photos, measuring programs, records, the comparison."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+# Benchmarks are scripts that import their neighbours: they run with their own folder on the path.
+sys.path.insert(0, str(BENCHMARKS))
+import measure  # noqa: E402
+import photos  # noqa: E402
+import vs_rembg  # noqa: E402
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_rendered_photo_has_a_subject_with_true_alpha(seed: int) -> None:
+    photo, alpha = photos.render(200, 150, seed)
+
+    assert (photo.mode, photo.size) == ("RGB", (200, 150))
+    assert (alpha.mode, alpha.size) == ("L", (200, 150))
+    values = np.asarray(alpha)
+    assert 0.15 < values.mean() / 255 < 0.6
+    assert {0, 255} <= set(np.unique(values).tolist())
+    assert np.count_nonzero((values > 0) & (values < 255)) > 100
+
+
+@pytest.mark.parametrize("seed", [1, 5])
+def test_a_seed_is_one_photo(seed: int) -> None:
+    first, again = photos.render(120, 90, seed), photos.render(120, 90, seed)
+    other = photos.render(120, 90, seed + 6)
+
+    assert first[0].tobytes() == again[0].tobytes()
+    assert first[1].tobytes() == again[1].tobytes()
+    assert first[0].tobytes() != other[0].tobytes()
+
+
+@pytest.mark.parametrize("seed", [2, 3])
+def test_a_seed_is_one_scene_whatever_the_size(seed: int) -> None:
+    _, small = photos.render(200, 150, seed)
+    _, large = photos.render(400, 300, seed)
+
+    one, other = np.asarray(small) > 127, np.asarray(large.reduce(2)) > 127
+    assert np.count_nonzero(one & other) > 0.9 * np.count_nonzero(one | other)
+
+
+def test_upright_photos_are_drawn_too() -> None:
+    photo, alpha = photos.render(75, 100, 3)
+
+    assert photo.size == alpha.size == (75, 100)
+
+
+def test_written_photos_are_equal_files_with_what_a_camera_adds(tmp_path: Path) -> None:
+    first = photos.write(tmp_path / "a", (120, 90), 3, seed=4, metadata=True)
+    again = photos.write(tmp_path / "b", (120, 90), 3, seed=4, metadata=True)
+
+    assert [path.name for path in first] == ["photo-004.jpg", "photo-005.jpg", "photo-006.jpg"]
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in again]
+    with Image.open(first[0]) as photo:
+        assert photo.size == (120, 90)
+        assert photo.info["dpi"] == (300, 300)
+        assert photo.info["icc_profile"]
+        assert photo.getexif()[0x010F] == "bgx"
+
+
+def test_photos_carry_no_metadata_unless_asked(tmp_path: Path) -> None:
+    (path,) = photos.write(tmp_path, (120, 90), 1)
+
+    with Image.open(path) as photo:
+        assert "icc_profile" not in photo.info
+        assert not photo.getexif()
+
+
+def test_a_program_is_measured_with_what_it_said() -> None:
+    code = "import os, sys; print(os.environ['WORD']); print('aside', file=sys.stderr)"
+    child = measure.run([sys.executable, "-c", code], {**os.environ, "WORD": "hello"})
+
+    assert child.stdout.strip() == "hello"
+    assert child.stderr.strip() == "aside"
+    assert child.usage.seconds > 0
+
+
+@pytest.mark.skipif(not hasattr(os, "wait4"), reason="this platform does not tell peak memory")
+def test_peak_memory_is_the_programs_own() -> None:
+    ours = np.ones(300_000_000, np.uint8)  # must not be counted as the program's
+    small = measure.run([sys.executable, "-c", "pass"]).usage
+    large = measure.run([sys.executable, "-c", "bytearray(b'x') * 150_000_000"]).usage
+
+    assert small.peak_bytes is not None
+    assert large.peak_bytes is not None
+    assert 1_000_000 < small.peak_bytes < 100_000_000 < ours.nbytes
+    assert 150_000_000 <= large.peak_bytes - small.peak_bytes + 10_000_000 < 300_000_000
+
+
+@pytest.mark.skipif(not hasattr(os, "wait4"), reason="this platform does not tell CPU time")
+def test_cpu_time_is_the_programs_own() -> None:
+    code = "import time; start = time.process_time()\nwhile time.process_time() < start + 0.2: pass"
+    usage = measure.run([sys.executable, "-c", code]).usage
+
+    assert usage.cpu_seconds is not None
+    assert usage.cpu_seconds >= 0.2
+
+
+def test_a_failing_program_is_an_error_with_its_last_words() -> None:
+    with pytest.raises(measure.ChildError, match=r"exit 3\n.*no photos here"):
+        measure.run(
+            [
+                sys.executable,
+                "-c",
+                "import sys; print('no photos here', file=sys.stderr); sys.exit(3)",
+            ]
+        )
+
+
+def test_a_program_that_does_not_exist_is_an_error() -> None:
+    with pytest.raises(measure.ChildError, match="no-such-program"):
+        measure.run(["no-such-program"])
+
+
+def test_versions_are_those_of_the_environment() -> None:
+    found = measure.versions(sys.executable, ["numpy", "no-such-package"])
+
+    assert found == {"python": sys.version.split()[0], "numpy": np.__version__}
+
+
+def _usage(seconds: float, peak: float) -> dict[str, float]:
+    return {"seconds": seconds, "cpu_seconds": seconds, "peak_bytes": peak}
+
+
+def _measurements() -> dict[str, Any]:
+    sides = {
+        "rembg": [_usage(80, 900e6), _usage(100, 900e6), _usage(60, 900e6)],
+        "bgx": [_usage(10, 300e6), _usage(20, 300e6), _usage(6, 300e6)],
+    }
+    return {"batch": sides, "cold": sides, "help": sides, "matte_differences": [0.001, 0.003]}
+
+
+def test_the_summary_pairs_each_round() -> None:
+    summary = vs_rembg.summarize(_measurements(), 20)
+
+    assert summary["seconds per photo"] == {"rembg": 4.0, "bgx": 0.5, "ratio": 8.0}
+    assert summary["peak memory, MB"] == pytest.approx({"rembg": 900, "bgx": 300, "ratio": 3})
+    assert summary["matte difference"] == {"mean": 0.002, "worst photo": 0.003}
+    assert "8.00" in vs_rembg.describe(summary)
+
+
+def test_a_record_names_when_where_and_with_what(tmp_path: Path) -> None:
+    measurements = _measurements()
+    record = measure.make_record(
+        "vs_rembg",
+        settings={"rounds": 3},
+        versions={"bgx": measure.versions()},
+        measurements=measurements,
+        summary=vs_rembg.summarize(measurements, 20),
+    )
+    measure.write_record(tmp_path / "record.json", record)
+
+    kept = json.loads((tmp_path / "record.json").read_text())
+    assert kept == record
+    assert kept["benchmark"] == "vs_rembg"
+    assert kept["machine"]["usable_cores"] >= 1
+    assert kept["machine"]["cpu"]
+    assert kept["versions"]["bgx"].keys() >= {"python", "numpy", "pillow"}
+    assert kept["measurements"]["batch"]["rembg"][0]["seconds"] == 80
+    assert kept["summary"]["seconds per photo"]["ratio"] == 8
+    assert "numpy" in measure.describe_origin(kept)
+
+
+def test_matte_differences_are_those_of_alpha_alone(tmp_path: Path) -> None:
+    for name, colour, alpha in (("one", 10, 0), ("other", 200, 51)):
+        folder = tmp_path / name
+        folder.mkdir()
+        Image.new("RGBA", (8, 6), (colour, colour, colour, alpha)).save(folder / "photo.png")
+
+    assert vs_rembg.matte_differences(tmp_path / "one", tmp_path / "other") == [pytest.approx(0.2)]
+
+
+class _Forgetful(vs_rembg.Tool):
+    """Cuts the first photo of a folder and forgets the others."""
+
+    def cut_folder(self, folder: Path, target: Path) -> measure.Usage:
+        first = min(folder.iterdir())
+        Image.new("RGBA", (8, 6)).save(target / f"{first.stem}.png")
+        return measure.Usage(1.0, 1.0, 1)
+
+
+def test_a_tool_that_leaves_photos_out_ends_the_comparison(tmp_path: Path) -> None:
+    work = vs_rembg.Work.prepare(tmp_path, (40, 30), 2)
+    tool = _Forgetful("forgetful", Path(sys.executable), {}, one=(), many=())
+
+    with pytest.raises(SystemExit, match="forgetful left out photo-001"):
+        work.cut_all(tool)
