@@ -1,0 +1,69 @@
+"""Every test runs as if bgx had just been installed: no settings, an empty home, no networks."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SHARED = Path(__file__).parents[2] / "shared"
+WEIGHTS = SHARED / "models" / "u2netp.onnx"
+
+settings.register_profile("bgx", derandomize=True, database=None, deadline=None, max_examples=60)
+settings.load_profile("bgx")
+
+_skipped_for_weights = pytest.StashKey[int]()
+
+
+@pytest.fixture(autouse=True)
+def _fresh_machine(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    for name in list(os.environ):
+        if name.startswith(("BGX_", "XDG_", "REMBG_")):
+            monkeypatch.delenv(name)
+    home = tmp_path_factory.mktemp("home")
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(home))
+    monkeypatch.setenv("U2NET_HOME", str(home / "u2net"))
+    monkeypatch.setenv("BGX_HOME", str(home / "bgx"))
+
+
+@pytest.fixture
+def weights() -> Path:
+    """The real u2netp. Only for tests marked ``weights``."""
+    return WEIGHTS
+
+
+@pytest.fixture
+def shared() -> Path:
+    """The folder of real photos and masks. Only for tests marked ``weights``."""
+    return SHARED / "data"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if WEIGHTS.is_file():
+        return
+    marked = [item for item in items if item.get_closest_marker("weights")]
+    for item in marked:
+        item.add_marker(pytest.mark.skip(reason=f"needs {WEIGHTS}"))
+    config.stash[_skipped_for_weights] = len(marked)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> Iterator[None]:
+    yield
+    number = config.stash.get(_skipped_for_weights, 0)
+    if number:
+        terminalreporter.write_line(
+            f"skipped because {WEIGHTS} is absent: {number} tests with the real weights",
+            yellow=True,
+        )
