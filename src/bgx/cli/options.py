@@ -18,6 +18,7 @@ from bgx.settings import (
     Existing,
     ModelSettings,
     OutputSettings,
+    PngLevel,
     ReadSettings,
 )
 
@@ -49,6 +50,12 @@ _PICTURE_OPTIONS = (
         "-q",
         type=click.IntRange(1, 100),
         help="For lossy JPEG, WebP, AVIF.  [default: JPEG 92, AVIF 80, WebP lossless]",
+    ),
+    option(
+        "--png-level",
+        type=click.Choice(get_args(PngLevel)),
+        default="fast",
+        help="fast, or a fifth smaller in thirty times the time.",
     ),
     option("--mask-only", is_flag=True, help="Write the matte instead of the cut-out."),
     option(
@@ -101,6 +108,7 @@ def make_request(
     device: str,
     file_format: Format | None,
     quality: int | None,
+    png_level: PngLevel,
     mask_only: bool,
     background: str | None,
     existing: Existing,
@@ -120,7 +128,7 @@ def make_request(
         models=ModelSettings.from_environment(offline=offline),
         device=DeviceSettings(device, workers, threads, batch_size),
         read=ReadSettings(max_size, max_pixels),
-        output=OutputSettings(file_format, quality, _parse(background), mask_only),
+        output=OutputSettings(file_format, quality, _parse(background), mask_only, png_level),
         existing=existing,
         report=report,
         quiet=quiet,

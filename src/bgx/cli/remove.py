@@ -95,13 +95,16 @@ def _run(job: Job, request: Request, console: Console) -> ExitCode:
 
 def _cut(job: Job, request: Request, report: Report) -> None:
     from bgx.cli.session import open_network
+    from bgx.model.providers import count_cores
     from bgx.run.outcome import Done
     from bgx.run.pipeline import Pipeline
 
     data = sys.stdin.buffer.read() if job.source == _PIPE else None
     session = open_network(request, pictures=1)
     report.device = session.plan.device
-    pipeline = Pipeline(session, request.read, request.output)
+    pipeline = Pipeline(
+        session, request.read, request.output, codec_threads=request.device.threads or count_cores()
+    )
     name = "stdin" if job.source == _PIPE else str(job.source)
     cutout = pipeline.cut(job.source if data is None else data, name)
     if job.target == _PIPE:

@@ -9,7 +9,7 @@ from PIL import Image
 if TYPE_CHECKING:
     from bgx.settings import Colour
 
-_ZERO_TO_FULL = [255] + [0] * 255
+_WHERE_ZERO = [255] + [0] * 255
 
 
 def cut_out(image: Image.Image, alpha: Image.Image) -> Image.Image:
@@ -20,7 +20,8 @@ def cut_out(image: Image.Image, alpha: Image.Image) -> Image.Image:
     it compresses badly.
     """
     image.putalpha(alpha)
-    image.paste((0, 0, 0, 0), mask=alpha.point(_ZERO_TO_FULL))
+    # A mask of mode 1 is pasted without blending, ten times as fast as one of mode L.
+    image.paste((0, 0, 0, 0), mask=alpha.point(_WHERE_ZERO, "1"))
     return image
 
 

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from bgx.errors import OutputError, UnwritableError, UsageError
-from bgx.settings import FORMAT_BY_SUFFIX, Format
+from bgx.image.png import encode_png
+from bgx.settings import FORMAT_BY_SUFFIX, Format, PngLevel
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -53,24 +54,29 @@ def encode_picture(
     *,
     name: str,
     quality: int | None = None,
+    png_level: PngLevel = "fast",
     icc: bytes | None = None,
     dpi: tuple[float, float] | None = None,
+    threads: int = 1,
 ) -> bytes:
     """Encode a picture of mode RGBA, RGB or L.
 
-    name: what messages call it. quality: 1..100; None is lossless for WebP. An ICC profile is not
-    written to a grey picture, which it could not describe. Raises UnwritableError where the format
-    cannot hold the picture.
+    name: what messages call it. quality: 1..100; None is lossless for WebP. threads: that one
+    picture may use. An ICC profile is not written to a grey picture, which it could not describe.
+    Raises UnwritableError where the format cannot hold the picture.
     """
-    options: dict[str, Any] = {}
-    if icc and picture.mode != "L":
-        options["icc_profile"] = icc
+    if picture.mode == "L":
+        icc = None
+    if file_format == "png" and png_level == "fast":
+        return encode_png(picture, icc=icc, dpi=dpi, threads=threads)
+    options: dict[str, Any] = {"icc_profile": icc} if icc else {}
     match file_format:
         case "png":
-            options |= {"compress_level": 1}
+            options |= {"optimize": True}
         case "webp":
+            lossless = {"lossless": True, "exact": True, "quality": 20, "method": 0}
             lossy = {"quality": quality, "method": 4}
-            options |= {"lossless": True, "quality": 20, "method": 0} if quality is None else lossy
+            options |= lossless if quality is None else lossy
         case "jpg":
             # Full chroma: a red shoe on white shows 4:2:0 as a pink fringe.
             options |= {"quality": quality or _JPEG_QUALITY, "subsampling": 0}

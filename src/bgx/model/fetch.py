@@ -7,12 +7,14 @@ The only room that knows pooch. A machine without internet gets its error within
 from __future__ import annotations
 
 import errno
+import filecmp
 import logging
 import sys
 import tempfile
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
+from urllib.parse import urlsplit
 
 from bgx.errors import BadModelError, MissingModelError, ModelError
 from bgx.model import files
@@ -75,7 +77,7 @@ def fetch(
             fetched = pooch.retrieve(
                 url, entry.hash, fname=target.name, path=private, downloader=download
             )
-            files.move(Path(fetched), target)
+            _move(Path(fetched), target)
     except requests.RequestException as error:
         raise MissingModelError(
             f"{entry.name}: cannot be fetched from {url}: {_cause(error)}; connect to the "
@@ -117,7 +119,7 @@ class _Download:
                 raise self._too_large(url)
             with open(output_file, "wb") as file:
                 self._copy(response, file, size, url)
-        files.allow(Path(output_file))
+        files.open_up(Path(output_file))
 
     def _open(self, url: str) -> Response:
         """Start the request and wait for its headers, no longer than `first_answer`.
@@ -178,6 +180,20 @@ class _Download:
             f"{self._entry.name}: {url} is larger than the {self._limit:,} bytes the registry "
             f"allows; nothing was kept; run: bgx models add {self._entry.name} FILE.onnx"
         )
+
+
+def _move(source: Path, target: Path) -> None:
+    try:
+        source.replace(target)
+    except PermissionError:
+        # Windows replaces no file that is open: another process has just fetched the same.
+        if not target.is_file() or not filecmp.cmp(source, target, shallow=False):
+            raise
+
+
+def _without_login(url: str) -> str:
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def _cause(error: RequestException) -> str:

@@ -14,42 +14,32 @@ if TYPE_CHECKING:
 
 @contextmanager
 def temporary(folder: Path, suffix: str) -> Iterator[Path]:
-    """An empty file in `folder`, which is made, that is gone afterwards unless it was moved.
-
-    It has the permissions of a file made in the ordinary way, not those of a private one.
-    """
+    """An empty file in `folder`, which is made, that is gone afterwards unless it was moved."""
     folder.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(prefix=".bgx-", suffix=suffix, dir=folder)
     os.close(descriptor)
     path = Path(name)
     try:
-        allow(path)
+        open_up(path)
         yield path
     finally:
         path.unlink(missing_ok=True)
 
 
-def allow(path: Path) -> None:
-    """Give a private temporary file the permissions the umask leaves."""
+def open_up(path: Path) -> None:
+    """Give a temporary file, which is private, the permissions of an ordinary new one."""
     if os.name == "posix":
         mask = os.umask(0)
         os.umask(mask)
         path.chmod(0o666 & ~mask)
 
 
-def move(source: Path, target: Path) -> None:
-    """Put `source` in the place of `target` in one step."""
-    try:
-        source.replace(target)
-    except PermissionError:
-        # Windows replaces no file that is open. Files here are named by their content or hash, so
-        # the one that is in use serves as well.
-        if os.name == "posix" or not target.is_file():
-            raise
-
-
 def write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
+    """Write a file in one step. Raises OSError."""
     with temporary(path.parent, path.suffix) as private:
-        private.write_bytes(content)
-        move(private, path)
+        with private.open("wb") as file:
+            file.write(content)
+            file.flush()
+            # Else a power cut may leave the new name on content that never reached the disk.
+            os.fsync(file.fileno())
+        private.replace(path)

@@ -36,8 +36,9 @@ from bgx.settings import ModelSettings
 log = logging.getLogger(__name__)
 
 Origin = Literal["fetched", "added", "rembg", "file"]
-Check = Callable[[Path, ModelEntry], None]
-"""Raises BadModelError where a file is not a network that can be fed as the entry says."""
+Check = Callable[[Path, ModelEntry, str], None]
+"""Raises BadModelError, naming the file as told, where it is no network that runs as the entry says.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +60,7 @@ class _Digests:
     md5: str
 
     def fits(self, known: str) -> bool:
-        algorithm, _, value = known.partition(":")
-        return {"sha256": self.sha256, "md5": self.md5}[algorithm] == value
+        return known in {f"sha256:{self.sha256}", f"md5:{self.md5}"}
 
 
 @dataclass(frozen=True)
@@ -95,25 +95,35 @@ class Store:
         registry = load_registry(self.settings.registry)
         for record in sorted(self.models.glob("*.json")):
             name = record.stem
-            if name not in registry:
+            if name in registry:
+                continue
+            try:
                 registry[name] = entry_from_table(name, _read_json(record), record)
+            except (BadModelError, UsageError) as error:
+                # It must not stand in the way of every other network.
+                log.warning("%s", error)
         return registry
 
-    def locate(self, entry: ModelEntry) -> ModelFile | None:
+    def locate(self, entry: ModelEntry, *, trust_stamp: bool = True) -> ModelFile | None:
         """The entry's file on this machine, or None.
 
-        A file of rembg's is taken when its hash fits and passed over when not. Raises BadModelError
-        when the file in bgx's own folder does not have the hash it had or should have.
+        A file of rembg's is taken when its hash fits and passed over when not. trust_stamp: False
+        hashes again. Raises BadModelError when the file in bgx's own folder does not have the hash
+        it had or should have.
         """
         own = self._own(entry.name)
-        if own.is_file():
-            return self._trusted(entry, own)
+        if _is_file(own):
+            return self._check_own(entry, own, trust_stamp=trust_stamp)
         if entry.hash is None:
             return None
-        for path in rembg_paths(entry.name, os.environ, Path.home()):
-            if not path.is_file():
+        for path in rembg_paths(entry.name, os.environ, _home()):
+            if not _is_file(path):
                 continue
-            digests = self._digests(path)
+            try:
+                digests = self._digests(path, trust_stamp=trust_stamp)
+            except BadModelError as error:
+                log.debug("%s", error)
+                continue
             if digests.fits(entry.hash):
                 return ModelFile(entry, path, f"sha256:{digests.sha256}", "rembg")
             log.debug("%s: passed over, its hash is not that of %s", path, entry.name)
@@ -133,16 +143,13 @@ class Store:
 
         Raises UnknownModelError, MissingModelError and BadModelError.
         """
-        if _is_path(model):
-            path = Path(model)
-            if not path.is_file():
-                raise MissingModelError(f"{model}: no such file; see: bgx models list")
-            digests = self._digests(path)
-            return ModelFile(
-                entry_for_file(registry, path), path, f"sha256:{digests.sha256}", "file"
-            )
-        entry = find_entry(registry, model)
-        return self.locate(entry) or self.download(entry, progress=progress)
+        if not _is_path(model):
+            entry = find_entry(registry, model)
+            return self.locate(entry) or self.download(entry, progress=progress)
+        path = Path(model)
+        _check_readable(path)
+        digest = f"sha256:{self._digests(path).sha256}"
+        return ModelFile(entry_for_file(registry, path), path, digest, "file")
 
     def download(self, entry: ModelEntry, *, progress: bool = False) -> ModelFile:
         """Fetch the entry's file; one that is there and whole is not fetched again.
@@ -152,7 +159,9 @@ class Store:
         try:
             found = self.locate(entry)
         except BadModelError as error:
-            log.info("%s; fetching it again", error)
+            if self.settings.offline:
+                raise
+            log.info("%s", error)
             found = None
         if found is not None:
             return found
@@ -165,7 +174,7 @@ class Store:
 
         path = fetch(entry, self.models, mirror=self.settings.mirror, progress=progress)
         self._record(entry.name).unlink(missing_ok=True)
-        return self._trusted(entry, path)
+        return self._check_own(entry, path)
 
     def add(
         self, name: str, file: Path, registry: Mapping[str, ModelEntry], *, check: Check
@@ -176,8 +185,7 @@ class Store:
         Nothing is replaced before `check` has passed the copy. Raises UsageError (a name that
         cannot be one), MissingModelError, BadModelError and ModelError.
         """
-        if not file.is_file():
-            raise MissingModelError(f"{file}: no such file")
+        _check_readable(file)
         if name in registry:
             entry = registry[name]
         else:
@@ -186,32 +194,31 @@ class Store:
         try:
             with files.temporary(self.models, ".onnx") as copy:
                 shutil.copyfile(file, copy)
-                check(copy, entry)
+                check(copy, entry, str(file))
                 digests = _hash(copy)
-                size = copy.stat().st_size
-                files.move(copy, self._own(name))
-            digest = f"sha256:{digests.sha256}"
-            entry = replace(entry, hash=digest, bytes=size)
-            table = {"hash": digest, "bytes": size} if entry.url else _table(entry)
-            _write_json(self._record(name), table)
+                added = replace(
+                    entry, hash=f"sha256:{digests.sha256}", bytes=copy.stat().st_size
+                )
+                copy.replace(self._own(name))
+            files.write(self._record(name), json.dumps(_table(added), indent=2).encode())
         except OSError as error:
             raise ModelError(
                 f"{self.models}: {file} cannot be kept there: {error.strerror or error}; "
                 "make room or set BGX_HOME to another folder"
             ) from None
-        return ModelFile(entry, self._own(name), digest, "added")
+        return ModelFile(added, self._own(name), f"sha256:{digests.sha256}", "added")
 
     def remove(self, name: str) -> Path:
         """Delete the name's file from bgx's own folder; rembg's files are never touched.
 
         Returns the path it had. Raises MissingModelError when there is none.
         """
-        path = self._own(name)
-        if not path.is_file():
+        path, record = self._own(name), self._record(name)
+        if Path(name).name != name or not (_is_file(path) or _is_file(record)):
             raise MissingModelError(f"{name}: no file of it in {self.models}; nothing removed")
         try:
-            path.unlink()
-            self._record(name).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+            record.unlink(missing_ok=True)
         except OSError as error:
             raise ModelError(f"{path}: cannot be removed: {error.strerror or error}") from None
         return path
@@ -221,9 +228,7 @@ class Store:
 
         Raises MissingModelError when it is not on this machine, BadModelError when it changed.
         """
-        for path in (self._own(entry.name), *rembg_paths(entry.name, os.environ, Path.home())):
-            self._stamp(path).unlink(missing_ok=True)
-        found = self.locate(entry)
+        found = self.locate(entry, trust_stamp=False)
         if found is None:
             raise MissingModelError(
                 f"{entry.name}: not on this machine; run: bgx models download {entry.name}"
@@ -236,38 +241,39 @@ class Store:
     def _record(self, name: str) -> Path:
         return self.models / f"{name}.json"
 
-    def _trusted(self, entry: ModelEntry, path: Path) -> ModelFile:
+    def _check_own(self, entry: ModelEntry, path: Path, *, trust_stamp: bool = True) -> ModelFile:
         record = self._record(entry.name)
-        added = record.is_file()
+        added = _is_file(record)
         known = _read_json(record).get("hash") if added else entry.hash
-        digests = self._digests(path)
+        digests = self._digests(path, trust_stamp=trust_stamp)
         if known is not None and not digests.fits(known):
-            remedy = (
-                f"bgx models add {entry.name} FILE.onnx"
-                if added or entry.url is None
-                else f"bgx models download {entry.name}"
+            remedy = "add {} FILE.onnx" if added or entry.url is None else "download {}"
+            raise BadModelError(
+                f"{path}: damaged or replaced, its hash is not {known}; "
+                f"run: bgx models {remedy.format(entry.name)}"
             )
-            raise BadModelError(f"{path}: its hash is not {known}; to replace it run: {remedy}")
         return ModelFile(entry, path, f"sha256:{digests.sha256}", "added" if added else "fetched")
 
-    def _stamp(self, path: Path) -> Path:
-        key = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]
-        return self.folder / "stamps" / f"{key}.json"
-
-    def _digests(self, path: Path) -> _Digests:
+    def _digests(self, path: Path, *, trust_stamp: bool = True) -> _Digests:
         """The file's hashes: from its stamp while size and time stay, else from its bytes."""
-        stamp = self._stamp(path)
-        state = path.stat()
-        seen = {"path": str(path.resolve()), "size": state.st_size, "mtime_ns": state.st_mtime_ns}
         try:
-            known = json.loads(stamp.read_text(encoding="utf-8"))
-            if {key: known[key] for key in seen} == seen:
-                return _Digests(known["sha256"], known["md5"])
-        except (OSError, ValueError, KeyError, TypeError):
-            pass
+            resolved = path.resolve()
+            state = resolved.stat()
+        except OSError as error:
+            raise BadModelError(f"{path}: cannot be read: {error.strerror or error}") from None
+        seen = {"path": str(resolved), "size": state.st_size, "mtime_ns": state.st_mtime_ns}
+        key = hashlib.sha256(os.fsencode(resolved)).hexdigest()[:32]
+        stamp = self.folder / "stamps" / f"{key}.json"
+        if trust_stamp:
+            try:
+                known = json.loads(stamp.read_bytes())
+                if {name: known[name] for name in seen} == seen:
+                    return _Digests(known["sha256"], known["md5"])
+            except (OSError, ValueError, KeyError, TypeError):
+                pass
         digests = _hash(path)
         try:
-            _write_json(stamp, seen | asdict(digests))
+            files.write(stamp, json.dumps(seen | asdict(digests)).encode())
         except OSError as error:
             log.debug("%s: no stamp kept: %s", path, error)
         return digests
@@ -294,8 +300,34 @@ def rembg_paths(name: str, environment: Mapping[str, str], home: Path) -> list[P
     return list(dict.fromkeys(paths))
 
 
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:
+        # A user without a home, as containers have them.
+        return Path("~")
+
+
 def _is_path(model: str) -> bool:
     return model.lower().endswith(".onnx") or "/" in model or os.sep in model
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        # No permission to look into its folder.
+        return False
+
+
+def _check_readable(path: Path) -> None:
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise MissingModelError(
+            f"{path}: cannot be read: {error.strerror or error}; for networks by name see: "
+            "bgx models list"
+        ) from None
 
 
 def _hash(path: Path) -> _Digests:
@@ -312,22 +344,17 @@ def _hash(path: Path) -> _Digests:
 
 
 def _table(entry: ModelEntry) -> dict[str, Any]:
-    return {
-        key: value for key, value in asdict(entry).items() if key != "name" and value is not None
-    }
+    """The entry as a table of a registry file."""
+    values = asdict(entry)
+    del values["name"]
+    return {field: value for field, value in values.items() if value is not None}
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_bytes())
     except (OSError, ValueError):
         content = None
     if not isinstance(content, dict):
-        raise UsageError(
-            f"{path}: damaged; to replace it run: bgx models add {path.stem} FILE.onnx"
-        )
+        raise BadModelError(f"{path}: damaged; run: bgx models add {path.stem} FILE.onnx")
     return content
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    files.write(path, json.dumps(content, indent=2).encode())

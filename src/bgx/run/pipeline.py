@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from bgx.model.providers import EnginePlan
     from bgx.model.registry import ModelEntry
-    from bgx.settings import Colour, Format, OutputSettings, ReadSettings
+    from bgx.settings import Colour, Format, OutputSettings, PngLevel, ReadSettings
 
 log = logging.getLogger(__name__)
 
@@ -81,13 +81,28 @@ class Cutout:
     dpi: tuple[float, float] | None
     measured: Measured
 
-    def encode(self, file_format: Format, *, quality: int | None = None, name: str = "") -> bytes:
+    def encode(
+        self,
+        file_format: Format,
+        *,
+        name: str = "cut-out",
+        quality: int | None = None,
+        png_level: PngLevel = "fast",
+        threads: int = 1,
+    ) -> bytes:
         """The file's bytes; transparency goes on white where the format has none."""
         image = self.image
         if file_format in OPAQUE_FORMATS and image.mode == "RGBA":
             image = flatten(image.convert("RGB"), image.getchannel("A"), WHITE)
         return encode_picture(
-            image, file_format, name=name or "cut-out", quality=quality, icc=self.icc, dpi=self.dpi
+            image,
+            file_format,
+            name=name,
+            quality=quality,
+            png_level=png_level,
+            icc=self.icc,
+            dpi=self.dpi,
+            threads=threads,
         )
 
     def save(self, target: str | Path, *, quality: int | None = None) -> None:
@@ -98,10 +113,21 @@ class Cutout:
 
 
 class Pipeline:
-    """The steps of one picture's way around one network. Thread-safe: it keeps no state."""
+    """The steps of one picture's way around one network. Thread-safe: it keeps no state.
 
-    def __init__(self, network: Network, read: ReadSettings, output: OutputSettings) -> None:
+    codec_threads: that encoding one picture may use.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        read: ReadSettings,
+        output: OutputSettings,
+        *,
+        codec_threads: int = 1,
+    ) -> None:
         self.network = network
+        self._codec_threads = codec_threads
         self._read = read
         self._output = output
 
@@ -153,7 +179,13 @@ class Pipeline:
     def encode(self, cutout: Cutout, name: str) -> bytes:
         """The file's bytes, in the format asked for. Raises UnwritableError."""
         output = self._output
-        return cutout.encode(output.format or "png", quality=output.quality, name=name)
+        return cutout.encode(
+            output.format or "png",
+            name=name,
+            quality=output.quality,
+            png_level=output.png_level,
+            threads=self._codec_threads,
+        )
 
     def write(self, cutout: Cutout, target: Path) -> None:
         """Encode and write, complete or not at all. Raises UnwritableError, OutputError."""
