@@ -12,6 +12,7 @@ import logging
 import sys
 import tempfile
 import threading
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import urlsplit
@@ -61,6 +62,7 @@ def fetch(
             f"run: bgx models add {entry.name} FILE.onnx"
         )
     url = entry.url if mirror is None else f"{mirror.rstrip('/')}/{entry.url.rpartition('/')[2]}"
+    shown = _without_login(url)
 
     import pooch
     import requests
@@ -80,13 +82,13 @@ def fetch(
             _move(Path(fetched), target)
     except requests.RequestException as error:
         raise MissingModelError(
-            f"{entry.name}: cannot be fetched from {url}: {_cause(error)}; connect to the "
+            f"{entry.name}: cannot be fetched from {shown}: {_cause(error)}; connect to the "
             "internet, set BGX_MODEL_MIRROR, or run: "
             f"bgx models add {entry.name} FILE.onnx"
         ) from None
     except ValueError:
         raise BadModelError(
-            f"{entry.name}: {url} does not have the hash of the registry; nothing was kept; "
+            f"{entry.name}: {shown} does not have the hash of the registry; nothing was kept; "
             f"try again, or run: bgx models add {entry.name} FILE.onnx"
         ) from None
     except OSError as error:
@@ -129,8 +131,7 @@ class _Download:
         """
         import requests
 
-        answer: list[Response | BaseException] = []
-        abandoned = threading.Event()
+        answer: Future[Response] = Future()
 
         def ask() -> None:
             try:
@@ -140,22 +141,17 @@ class _Download:
                     timeout=(min(_CONNECT_S, self._first_answer), self._stall),
                     headers={"User-Agent": "bgx", "Accept-Encoding": "identity"},
                 )
-            except Exception as error:  # noqa: BLE001 - raised again in the caller's thread
-                answer.append(error)
-                return
-            answer.append(response)
-            if abandoned.is_set():
-                response.close()
+            except Exception as error:  # noqa: BLE001 - raised again by result()
+                answer.set_exception(error)
+            else:
+                answer.set_result(response)
 
-        thread = threading.Thread(target=ask, name="bgx-fetch", daemon=True)
-        thread.start()
-        thread.join(self._first_answer)
-        if not answer:
-            abandoned.set()
-            raise requests.ConnectTimeout(f"no answer within {self._first_answer:.0f} s")
-        if isinstance(answer[0], BaseException):
-            raise answer[0]
-        return answer[0]
+        threading.Thread(target=ask, name="bgx-fetch", daemon=True).start()
+        try:
+            return answer.result(self._first_answer)
+        except TimeoutError:
+            answer.add_done_callback(_close)
+            raise requests.ConnectTimeout(f"no answer in {self._first_answer:.0f} s") from None
 
     def _copy(self, response: Response, file: BinaryIO, size: int | None, url: str) -> None:
         from tqdm import tqdm
@@ -177,9 +173,14 @@ class _Download:
 
     def _too_large(self, url: str) -> BadModelError:
         return BadModelError(
-            f"{self._entry.name}: {url} is larger than the {self._limit:,} bytes the registry "
-            f"allows; nothing was kept; run: bgx models add {self._entry.name} FILE.onnx"
+            f"{self._entry.name}: {_without_login(url)} is larger than the {self._limit:,} bytes "
+            f"the registry allows; nothing was kept; run: bgx models add {self._entry.name} FILE.onnx"
         )
+
+
+def _close(late: Future[Response]) -> None:
+    if late.exception() is None:
+        late.result().close()
 
 
 def _move(source: Path, target: Path) -> None:
@@ -199,6 +200,7 @@ def _without_login(url: str) -> str:
 def _cause(error: RequestException) -> str:
     """One short line out of the nested messages of requests and urllib3."""
     import requests
+    from urllib3.exceptions import ReadTimeoutError
 
     if isinstance(error, requests.HTTPError) and error.response is not None:
         return f"the server answered {error.response.status_code} {error.response.reason}".rstrip()
@@ -210,7 +212,7 @@ def _cause(error: RequestException) -> str:
         return "no answer in time"
     if isinstance(error, requests.exceptions.ChunkedEncodingError):
         return "the connection broke off"
-    if "Read timed out" in str(error):
+    if error.args and isinstance(error.args[0], ReadTimeoutError):
         return "the transfer stalled"
     if isinstance(error, requests.ConnectionError):
         return "no connection"

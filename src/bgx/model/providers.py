@@ -10,7 +10,10 @@ import contextlib
 import io
 import logging
 import os
-from dataclasses import dataclass, field
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +22,7 @@ from bgx.errors import BadModelError, DeviceError, DeviceUnavailableError, Runti
 from bgx.settings import DeviceSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from types import ModuleType
 
 log = logging.getLogger(__name__)
@@ -33,16 +36,25 @@ PROVIDER_BY_DEVICE = {
     "cpu": "CPUExecutionProvider",
 }
 
-# Best first. TensorRT builds an engine for minutes on its first run: only when asked for by name.
-_AUTO = ("cuda", "directml", "coreml", "openvino", "cpu")
+# Best first. Only when asked for by name: TensorRT, which builds an engine for minutes on its first
+# run, and CoreML, which compiles the network at every start and may compute in half precision.
+_AUTO = ("cuda", "directml", "openvino", "cpu")
 
-_REMEDY = {
-    "cuda": 'needs an NVIDIA driver and one runtime alone: pip install "bgx[gpu]"',
-    "tensorrt": 'needs an NVIDIA driver, TensorRT and one runtime alone: pip install "bgx[gpu]"',
-    "directml": 'needs Windows and one runtime alone: pip install "bgx[directml]"',
-    "coreml": 'needs macOS: pip install "bgx[cpu]"',
-    "openvino": "needs one runtime alone: pip install onnxruntime-openvino",
+_INSTALL = {
+    "cuda": 'pip uninstall -y onnxruntime, then: pip install "bgx[gpu]" (NVIDIA driver needed)',
+    "tensorrt": 'pip uninstall -y onnxruntime, then: pip install "bgx[gpu]" tensorrt',
+    "directml": 'pip uninstall -y onnxruntime, then: pip install "bgx[directml]" (Windows)',
+    "coreml": 'pip install "bgx[cpu]" on macOS',
+    "openvino": "pip uninstall -y onnxruntime, then: pip install onnxruntime-openvino",
     "cpu": 'pip install --force-reinstall "bgx[cpu]"',
+}
+_REPAIR = {
+    "cuda": 'check the driver with nvidia-smi, then: pip install --upgrade "bgx[gpu]"',
+    "tensorrt": "check the driver with nvidia-smi, then: pip install --upgrade tensorrt",
+    "directml": "update the graphics driver",
+    "coreml": "update macOS",
+    "openvino": "pip install --upgrade onnxruntime-openvino openvino",
+    "cpu": _INSTALL["cpu"],
 }
 
 # Every distribution that unpacks into the folder `onnxruntime`.
@@ -76,6 +88,12 @@ _PROBE = (
 )
 
 
+Provider = tuple[str, Mapping[str, str]]
+"""ONNX Runtime's name of an execution provider, and options for it."""
+
+_CPU: Provider = ("CPUExecutionProvider", {})
+
+
 @dataclass(frozen=True, slots=True)
 class EnginePlan:
     """One way to run a network, as plain data.
@@ -87,7 +105,7 @@ class EnginePlan:
     """
 
     device: str
-    providers: tuple[tuple[str, Mapping[str, str]], ...]
+    providers: tuple[Provider, ...] = (_CPU,)
     runs: int = 1
     threads: int = 1
     batch_size: int = 1
@@ -127,20 +145,21 @@ def plan_engines(
     if device.kind == "auto":
         kinds = [kind for kind in _AUTO if PROVIDER_BY_DEVICE[kind] in available]
         if not kinds:
-            raise DeviceUnavailableError(f"onnxruntime lists no device at all; {_REMEDY['cpu']}")
+            raise DeviceUnavailableError(
+                f"the installed onnxruntime lists no device bgx knows; run: {_INSTALL['cpu']}"
+            )
     elif PROVIDER_BY_DEVICE[device.kind] in available:
         kinds = [device.kind]
     else:
         raise DeviceUnavailableError(
             f"--device {device.device}: the installed onnxruntime has no "
-            f"{PROVIDER_BY_DEVICE[device.kind]}; it {_REMEDY[device.kind]}"
+            f"{PROVIDER_BY_DEVICE[device.kind]}; run: {_INSTALL[device.kind]}"
         )
-    return [
-        _plan_cpu(device, cores, pictures, pixels)
-        if kind == "cpu"
-        else _plan_accelerator(kind, device, cores, pictures, cache, pixels)
-        for kind in kinds
-    ]
+    on_cpu = _plan_cpu(device, cores, pictures, pixels)
+    batch_size = device.batch_size or max(1, _GPU_BATCH * _UNIT_PIXELS // pixels)
+    if pictures is not None:
+        batch_size = max(1, min(batch_size, pictures))
+    return [_plan(kind, device.index, on_cpu, batch_size, cache) for kind in kinds]
 
 
 def _plan_cpu(device: DeviceSettings, cores: int, pictures: int | None, pixels: int) -> EnginePlan:
@@ -153,66 +172,64 @@ def _plan_cpu(device: DeviceSettings, cores: int, pictures: int | None, pixels: 
     runs = device.workers or max(1, cores // each)
     if pictures is not None:
         runs = max(1, min(runs, pictures))
-    threads = device.threads or max(1, cores // runs)
     # A thread of the pool that spins takes its core from the next picture's decoding.
-    spin = "1" if runs == 1 and pictures == 1 else "0"
+    spin = "1" if pictures == 1 else "0"
     return EnginePlan(
         device="cpu",
-        providers=(("CPUExecutionProvider", {}),),
+        providers=(_CPU,),
         runs=runs,
-        threads=threads,
+        threads=device.threads or max(1, cores // runs),
         config={"session.intra_op.allow_spinning": spin},
     )
 
 
-def _plan_accelerator(
-    kind: str,
-    device: DeviceSettings,
-    cores: int,
-    pictures: int | None,
-    cache: Path,
-    pixels: int,
-) -> EnginePlan:
-    batch = device.batch_size or max(1, _GPU_BATCH * _UNIT_PIXELS // pixels)
-    if pictures is not None:
-        batch = max(1, min(batch, pictures))
-    index = {"device_id": str(device.index)}
-    # The largest part of a convolution's set-up: EXHAUSTIVE tries every algorithm.
-    cuda = ("CUDAExecutionProvider", index | {"cudnn_conv_algo_search": "HEURISTIC"})
-    options: dict[str, list[tuple[str, Mapping[str, str]]]] = {
-        "cuda": [cuda],
-        "tensorrt": [
-            (
+def _plan(kind: str, index: int, on_cpu: EnginePlan, batch_size: int, cache: Path) -> EnginePlan:
+    """The plan of one kind of device, made from what it would be on the CPU."""
+    device_id = {"device_id": str(index)}
+    # EXHAUSTIVE, the default, tries every algorithm of every convolution.
+    cuda: Provider = (
+        "CUDAExecutionProvider",
+        {**device_id, "cudnn_conv_algo_search": "HEURISTIC"},
+    )
+    gpu = replace(on_cpu, device=f"{kind}:{index}", runs=1, batch_size=batch_size)
+    match kind:
+        case "cuda":
+            return replace(gpu, providers=(cuda, _CPU))
+        case "tensorrt":
+            engine: Provider = (
                 "TensorrtExecutionProvider",
-                index
-                | {
+                {
+                    **device_id,
                     "trt_engine_cache_enable": "True",
                     "trt_engine_cache_path": str(cache),
                     "trt_timing_cache_enable": "True",
                     "trt_timing_cache_path": str(cache),
                 },
-            ),
-            cuda,
-        ],
-        "directml": [("DmlExecutionProvider", index)],
-        "coreml": [
-            (
+            )
+            return replace(gpu, providers=(engine, cuda, _CPU))
+        case "directml":
+            engine = ("DmlExecutionProvider", device_id)
+            return replace(gpu, providers=(engine, _CPU), serial=True, memory_pattern=False)
+        case "coreml":
+            engine = (
                 "CoreMLExecutionProvider",
                 {"ModelFormat": "MLProgram", "RequireStaticInputShapes": "1"},
             )
-        ],
-        "openvino": [("OpenVINOExecutionProvider", {"device_type": "CPU", "precision": "FP32"})],
-    }
-    indexed = kind in {"cuda", "tensorrt", "directml"}
-    return EnginePlan(
-        device=f"{kind}:{device.index}" if indexed else kind,
-        providers=(*options[kind], ("CPUExecutionProvider", {})),
-        threads=device.threads or cores,
-        batch_size=batch,
-        serial=kind == "directml",
-        memory_pattern=kind != "directml",
-        config={"session.intra_op.allow_spinning": "0"},
-    )
+            return replace(on_cpu, device=kind, providers=(engine, _CPU), runs=1)
+        case "openvino":
+            # It has threads of its own, as many as there are cores if not told.
+            engine = (
+                "OpenVINOExecutionProvider",
+                {
+                    "device_type": "CPU",
+                    "precision": "FP32",
+                    "num_of_threads": str(on_cpu.runs * on_cpu.threads),
+                    "num_streams": str(on_cpu.runs),
+                },
+            )
+            return replace(on_cpu, device=kind, providers=(engine, _CPU))
+        case _:
+            return on_cpu
 
 
 def load_runtime() -> ModuleType:
@@ -231,7 +248,7 @@ def load_runtime() -> ModuleType:
     except ImportError as error:
         conflict = explain_conflict(flavours)
         raise RuntimeMissingError(
-            conflict or f"onnxruntime does not load: {one_line(error)}; run: {_REMEDY['cpu']}"
+            conflict or f"onnxruntime does not load: {one_line(error)}; run: {_INSTALL['cpu']}"
         ) from None
     # What fails is raised and said once by bgx; ONNX Runtime would print it as well.
     onnxruntime.set_default_logger_severity(4)
@@ -258,11 +275,11 @@ def explain_conflict(flavours: Mapping[str, str]) -> str | None:
     )
 
 
-def start(source: Path | bytes, plan: EnginePlan) -> Any:
+def start(source: Path | bytes, plan: EnginePlan, name: str) -> Any:
     """Create the plan's ``onnxruntime.InferenceSession`` from a file or its bytes.
 
-    Raises DeviceUnavailableError when the plan's provider does not load, BadModelError when the
-    file is not a network ONNX Runtime can run.
+    name: what messages call the file. Raises DeviceUnavailableError when the plan's provider does
+    not load, BadModelError when the file is not a network ONNX Runtime can run.
     """
     runtime = load_runtime()
     options = runtime.SessionOptions()
@@ -288,7 +305,9 @@ def start(source: Path | bytes, plan: EnginePlan) -> Any:
         )
     except runtime_errors() as error:
         if plan.device == "cpu" or type(error).__name__ in _MODEL_ERRORS:
-            raise BadModelError(one_line(error)) from None
+            raise BadModelError(
+                f"{name}: not a network onnxruntime can run: {one_line(error)}"
+            ) from None
         raise DeviceUnavailableError(_undelivered(plan, one_line(error))) from None
     delivered = session.get_providers()[0]
     if delivered != plan.provider:
@@ -299,27 +318,26 @@ def start(source: Path | bytes, plan: EnginePlan) -> Any:
 
 
 def runtime_errors() -> tuple[type[Exception], ...]:
-    """What ONNX Runtime may raise: its own exceptions, and the two of its Python layer."""
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
+    """What ONNX Runtime raises: its own exceptions, and those of its binding to Python."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as binding
 
     own = [
         value
-        for value in vars(state).values()
+        for value in vars(binding).values()
         if isinstance(value, type) and issubclass(value, Exception)
     ]
-    return (*own, RuntimeError, ValueError)
+    return (*own, RuntimeError, ValueError, MemoryError)
 
 
 def one_line(error: BaseException) -> str:
-    """The message without ONNX Runtime's prefixes and stack."""
-    text = str(error).strip().splitlines()
-    return text[0][:300] if text else type(error).__name__
+    """The message without ONNX Runtime's number and status in front, and without a stack behind."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", lines[0])[:300]
 
 
 def _undelivered(plan: EnginePlan, reason: str) -> str:
-    kind = plan.device.partition(":")[0]
-    conflict = explain_conflict(find_flavours())
-    return f"--device {plan.device}: {reason}; {conflict or 'it ' + _REMEDY[kind]}"
+    remedy = explain_conflict(find_flavours()) or _REPAIR[plan.device.partition(":")[0]]
+    return f"--device {plan.device}: {reason}; {remedy}"
 
 
 def _preload(runtime: ModuleType) -> None:
@@ -403,14 +421,13 @@ def _why(auto: str | None, fails: Mapping[str, str]) -> str:
 def _probe(kind: str, listed: Sequence[str]) -> None:
     import numpy as np
 
-    [plan] = plan_engines(
-        DeviceSettings(device=kind), listed, 1, pictures=1, cache=Path(os.devnull).parent
-    )
-    session = start(_PROBE, plan)
-    try:
-        session.run(None, {"x": np.ones((1, 1, 2, 2), np.float32)})
-    except runtime_errors() as error:
-        raise DeviceUnavailableError(one_line(error)) from None
+    with tempfile.TemporaryDirectory(prefix="bgx-") as cache:
+        [plan] = plan_engines(DeviceSettings(kind), listed, 1, pictures=1, cache=Path(cache))
+        engine = start(_PROBE, plan, "the probe")
+        try:
+            engine.run(None, {"x": np.ones((1, 1, 2, 2), np.float32)})
+        except runtime_errors() as error:
+            raise DeviceUnavailableError(_undelivered(plan, one_line(error))) from None
 
 
 def count_cores(

@@ -48,19 +48,22 @@ class Session:
     what really runs it.
     """
 
-    def __init__(self, engine: Any, entry: ModelEntry, plan: EnginePlan, name: str) -> None:
-        """engine: an ``onnxruntime.InferenceSession``. name: what messages call the network.
+    def __init__(
+        self, source: Path | bytes, plan: EnginePlan, entry: ModelEntry, *, name: str, output: int
+    ) -> None:
+        """source: the network's file. name: what messages call it. output: index of the matte.
 
-        Raises BadModelError when the engine's signature is not what `entry` says.
+        Raises DeviceUnavailableError when the plan's provider does not load, BadModelError when the
+        file is not a network that is fed as `entry` says.
         """
-        self._input, fixed = _check_input(engine, entry, name)
-        self._output = _check_output(engine, entry, name)
-        self._engine = engine
+        self._engine = start(source, plan, name)
+        self._input, fixed = _check_input(self._engine, entry, name)
+        self._output = _check_output(self._engine, output, name)
         self._name = name
         self._lock = threading.Lock() if plan.serial else nullcontext()
         self.entry = entry
         self.plan = plan if fixed is None else replace(plan, batch_size=fixed)
-        self.provider: str = engine.get_providers()[0]
+        self.provider: str = self._engine.get_providers()[0]
         self.device = plan.device
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -129,67 +132,71 @@ def open_session(
     )
     if plans[0].provider == "TensorrtExecutionProvider":
         store.engines.mkdir(parents=True, exist_ok=True)
-    source = _prepared(file, store)
+    name = str(file.path)
+    source, output = _prepared(file, store)
     for plan in plans[:-1]:
         try:
-            return _open(source, file, plan)
+            return Session(source, plan, file.entry, name=name, output=output)
         except DeviceUnavailableError as error:
             log.info("%s", error)
-    return _open(source, file, plans[-1])
+    return Session(source, plans[-1], file.entry, name=name, output=output)
 
 
-def check_network(path: Path, entry: ModelEntry) -> None:
+def check_network(path: Path, entry: ModelEntry, name: str) -> None:
     """Run a file once as `entry` says. Raises BadModelError when it is no such network."""
-    plan = _cpu_plan(batch_size=1)
-    session = Session(start(path, plan), entry, plan, str(path))
+    session = Session(path, _check_plan(1), entry, name=name, output=entry.output)
     try:
         session.run(_noise(1, entry))
     except InferenceError as error:
-        raise BadModelError(f"{path}: does not run: {error}") from None
+        raise BadModelError(str(error)) from None
 
 
-def _open(source: Path | bytes, file: ModelFile, plan: EnginePlan) -> Session:
-    session = Session(start(source, plan), file.entry, plan, str(file.path))
-    log.debug("%s runs on %s: %s", file.path, session.provider, session.plan)
-    return session
+def _prepared(file: ModelFile, store: Store) -> tuple[Path | bytes, int]:
+    """The network to run and which of its outputs is the matte.
 
-
-def _prepared(file: ModelFile, store: Store) -> Path | bytes:
-    """The network's prepared copy, made once; the original where the recipe does not fit."""
-    digest = file.digest.partition(":")[2]
-    stem = f"{digest}-{file.entry.output}-v{PREPARE_VERSION}"
+    That is the prepared copy, made once and kept, or the original where the recipe does not fit.
+    """
+    entry = file.entry
+    stem = f"{file.digest.partition(':')[2]}-{entry.output}-v{PREPARE_VERSION}"
     copy = store.prepared / f"{stem}.onnx"
     refusal = store.prepared / f"{stem}.txt"
     if copy.is_file():
-        return copy
-    if refusal.is_file():
-        reason = refusal.read_text(encoding="utf-8")
-        log.debug("%s: used as it is, one picture a Run: %s", file.path, reason)
-        return file.path
-    kept, content = copy, b""
+        return copy, 0
     try:
-        content = prepare(file.path, file.entry.output)
+        if refusal.is_file():
+            raise DoesNotFit(refusal.read_text(encoding="utf-8"))
+        content = prepare(file.path, entry.output)
         _compare(content, file)
-    except DoesNotFit as error:
-        log.debug("%s: used as it is, one picture a Run: %s", file.path, error)
-        kept, content = refusal, str(error).encode()
-    try:
-        files.write(kept, content)
-    except OSError as error:
-        log.debug("%s: not kept: %s", kept, error)
-        return content if kept == copy else file.path
-    return kept if kept == copy else file.path
+    except DoesNotFit as reason:
+        log.debug("%s: used as it is: %s", file.path, reason)
+        _keep(refusal, str(reason).encode())
+        return file.path, entry.output
+    return (copy if _keep(copy, content) else content), 0
+
+
+def _keep(path: Path, content: bytes) -> bool:
+    """Write a file named by what is in it; whether it is there afterwards."""
+    if not path.is_file():
+        try:
+            files.write(path, content)
+        except OSError as error:
+            log.debug("%s: not kept: %s", path, error)
+    return path.is_file()
 
 
 def _compare(copy: bytes, file: ModelFile) -> None:
     """Raise DoesNotFit unless a batch of two gives in the copy what each gives in the original."""
-    batch = _noise(2, file.entry)
-    pair, single = _cpu_plan(batch_size=2), _cpu_plan(batch_size=1)
-    prepared = Session(start(copy, pair), file.entry, pair, "the prepared copy").run(batch)
-    original = Session(start(file.path, single), file.entry, single, str(file.path)).run(batch)
-    difference = float(np.abs(prepared - original).max())
-    if not difference <= PREPARED_TOLERANCE:
-        raise DoesNotFit(f"the copy differs from the original by {difference:.2g}")
+    entry, name = file.entry, str(file.path)
+    batch = _noise(2, entry)
+    original = Session(file.path, _check_plan(1), entry, name=name, output=entry.output)
+    try:
+        wanted = original.run(batch)
+        given = Session(copy, _check_plan(2), entry, name="the copy", output=0).run(batch)
+    except (BadModelError, InferenceError) as error:
+        raise DoesNotFit(str(error)) from None
+    difference = float(np.abs(given - wanted).max())
+    if difference > PREPARED_TOLERANCE:
+        raise DoesNotFit(f"the copy's mattes differ from the original's by {difference:.2g}")
 
 
 def _noise(count: int, entry: ModelEntry) -> NDArray[np.float32]:
@@ -197,13 +204,8 @@ def _noise(count: int, entry: ModelEntry) -> NDArray[np.float32]:
     return np.random.default_rng(0).standard_normal((count, 3, height, width), np.float32)
 
 
-def _cpu_plan(batch_size: int) -> EnginePlan:
-    return EnginePlan(
-        device="cpu",
-        providers=(("CPUExecutionProvider", {}),),
-        threads=count_cores(),
-        batch_size=batch_size,
-    )
+def _check_plan(batch_size: int) -> EnginePlan:
+    return EnginePlan("cpu", threads=count_cores(), batch_size=batch_size)
 
 
 def _check_input(engine: Any, entry: ModelEntry, name: str) -> tuple[str, int | None]:
@@ -227,14 +229,11 @@ def _check_input(engine: Any, entry: ModelEntry, name: str) -> tuple[str, int | 
     return first.name, shape[0] if isinstance(shape[0], int) else None
 
 
-def _check_output(engine: Any, entry: ModelEntry, name: str) -> str:
+def _check_output(engine: Any, output: int, name: str) -> str:
     outputs = engine.get_outputs()
-    if entry.output >= len(outputs):
-        # The prepared copy has the one output left that the entry asks for.
-        if len(outputs) == 1:
-            return str(outputs[0].name)
+    if output >= len(outputs):
         raise BadModelError(
-            f"{name}: has {len(outputs)} outputs, and no number {entry.output}; set `output` of "
-            "its table in the registry"
+            f"{name}: has {len(outputs)} outputs, numbered from 0, and no number {output}; "
+            "set `output` of its table in the registry"
         )
-    return str(outputs[entry.output].name)
+    return str(outputs[output].name)

@@ -37,8 +37,7 @@ log = logging.getLogger(__name__)
 
 Origin = Literal["fetched", "added", "rembg", "file"]
 Check = Callable[[Path, ModelEntry, str], None]
-"""Raises BadModelError, naming the file as told, where it is no network that runs as the entry says.
-"""
+"""Raises BadModelError, naming the file as told, where it does not run as the entry says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,9 +195,7 @@ class Store:
                 shutil.copyfile(file, copy)
                 check(copy, entry, str(file))
                 digests = _hash(copy)
-                added = replace(
-                    entry, hash=f"sha256:{digests.sha256}", bytes=copy.stat().st_size
-                )
+                added = replace(entry, hash=f"sha256:{digests.sha256}", bytes=copy.stat().st_size)
                 copy.replace(self._own(name))
             files.write(self._record(name), json.dumps(_table(added), indent=2).encode())
         except OSError as error:
