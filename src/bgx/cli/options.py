@@ -32,8 +32,8 @@ def option(*names: str, **attributes: Any) -> Callable[[Any], Any]:
     """A click option with its environment variable, shown with its default."""
     long = next(name for name in names if name.startswith("--")).partition("/")[0]
     variable = "BGX_" + long.removeprefix("--").replace("-", "_").upper()
-    attributes = {"envvar": variable, "show_default": True} | attributes
-    return click.option(*names, **attributes)
+    defaults: dict[str, Any] = {"envvar": variable, "show_default": True}
+    return click.option(*names, **(defaults | attributes))
 
 
 _PICTURE_OPTIONS = (
