@@ -6,7 +6,6 @@ when what stands there is not what this would write.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,10 +23,11 @@ README = REPOSITORY / "README.md"
 def render(text: str) -> str:
     """README's text with every generated part written anew."""
     for name, generate in GENERATORS.items():
-        part = re.compile(f"(<!-- {re.escape(name)} -->\n).*?(<!-- end -->)", re.DOTALL)
-        if not part.search(text):
+        before, opening, rest = text.partition(f"<!-- {name} -->\n")
+        _, closing, after = rest.partition("<!-- end -->")
+        if not (opening and closing):
             raise SystemExit(f"README.md has no part <!-- {name} -->")
-        text = part.sub(lambda match, body=generate(): f"{match[1]}\n{body}\n\n{match[2]}", text)
+        text = f"{before}{opening}\n{generate()}\n\n{closing}{after}"
     return text
 
 
