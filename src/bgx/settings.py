@@ -16,6 +16,8 @@ from typing import Literal, get_args
 from bgx.errors import UsageError
 
 DEFAULT_MODEL = "u2net"
+DEFAULT_MAX_SIZE = 800
+DEFAULT_MAX_PIXELS = 200_000_000
 
 Existing = Literal["skip", "update", "overwrite"]
 Format = Literal["png", "webp", "jpg", "avif", "tiff"]
@@ -49,8 +51,8 @@ class ReadSettings:
     picture is refused before it is decoded.
     """
 
-    max_size: int = 800
-    max_pixels: int = 200_000_000
+    max_size: int = DEFAULT_MAX_SIZE
+    max_pixels: int = DEFAULT_MAX_PIXELS
 
     def __post_init__(self) -> None:
         if self.max_size < 64:

@@ -22,7 +22,7 @@ from bgx.image.read import Photo, Picture, count_pixels, read_photo
 from bgx.image.tensor import fill_tensor
 from bgx.image.write import encode_picture, format_of, write_file
 from bgx.run.outcome import Done, Failed, Job, Measured, Outcome, Skipped
-from bgx.run.stages import Bound, Stage, run_stages
+from bgx.run.stages import Bound, Occupancy, Stage, run_stages
 from bgx.settings import OPAQUE_FORMATS
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class Pipeline:
             fill_tensor(photo.working, tensor[0], mean=entry.mean, std=entry.std, scale=entry.scale)
         return Loaded(name, photo, tensor, seconds)
 
-    def infer(self, loaded: Sequence[Loaded]) -> list[NDArray[np.float32] | PictureError]:
+    def infer(self, loaded: Sequence[Loaded]) -> list[NDArray[np.float32] | BgxError]:
         """A map, float32 [height, width], 0..1, or an error for each picture.
 
         A batch that fails is taken apart and tried picture by picture.
@@ -152,9 +152,9 @@ class Pipeline:
             with _timed(seconds, "infer"):
                 batch = [one.tensor for one in loaded]
                 maps = self.network.run(np.concatenate(batch) if len(batch) > 1 else batch[0])
-        except (InferenceError, MemoryError) as error:
-            if len(loaded) == 1:
-                return [_blame(loaded[0].name, error)]
+        except Exception as error:  # noqa: BLE001 - becomes the pictures' value
+            if len(loaded) == 1 or _ends_run(error):
+                return [_blame(one.name, error) for one in loaded]
             log.info("batch of %d failed (%r); retrying picture by picture", len(loaded), error)
             return [result for one in loaded for result in self.infer([one])]
         for one in loaded:
@@ -204,9 +204,9 @@ class Pipeline:
             raise _blame(name, error) from error
 
     def infer_one(self, loaded: Loaded) -> NDArray[np.float32]:
-        """The map of one picture. Raises PictureError."""
+        """The map of one picture. Raises BgxError."""
         [matte] = self.infer([loaded])
-        if isinstance(matte, PictureError):
+        if isinstance(matte, BgxError):
             raise matte
         return matte
 
@@ -217,13 +217,18 @@ def count_workers(plan: EnginePlan, asked: int | None, cores: int) -> int:
 
 
 def process(
-    jobs: Sequence[Job], pipeline: Pipeline, *, workers: int, stop: threading.Event | None = None
+    jobs: Sequence[Job],
+    pipeline: Pipeline,
+    *,
+    workers: int,
+    stop: threading.Event | None = None,
+    meter: dict[str, Occupancy] | None = None,
 ) -> Iterator[Outcome]:
     """Cut out and write; yields exactly one outcome a job, as they are finished.
 
     workers: pictures in work at once (on a GPU: decoders, and as many encoders). When ``stop`` is
     set, what is in work is finished and the rest is yielded as skipped. A run-wide error (device,
-    output) sets it too, and is raised at the end.
+    output) sets it too, and is raised at the end. ``meter`` receives the stages' occupancy.
     """
     stop = stop or threading.Event()
     fatal: BgxError | None = None
@@ -243,11 +248,12 @@ def process(
         _bound(pipeline.network, workers),
         weigh=lambda job: count_pixels(job.source),
         stop=stop,
+        meter=meter,
     )
     for index, value in flow:
         job = left.pop(index)
         if isinstance(value, BgxError):
-            if not isinstance(value, PictureError):
+            if _ends_run(value):
                 fatal = fatal or value
                 stop.set()
             yield Failed(job, value)
@@ -313,12 +319,9 @@ def _make_stages(
         return [Stage("cut", _each(cut), workers)]
 
     def infer(values: list[tuple[Any, Loaded]]) -> list[Any]:
-        try:
-            mattes = pipeline.infer([loaded for _, loaded in values])
-        except Exception as error:  # noqa: BLE001 - becomes each picture's value
-            return [_as_value(loaded.name, error) for _, loaded in values]
+        mattes = pipeline.infer([loaded for _, loaded in values])
         return [
-            matte if isinstance(matte, PictureError) else (item, loaded, matte)
+            matte if isinstance(matte, BgxError) else (item, loaded, matte)
             for (item, loaded), matte in zip(values, mattes, strict=True)
         ]
 
@@ -335,27 +338,32 @@ def _each(operate: Callable[[Any], Any]) -> Callable[[list[Any]], list[Any]]:
     def attempt(value: Any) -> Any:
         try:
             return operate(value)
+        except BgxError as error:
+            return error
         except Exception as error:  # noqa: BLE001 - becomes the picture's value
-            return _as_value(name_picture(value[0] if isinstance(value, tuple) else value), error)
+            return _blame(name_picture(value[0] if isinstance(value, tuple) else value), error)
 
     return lambda values: [attempt(value) for value in values]
 
 
-def _as_value(name: str, error: Exception) -> BgxError:
-    """What an exception met on a picture becomes on its way to the report."""
+def _ends_run(error: Exception) -> bool:
+    """Whether no other picture will fare better."""
+    return isinstance(error, BgxError) and not isinstance(error, PictureError)
+
+
+def _blame(name: str, error: Exception) -> BgxError:
+    """What is said of a picture that met an exception which does not name it."""
     match error:
+        case InferenceError():
+            return InferenceError(f"{name}: {error}")
         case BgxError():
             return error
         case MemoryError():
-            return _blame(name, error)
+            return TooLargeError(f"{name}: not enough memory; scale it down or use fewer --workers")
     log.debug("unexpected error", exc_info=error)
-    return BugError(f"{name}: unexpected {error!r}; please report this as a bug")
-
-
-def _blame(name: str, error: InferenceError | MemoryError) -> PictureError:
-    if isinstance(error, MemoryError):
-        return TooLargeError(f"{name}: not enough memory; scale it down or use fewer --workers")
-    return InferenceError(f"{name}: {error}")
+    bug = BugError(f"{name}: unexpected {error!r}; please report this as a bug")
+    bug.__cause__ = error
+    return bug
 
 
 @contextmanager
