@@ -87,8 +87,7 @@ def encode_picture(
         icc = None
     if file_format == "png" and png_level == "fast":
         return encode_png(picture, icc=icc, dpi=dpi, threads=threads)
-    # Said even where there is none: Pillow would take what the picture carries.
-    options: dict[str, Any] = {"icc_profile": icc}
+    options: dict[str, Any] = {"icc_profile": icc} if icc else {}
     match file_format:
         case "png":
             options |= {"optimize": True}
