@@ -283,9 +283,23 @@ def test_messages_of_the_runtime_become_one_short_line(text: str) -> None:
     assert len(said) <= 300
 
 
-def test_the_runtimes_numbers_are_left_out() -> None:
-    error = RuntimeError("[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : Got invalid dimensions\nat x")
-    assert one_line(error) == "Got invalid dimensions"
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : Got a wrong shape\nat x",
+            "Got a wrong shape",
+        ),
+        (
+            "/src/state.cc:729 void ns::Register(Options&, const Map&) Please install",
+            "Please install",
+        ),
+        ("[ONNXRuntimeError] : 1 : FAIL : /src/a.cu:3 bool f() out of memory", "out of memory"),
+        ("", "RuntimeError"),
+    ],
+)
+def test_numbers_and_source_lines_of_the_runtime_are_left_out(text: str, said: str) -> None:
+    assert one_line(RuntimeError(text)) == said
 
 
 def cgroup(folder: Path, lines: str, files: dict[str, str]) -> int:

@@ -297,6 +297,30 @@ def test_a_device_asked_for_by_name_is_delivered_or_refused(store: Store, networ
     assert caught.value.exit_code is ExitCode.DEVICE
 
 
+@pytest.fixture
+def two_flavours(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = {"onnxruntime": "1", "onnxruntime-gpu": "1"}
+    monkeypatch.setattr("bgx.model.session.find_flavours", lambda: both)
+
+
+@pytest.mark.usefixtures("two_flavours")
+def test_two_flavours_are_the_reason_given_for_a_device_that_is_not_there(
+    store: Store, network: Path
+) -> None:
+    with pytest.raises(
+        DeviceUnavailableError, match="pip uninstall -y onnxruntime onnxruntime-gpu"
+    ):
+        open_session(file_of(store, network), DeviceSettings("coreml"), store)
+
+
+@pytest.mark.usefixtures("two_flavours")
+def test_two_flavours_are_told_and_the_cpu_still_works(
+    store: Store, network: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert open_session(file_of(store, network), CPU, store).device == "cpu"
+    assert "pip uninstall -y onnxruntime onnxruntime-gpu" in caplog.text
+
+
 def test_auto_walks_down_to_what_loads_and_says_why(
     store: Store,
     network: Path,

@@ -341,9 +341,10 @@ def runtime_errors() -> tuple[type[Exception], ...]:
 
 
 def one_line(error: BaseException) -> str:
-    """The message without ONNX Runtime's number and status in front, and without a stack behind."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", lines[0])[:300]
+    """The message without ONNX Runtime's status and source line in front and stack behind."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    line = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", line)
+    return re.sub(r"^\S+\.(?:cc|cpp|cu|h):\d+ .*?\) ", "", line)[:300]
 
 
 def _undelivered(plan: EnginePlan, reason: str) -> str:
