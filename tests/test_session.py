@@ -310,7 +310,7 @@ def test_two_flavours_are_the_reason_given_for_a_device_that_is_not_there(
     with pytest.raises(
         DeviceUnavailableError, match="pip uninstall -y onnxruntime onnxruntime-gpu"
     ):
-        open_session(file_of(store, network), DeviceSettings("coreml"), store)
+        open_session(file_of(store, network), DeviceSettings("tensorrt"), store)
 
 
 @pytest.mark.usefixtures("two_flavours")
