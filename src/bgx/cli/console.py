@@ -79,7 +79,7 @@ class Console:
     @contextmanager
     def progress(self, total: int) -> Iterator[None]:
         """Show the bar for as long as the block runs."""
-        if self._quiet or not sys.stderr.isatty():
+        if self._quiet or sys.stderr is None or not sys.stderr.isatty():
             yield
             return
         from tqdm import tqdm
