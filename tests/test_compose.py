@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
+from bgx.api import Remover
 from bgx.errors import UsageError
 from bgx.image.colour import parse_colour
 from bgx.image.compose import cut_out, flatten
@@ -22,6 +23,8 @@ from bgx.settings import ReadSettings
 from support.pictures import difference, encode, product
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
 _shapes = st.tuples(st.integers(1, 12), st.integers(1, 12))
@@ -154,3 +157,38 @@ def _compare(what: str, result: Image.Image, golden: Image.Image, allowed: float
     """The mean difference in grey levels, 0..255."""
     found = float(np.abs(np.asarray(result, float) - np.asarray(golden, float)).mean())
     assert found <= allowed, f"{what}: mean difference {found:.3f}, allowed {allowed:.3f}"
+
+
+# The real network, against the tool people come from ----------------------------------------------
+
+
+@pytest.mark.weights
+def test_the_matte_is_that_of_rembg(weights: Path, shared: Path) -> None:
+    """rembg's published procedure: the whole photo to 320 x 320, maximum, ImageNet, min-max."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(weights), providers=["CPUExecutionProvider"])
+    mean, deviation = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    remover = Remover(str(weights), device="cpu")
+    photos = sorted((shared / "rembg").glob("*.jpg"))
+    assert photos
+    for path in photos:
+        with Image.open(path) as photo:
+            pixels = np.asarray(photo.convert("RGB").resize((320, 320), Image.Resampling.LANCZOS))
+        scaled = ((pixels / pixels.max() - mean) / deviation).transpose(2, 0, 1)[None]
+        said = session.run(None, {"input.1": scaled.astype(np.float32)})[0][0, 0]
+        stretched = (said - said.min()) / (said.max() - said.min())
+        theirs = Image.fromarray((stretched * 255).astype(np.uint8))
+        theirs = theirs.resize(photo.size, Image.Resampling.LANCZOS)
+        _compare(path.name, remover.cut(path).matte, theirs, 0.004 * 255)
+
+
+@pytest.mark.weights
+def test_the_cut_out_looks_like_that_of_rembg(weights: Path, shared: Path) -> None:
+    """On black, where it does not matter that rembg stores colours already multiplied by alpha."""
+    imagehash = pytest.importorskip("imagehash")
+    cutout = Remover(str(weights), device="cpu").cut(shared / "rembg/anime-girl-1.jpg")
+    ours = flatten(cutout.image.convert("RGB"), cutout.matte, (0, 0, 0))
+    with Image.open(shared / "rembg/anime-girl-1.u2netp.png") as theirs:
+        assert imagehash.phash(ours) == imagehash.phash(theirs.convert("RGB"))
+        assert imagehash.phash(cutout.matte) == imagehash.phash(theirs.getchannel("A"))

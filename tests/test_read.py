@@ -618,8 +618,8 @@ def test_what_is_not_a_picture_is_said(tmp_path: Path) -> None:
     assert "is empty (0 bytes)" in _complaint(b"")
     assert "not a picture bgx can read" in _complaint(b"Dear customer,\nplease find attached")
     assert "not a picture bgx can read" in _complaint(b"\0")
-    # Pillow would hand it to Ghostscript.
-    assert "not a picture bgx can read" in _complaint(b"%!PS-Adobe-3.0 EPSF-3.0\n")
+    # Pillow would read it, and some of its formats with programs from outside.
+    assert "not a picture bgx can read" in _complaint(b"P6 1 1 255 abc")
     assert "No such file" in _complaint(tmp_path / "missing.jpg")
     _complaint(tmp_path)
 
@@ -664,6 +664,8 @@ def test_max_pixels_is_exact() -> None:
     assert read(data, max_pixels=64 * 48).image.size == (64, 48)
     for source in (data, quarters()):
         _complaint(source, TooLargeError, max_pixels=64 * 48 - 1)
+    with Image.open(io.BytesIO(bomb("PNG", 3000, 3000))) as not_yet_decoded:
+        _complaint(not_yet_decoded, TooLargeError, max_pixels=3000 * 2999)
 
 
 def test_pillow_s_own_limit_holds_in_a_library(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -677,6 +679,25 @@ def test_a_bomb_of_text_is_refused() -> None:
     text = zlib.compress(bytes(1_000_000), 9)
     chunks = [png_chunk(b"zTXt", b"Comment\0\0" + text)] * 80
     _complaint(png(np.zeros((4, 4), np.uint8), *chunks))
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (RuntimeError("decoder:\n\tno data\n"), "damaged or truncated (decoder: no data)"),
+        (AssertionError(), "damaged or truncated (AssertionError)"),
+        (OSError(5, "Input/output error"), "cannot be read: Input/output error"),
+    ],
+)
+def test_whatever_a_decoder_raises_is_one_line(
+    error: Exception, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(_: Image.Image) -> None:
+        raise error
+
+    data = encode(quarters(), "BMP")
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", load)
+    assert said in _complaint(data)
 
 
 def test_too_little_memory_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
