@@ -9,21 +9,22 @@ import logging
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from bgx.errors import BgxError, BugError, InferenceError, PictureError, TooLargeError
-from bgx.image.compose import cut_out, flatten
+from bgx.image.compose import flatten
+from bgx.image.finish import Finisher
 from bgx.image.matte import measure_matte, multiply_alpha, stretch_map, upsample_matte
 from bgx.image.read import Photo, Picture, count_pixels, read_photo
 from bgx.image.tensor import fill_tensor
-from bgx.image.write import encode_picture, format_of, write_file
+from bgx.image.write import encode_picture, encode_within, format_of, write_file
 from bgx.run.outcome import Done, Failed, Job, Measured, Outcome, Skipped
 from bgx.run.stages import Bound, Occupancy, Stage, run_stages
-from bgx.settings import OPAQUE_FORMATS
+from bgx.settings import OPAQUE_FORMATS, WHITE, OutputSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -31,13 +32,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
+    from bgx.image.metadata import Metadata
     from bgx.model.providers import EnginePlan
     from bgx.model.registry import ModelEntry
-    from bgx.settings import Colour, Format, OutputSettings, PngLevel, ReadSettings
+    from bgx.settings import Format, PngLevel, ReadSettings
 
 log = logging.getLogger(__name__)
-
-WHITE: Colour = (255, 255, 255)
 
 _PIXELS_PER_WORKER = 25_000_000
 """Room for one large photo each; larger ones take the room of several and run with fewer beside
@@ -72,7 +72,8 @@ class Cutout:
     """A finished picture.
 
     image: RGBA with straight alpha; RGB where a background was asked for; L for the matte alone.
-    matte: mode L, the photo's size. icc, dpi: the photo's own. measured: what it came to.
+    matte: mode L, the image's size. icc: what describes the image. dpi, metadata: the photo's own.
+    measured: what it came to. output: what was asked for.
     """
 
     image: Image.Image
@@ -80,6 +81,8 @@ class Cutout:
     icc: bytes | None = field(repr=False)
     dpi: tuple[float, float] | None
     measured: Measured
+    metadata: Metadata | None = field(default=None, repr=False)
+    output: OutputSettings = field(default=OutputSettings(), repr=False)
 
     def encode(
         self,
@@ -87,23 +90,53 @@ class Cutout:
         *,
         name: str = "cut-out",
         quality: int | None = None,
-        png_level: PngLevel = "fast",
+        png_level: PngLevel | None = None,
         threads: int = 1,
     ) -> bytes:
-        """The file's bytes; transparency goes on white where the format has none."""
+        """The file's bytes; transparency goes on white where the format has none.
+
+        quality, png_level: None is what was asked for with the cut-out. Raises UnwritableError.
+        """
+        data, _ = self.encode_noted(
+            file_format, name=name, quality=quality, png_level=png_level, threads=threads
+        )
+        return data
+
+    def encode_noted(
+        self,
+        file_format: Format,
+        *,
+        name: str,
+        quality: int | None = None,
+        png_level: PngLevel | None = None,
+        threads: int = 1,
+    ) -> tuple[bytes, tuple[str, ...]]:
+        """As :meth:`encode`, with notes for the report."""
+        output = self.output
         image = self.image
         if file_format in OPAQUE_FORMATS and image.mode == "RGBA":
             image = flatten(image.convert("RGB"), image.getchannel("A"), WHITE)
-        return encode_picture(
-            image,
-            file_format,
-            name=name,
-            quality=quality,
-            png_level=png_level,
-            icc=self.icc,
-            dpi=self.dpi,
-            threads=threads,
-        )
+        quality = quality or output.quality
+
+        def encode(quality: int | None) -> bytes:
+            return encode_picture(
+                image,
+                file_format,
+                name=name,
+                quality=quality,
+                png_level=png_level or output.png_level,
+                icc=self.icc,
+                dpi=self.dpi,
+                metadata=self.metadata,
+                exact_white=output.canvas.asked and output.background in {None, WHITE},
+                threads=threads,
+            )
+
+        if output.max_bytes is None:
+            return encode(quality), ()
+        data, lowered = encode_within(output.max_bytes, encode, file_format, quality, name=name)
+        note = f"quality {lowered} to stay within {output.max_bytes:,} bytes"
+        return data, (note,) if lowered else ()
 
     def save(self, target: str | Path, *, quality: int | None = None) -> None:
         """Write to a path whose suffix names the format, in one step: complete or not at all."""
@@ -115,7 +148,8 @@ class Cutout:
 class Pipeline:
     """The steps of one picture's way around one network. Thread-safe: it keeps no state.
 
-    codec_threads: that encoding one picture may use.
+    codec_threads: that encoding one picture may use. Raises UsageError where the output's
+    background cannot be read.
     """
 
     def __init__(
@@ -130,13 +164,14 @@ class Pipeline:
         self._codec_threads = codec_threads
         self._read = read
         self._output = output
+        self._finisher = Finisher(output)
 
     def load(self, source: Picture, name: str) -> Loaded:
         """Decode, and fill the network's input."""
         seconds: dict[str, float] = {}
         entry = self.network.entry
         with _timed(seconds, "read"):
-            photo = read_photo(source, self._read, name=name)
+            photo = read_photo(source, self._read, name=name, metadata=self._output.keep_metadata)
             width, height = entry.input
             tensor = np.empty((1, 3, height, width), np.float32)
             fill_tensor(photo.working, tensor[0], mean=entry.mean, std=entry.std, scale=entry.scale)
@@ -162,38 +197,38 @@ class Pipeline:
         return [stretch_map(values) if self.network.entry.stretch else values for values in maps]
 
     def compose(self, loaded: Loaded, matte: NDArray[np.float32]) -> Cutout:
-        """The picture as asked for. Takes over the photo's pixels."""
-        photo, output = loaded.photo, self._output
+        """The picture as asked for. Takes over the photo's pixels. Raises NoSubjectError."""
+        photo = loaded.photo
         with _timed(loaded.seconds, "compose"):
             alpha = multiply_alpha(upsample_matte(matte, photo.image.size), photo.alpha)
-            coverage, bbox = measure_matte(alpha)
-            background = output.background
-            if background is None and output.format in OPAQUE_FORMATS:
-                background = WHITE
-            if output.mask_only:
-                image = alpha
-            elif background is not None:
-                image = flatten(photo.image, alpha, background)
-            else:
-                image = cut_out(photo.image, alpha)
-        measured = Measured(*image.size, coverage, bbox, loaded.seconds, photo.notes)
-        return Cutout(image, alpha, photo.icc, photo.dpi, measured)
-
-    def encode(self, cutout: Cutout, name: str) -> bytes:
-        """The file's bytes, in the format asked for. Raises UnwritableError."""
-        output = self._output
-        return cutout.encode(
-            output.format or "png",
-            name=name,
-            quality=output.quality,
-            png_level=output.png_level,
-            threads=self._codec_threads,
+            finished = self._finisher.finish(photo, photo.image, alpha, name=loaded.name)
+            coverage, bbox = measure_matte(finished.matte)
+        image, notes = finished.image, photo.notes + finished.notes
+        return Cutout(
+            image,
+            finished.matte,
+            finished.icc,
+            photo.dpi,
+            Measured(*image.size, coverage, bbox, loaded.seconds, notes),
+            photo.metadata,
+            self._output,
         )
 
-    def write(self, cutout: Cutout, target: Path) -> None:
+    def encode(self, cutout: Cutout, name: str) -> tuple[bytes, Measured]:
+        """The file's bytes, in the format asked for, and what is measured with them.
+
+        Raises UnwritableError.
+        """
+        file_format = self._output.format or "png"
+        data, notes = cutout.encode_noted(file_format, name=name, threads=self._codec_threads)
+        return data, replace(cutout.measured, notes=cutout.measured.notes + notes)
+
+    def write(self, cutout: Cutout, target: Path) -> Measured:
         """Encode and write, complete or not at all. Raises UnwritableError, OutputError."""
         with _timed(cutout.measured.seconds, "write"):
-            write_file(target, self.encode(cutout, str(target)))
+            data, measured = self.encode(cutout, str(target))
+            write_file(target, data)
+        return measured
 
     def cut(self, source: Picture, name: str) -> Cutout:
         """One picture, all steps but writing. Raises PictureError."""
@@ -235,9 +270,7 @@ def process(
     left = dict(enumerate(jobs))
 
     def finish(job: Job, loaded: Loaded, matte: NDArray[np.float32]) -> Done:
-        cutout = pipeline.compose(loaded, matte)
-        pipeline.write(cutout, job.target)
-        return Done(job, cutout.measured)
+        return Done(job, pipeline.write(pipeline.compose(loaded, matte), job.target))
 
     def load(job: Job) -> Loaded:
         return pipeline.load(job.source, str(job.source))
