@@ -138,7 +138,7 @@ def test_a_remover_is_shared_by_threads(remover: Remover) -> None:
 
 def test_many_come_in_order_with_errors_in_their_places(remover: Remover) -> None:
     photos = [draw_photo((40 + number, 40)) for number in range(6)]
-    sources = [*photos[:3], b"text", *photos[3:]]
+    sources: list[bytes | Image.Image] = [*photos[:3], b"text", *photos[3:]]
 
     results = list(remover.cut_many(iter(sources)))
 
