@@ -128,7 +128,11 @@ def test_directml_runs_one_at_a_time_without_a_memory_pattern() -> None:
     made = plan("directml:2")
     assert made.providers[0] == ("DmlExecutionProvider", {"device_id": "2"})
     assert (made.runs, made.memory_pattern) == (1, False)
-    assert all(plan(kind).memory_pattern for kind in DEVICES[1:] if kind != "directml")
+    assert all(plan(kind).memory_pattern for kind in DEVICES[1:] if kind not in {"cpu", "directml"})
+
+
+def test_the_cpu_gives_memory_back_as_soon_as_it_can() -> None:
+    assert (plan("cpu").memory_pattern, plan("cpu").memory_reuse) == (False, False)
 
 
 def test_coreml_has_a_program_of_static_shapes() -> None:
