@@ -30,6 +30,7 @@ def _fresh_machine(
     for name in list(os.environ):
         if name.startswith(("BGX_", "XDG_", "REMBG_")):
             monkeypatch.delenv(name)
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     home = tmp_path_factory.mktemp("home")
     for name in ("HOME", "USERPROFILE"):
         monkeypatch.setenv(name, str(home))

@@ -278,6 +278,7 @@ def test_a_shells_substitution_is_a_photo_too() -> None:
         ["batch", "in.jpg", "-o", "out", "--dry-run"],
         ["batch", "in.jpg", "-o", "out", "--report", "-"],
         ["models", "list", "--json"],
+        ["batch", "--help"],
     ],
 )
 def test_a_full_stdout_is_exit_5(arguments: list[str]) -> None:

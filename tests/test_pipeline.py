@@ -364,9 +364,10 @@ def test_nothing_to_do_is_nothing_done() -> None:
 
 @dataclass
 class CountingNetwork(FakeNetwork):
-    """Counts runs at once."""
+    """Counts runs at once, of which each gives a second one the time to begin."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
+    second: threading.Event = field(default_factory=threading.Event)
     now: int = 0
     most: int = 0
 
@@ -374,6 +375,9 @@ class CountingNetwork(FakeNetwork):
         with self.lock:
             self.now += 1
             self.most = max(self.most, self.now)
+            if self.now > 1:
+                self.second.set()
+        self.second.wait(0.1)
         mattes = super().run(batch)
         with self.lock:
             self.now -= 1
@@ -386,7 +390,7 @@ def test_photos_that_fill_the_memory_are_done_one_at_a_time(
     monkeypatch.setattr(pipeline_room, "_PIXELS_PER_WORKER", 48 * 36 // 4)
     network = CountingNetwork(cpu_plan(4))
 
-    run(make_jobs(tmp_path, [255] * 12), network, workers=4)
+    run(make_jobs(tmp_path, [255] * 5), network, workers=4)
 
     assert network.most == 1
 

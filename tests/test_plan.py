@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bgx.errors import OutputError, UsageError
@@ -59,6 +59,7 @@ def forgiving(path: PurePath) -> str:
 
 
 @given(st.lists(_paths, unique=True, max_size=12))
+@example([PurePath("a.jpg"), PurePath("a.png"), PurePath("a.jpg.jpg")])
 def test_targets_are_distinct_on_the_most_forgiving_file_system(sources: list[PurePath]) -> None:
     targets = name_targets(sources, ".png")
 

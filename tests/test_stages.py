@@ -220,6 +220,19 @@ def test_an_item_heavier_than_the_bound_goes_alone() -> None:
     assert max(count for count, weight in recorder.heaviest if weight >= 50) == 1
 
 
+def test_the_room_of_what_is_finished_is_given_back() -> None:
+    """Each item waits for another, and no more than two have room at once."""
+    meeting = threading.Barrier(2)
+
+    def meet(values: list[Any]) -> list[Any]:
+        meeting.wait(PATIENCE)
+        return values
+
+    flow = run_stages(range(6), [Stage("test", meet, 4)], Bound(4, weight=2), weigh=lambda _: 1)
+
+    assert len(list(flow)) == 6
+
+
 def test_workers_of_a_stage_work_at_once() -> None:
     meeting = threading.Barrier(3)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from bgx.errors import BgxError, ExitCode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import TextIO
 
 
 @click.group(
@@ -39,15 +41,20 @@ for command in (remove, batch, models, info, bench):
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code, never raises."""
     code = _run(arguments)
+    _settle(sys.stderr)
+    return code if _settle(sys.stdout) else code or ExitCode.OUTPUT
+
+
+def _settle(stream: TextIO | None) -> bool:
+    """Flush, and see to it that Python does not fail over what cannot be flushed when it ends."""
     try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        if stream is not None:
+            stream.flush()
     except OSError:
-        # What is left in there must not fail once more when Python ends.
         with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return code or ExitCode.OUTPUT
-    return code
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return False
+    return True
 
 
 def _run(arguments: Sequence[str] | None) -> int:
@@ -66,6 +73,9 @@ def _run(arguments: Sequence[str] | None) -> int:
         # Click's answer to a reader of our output that went away, as `head` does.
         return ExitCode.OUTPUT
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            say(f"bgx: output cannot be written: {error.strerror}")
+            return ExitCode.OUTPUT
         if "BGX_DEBUG" in os.environ:
             raise
         say(f"bgx: unexpected {error!r}; please report this as a bug (BGX_DEBUG=1 shows where)")

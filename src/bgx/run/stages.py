@@ -197,8 +197,6 @@ class _Flow:
         upstream = 0
         for number, stage in enumerate(self._stages):
             waiting = self._waiting[number]
-            if self._stopping and number == 0:
-                waiting.clear()
             while len(waiting) >= stage.batch or (waiting and not upstream):
                 items = [waiting.popleft() for _ in range(min(stage.batch, len(waiting)))]
                 future = self._pools[number].submit(stage.operate, [item.value for item in items])
