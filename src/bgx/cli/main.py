@@ -47,9 +47,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def _settle(stream: TextIO | None) -> bool:
     """Flush, and see to it that Python does not fail over what cannot be flushed when it ends."""
+    if stream is None:
+        return True
     try:
-        if stream is not None:
-            stream.flush()
+        stream.flush()
     except OSError:
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
