@@ -101,7 +101,7 @@ def _choose_format(target: Path, asked: Format | None) -> Format:
 def _run(job: Job, request: Request, console: Console) -> ExitCode:
     from bgx.cli.session import open_report
     from bgx.image.write import remove_leftovers
-    from bgx.run.outcome import Failed
+    from bgx.run.outcome import Failed, Skipped
     from bgx.run.plan import skip_existing
     from bgx.run.report import Report
 
@@ -122,6 +122,9 @@ def _run(job: Job, request: Request, console: Console) -> ExitCode:
                 if not isinstance(error, PictureError):
                     raise
                 console.complain(str(error))
+            except KeyboardInterrupt:
+                report.add(Skipped(job, "interrupted"))
+                raise
             finally:
                 report.close()
     return report.exit_code
