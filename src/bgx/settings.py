@@ -22,6 +22,7 @@ DEFAULT_MAX_PIXELS = 200_000_000
 Existing = Literal["skip", "update", "overwrite"]
 Format = Literal["png", "webp", "jpg", "avif", "tiff"]
 PngLevel = Literal["fast", "small"]
+Precision = Literal["auto", "int8", "fp32"]
 ShadowKind = Literal["soft", "contact"]
 Align = Literal["center", "bottom"]
 ColourSpace = Literal["keep", "srgb"]
@@ -47,8 +48,8 @@ FORMAT_BY_SUFFIX: dict[str, Format] = {
     ".tiff": "tiff",
 }
 
-DEVICES = ("auto", "cpu", "cuda", "tensorrt", "directml", "coreml", "openvino")
-_DEVICE_WITH_INDEX = re.compile(r"(cuda|tensorrt|directml):(\d+)")
+DEVICES = ("auto", "cpu", "cuda", "tensorrt", "directml", "coreml", "openvino", "webgpu")
+_DEVICE_WITH_INDICES = re.compile(r"(cuda|tensorrt|directml):\d+(,\d+)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,22 +224,30 @@ class OutputSettings:
 class DeviceSettings:
     """Where the network runs.
 
-    device: one of DEVICES, cuda, tensorrt and directml also with an index (``cuda:1``). workers:
-    pictures in work at once. threads: threads of one network run. batch_size: pictures of one
-    network run on a GPU. None leaves the choice to bgx.
+    device: one of DEVICES; cuda, tensorrt and directml also with an index (``cuda:1``) or several
+    (``cuda:0,1``). workers: pictures in work at once. threads: threads of one network run.
+    batch_size: pictures of one network run on a GPU. None leaves the choice to bgx. precision: int8 runs the copy made by
+    ``bgx models optimize``, auto does so on a CPU where one passed.
     """
 
     device: str = "auto"
     workers: int | None = None
     threads: int | None = None
     batch_size: int | None = None
+    precision: Precision = "auto"
 
     def __post_init__(self) -> None:
-        if self.device not in DEVICES and not _DEVICE_WITH_INDEX.fullmatch(self.device):
+        if self.precision not in get_args(Precision):
+            raise UsageError(
+                f"--precision {self.precision}: use one of {', '.join(get_args(Precision))}"
+            )
+        if self.device not in DEVICES and not _DEVICE_WITH_INDICES.fullmatch(self.device):
             raise UsageError(
                 f"--device {self.device}: use one of {', '.join(DEVICES)}; "
-                "cuda, tensorrt and directml take an index (cuda:0)"
+                "cuda, tensorrt and directml take an index (cuda:0) or several (cuda:0,1)"
             )
+        if len(set(self.indices)) < len(self.indices):
+            raise UsageError(f"--device {self.device}: name each device once")
         for option, value in (
             ("--workers", self.workers),
             ("--threads", self.threads),
@@ -246,6 +255,10 @@ class DeviceSettings:
         ):
             if value is not None and value < 1:
                 raise UsageError(f"{option} {value}: use 1 or more")
+        if self.precision == "int8" and self.kind not in {"auto", "cpu"}:
+            raise UsageError(
+                f"--precision int8 runs on the CPU alone; leave out --device {self.device}"
+            )
 
     @property
     def kind(self) -> str:
@@ -253,9 +266,9 @@ class DeviceSettings:
         return self.device.partition(":")[0]
 
     @property
-    def index(self) -> int:
-        """The device's index, 0 where none was given."""
-        return int(self.device.partition(":")[2] or 0)
+    def indices(self) -> tuple[int, ...]:
+        """The indices of the devices that share the work, 0 where none was given."""
+        return tuple(int(index) for index in (self.device.partition(":")[2] or "0").split(","))
 
 
 @dataclass(frozen=True, slots=True)

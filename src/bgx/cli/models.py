@@ -31,7 +31,7 @@ def list_models(as_json: bool) -> None:
     if as_json:
         put(json.dumps(rows, indent=2))
         return
-    header = ("NAME", "SIZE", "INPUT", "LICENCE", "HERE", "TRIED")
+    header = ("NAME", "SIZE", "INPUT", "LICENCE", "HERE", "INT8", "TRIED")
     table = [header, *(_format(row) for row in rows)]
     widths = [max(len(line[column]) for line in table) for column in range(len(header))]
     for line in table:
@@ -108,6 +108,43 @@ def path(name: str) -> None:
     put(str(found.path))
 
 
+@models.command()
+@click.argument("name")
+@click.option(
+    "--precision",
+    type=click.Choice(["int8"]),
+    default="int8",
+    show_default=True,
+    help="Of the copy.",
+)
+@click.option(
+    "--calibrate",
+    "folder",
+    metavar="FOLDER",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Photos like those to be cut out; half of them check the copy.",
+)
+@option("--count", "-n", type=click.IntRange(4), default=64, help="Photos to make the copy with.")
+@option("--offline", is_flag=True, help="Never use the network.")
+@option("--quiet", is_flag=True, help="Say nothing but errors.")
+def optimize(
+    name: str, precision: str, folder: Path, count: int, offline: bool, quiet: bool
+) -> None:
+    """Make the network's 8-bit copy, some twice as fast on CPUs with instructions for it.
+
+    It is kept only where its mattes are as good as float32's, by a mean difference of 0.005 and an
+    IoU of 0.985, and its runs faster on this machine. `--precision auto` then takes it here.
+    """
+    from bgx.run.optimize import optimize as make_copy
+
+    store = _open_store(offline=offline)
+    console = Console(quiet=quiet)
+    file = store.resolve(name, store.registry(), progress=not quiet)
+    path, measured = make_copy(file, store, folder, count, tell=console.tell)
+    put(f"{path}  {measured}")
+
+
 @models.command("remove")
 @click.argument("name")
 def remove_model(name: str) -> None:
@@ -124,6 +161,8 @@ def _open_store(*, offline: bool = False) -> Store:
 
 
 def _describe(store: Store, entry: ModelEntry) -> dict[str, Any]:
+    from bgx.model.optimized import find as find_optimized
+
     state: str | None = None
     found = None
     try:
@@ -140,6 +179,7 @@ def _describe(store: Store, entry: ModelEntry) -> dict[str, Any]:
         "present": found is not None,
         "state": state,
         "path": str(found.path) if found else None,
+        "int8": found is not None and find_optimized(found, store) is not None,
         "tried": entry.tried,
         "about": entry.about,
     }
@@ -153,5 +193,6 @@ def _format(row: dict[str, Any]) -> tuple[str, ...]:
         f"{width}x{height}",
         row["licence"],
         row["state"] or "no",
+        "yes" if row["int8"] else "no",
         "yes" if row["tried"] else "no",
     )

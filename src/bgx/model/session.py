@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import logging
-import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from bgx.errors import BadModelError, DeviceUnavailableError, InferenceError
-from bgx.model import files
+from bgx.errors import (
+    BadModelError,
+    DeviceUnavailableError,
+    InferenceError,
+    MissingModelError,
+)
+from bgx.model import files, optimized
 from bgx.model.prepare import PREPARE_VERSION, DoesNotFit, prepare
 from bgx.model.providers import (
     EnginePlan,
     count_cores,
     explain_conflict,
     find_flavours,
-    load_runtime,
+    list_providers,
     one_line,
     plan_engines,
     runtime_errors,
@@ -40,33 +45,43 @@ PREPARED_TOLERANCE = 1e-4
 
 
 class Session:
-    """One network on one device. :meth:`run` may be called from any number of threads.
+    """One network on its device or devices. :meth:`run` may be called from any number of threads.
 
-    Of them `plan.runs` run the network at once, the others wait.
+    Of them `plan.runs` run the network at once, each on a device that is free, the others wait.
 
     entry: how pictures are fed. plan: how the network runs; `plan.batch_size` is the most pictures
     of one Run. device: label, ``cpu`` or ``cuda:0``. provider: ONNX Runtime's name of what really
-    runs it.
+    runs it. precision: ``fp32`` or ``int8``.
     """
 
     def __init__(
-        self, source: Path | bytes, plan: EnginePlan, entry: ModelEntry, *, name: str, output: int
+        self,
+        source: Path | bytes,
+        plan: EnginePlan,
+        entry: ModelEntry,
+        *,
+        name: str,
+        output: int,
+        precision: Literal["fp32", "int8"] = "fp32",
     ) -> None:
         """source: the network's file. name: what messages call it. output: index of the matte.
 
         Raises DeviceUnavailableError when the plan's provider does not load, BadModelError when the
         file is not a network that is fed as `entry` says.
         """
-        self._engine = start(source, plan, name)
-        self._input, fixed = _check_input(self._engine, entry, name)
-        self._output = _check_output(self._engine, output, name)
+        engines = [start(source, part, name) for part in plan.parts or (plan,)]
+        self._input, fixed = _check_input(engines[0], entry, name)
+        self._output = _check_output(engines[0], output, name)
         self._name = name
-        self._turns = threading.BoundedSemaphore(plan.runs)
+        self._free: SimpleQueue[Any] = SimpleQueue()
+        for turn in range(plan.runs):
+            self._free.put(engines[turn % len(engines)])
         self._fixed_batch = plan.fixed_batch or fixed is not None
         self.entry = entry
         self.plan = plan if fixed is None else replace(plan, batch_size=fixed)
-        self.provider: str = self._engine.get_providers()[0]
+        self.provider: str = engines[0].get_providers()[0]
         self.device = plan.device
+        self.precision = precision
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Mattes (n, height, width) of a batch (n, 3, height, width), C-contiguous.
@@ -89,13 +104,15 @@ class Session:
             # A GPU chooses its kernels anew for every shape it meets.
             chunk = np.concatenate([chunk, np.repeat(chunk[-1:], size - count, axis=0)])
         feed = {self._input: np.ascontiguousarray(chunk, np.float32)}
+        engine = self._free.get()
         try:
-            with self._turns:
-                [output] = self._engine.run([self._output], feed)
+            [output] = engine.run([self._output], feed)
         except runtime_errors() as error:
             raise InferenceError(
                 f"{self._name} failed on {self.device}: {one_line(error)}"
             ) from None
+        finally:
+            self._free.put(engine)
         if output.ndim == 4 and output.shape[1] == 1:
             output = output[:, 0]
         if output.ndim != 3 or len(output) != size:
@@ -117,10 +134,15 @@ def open_session(
 ) -> Session:
     """Load a model file on the device asked for, ``auto`` on the best that really loads.
 
+    On a CPU its 8-bit copy is loaded where one passed on this machine, unless float32 is asked for.
     pictures: how many are to be done, None where unknown; one alone has all cores to itself.
-    Raises RuntimeMissingError, DeviceUnavailableError and BadModelError.
+    Raises RuntimeMissingError, DeviceUnavailableError, BadModelError, and MissingModelError where
+    8 bits are asked for and there is no such copy.
     """
-    available = load_runtime().get_available_providers()
+    coarse = _find_int8(file, device, store)
+    if device.precision == "int8":
+        device = replace(device, device="cpu")
+    available = list_providers([device.kind])
     conflict = explain_conflict(find_flavours())
     width, height = file.entry.input
     try:
@@ -142,12 +164,38 @@ def open_session(
         store.engines.mkdir(parents=True, exist_ok=True)
     name = str(file.path)
     source, output = _prepared(file, store)
+
+    def load(plan: EnginePlan) -> Session:
+        if coarse is not None and plan.device == "cpu":
+            return Session(coarse, plan, file.entry, name=str(coarse), output=0, precision="int8")
+        return Session(source, plan, file.entry, name=name, output=output)
+
     for plan in plans[:-1]:
         try:
-            return Session(source, plan, file.entry, name=name, output=output)
+            return load(plan)
         except DeviceUnavailableError as error:
             log.info("%s", error)
-    return Session(source, plans[-1], file.entry, name=name, output=output)
+    return load(plans[-1])
+
+
+def _find_int8(file: ModelFile, device: DeviceSettings, store: Store) -> Path | None:
+    if device.precision == "fp32":
+        return None
+    found = optimized.find(file, store)
+    if found is None and device.precision == "int8":
+        raise MissingModelError(
+            f"{file.entry.name}: no 8-bit copy of it passed on this machine; run: bgx models "
+            f"optimize {file.entry.name} --precision int8 --calibrate FOLDER"
+        )
+    return found
+
+
+def read_prepared(file: ModelFile, store: Store) -> bytes:
+    """The prepared copy of a network. Raises BadModelError where none can be made."""
+    source, _ = _prepared(file, store)
+    if source == file.path:
+        raise BadModelError(f"{file.path}: its graph is not of the form that bgx can prepare")
+    return source if isinstance(source, bytes) else source.read_bytes()
 
 
 def check_network(path: Path, entry: ModelEntry, name: str) -> None:

@@ -6,6 +6,7 @@
     FOLDER/models/NAME.json        the user added it: its own hash, and how it is fed
     FOLDER/stamps/….json           what a file hashed to, valid while its size and time stay
     FOLDER/prepared/SHA256-….onnx  copies made by bgx.model.prepare of the file with that hash
+    FOLDER/optimized/SHA256-….onnx 8-bit copies of it that passed here, each with a record .json
     FOLDER/engines/                engines and timings built by TensorRT and others
 """
 
@@ -84,6 +85,10 @@ class Store:
     @property
     def prepared(self) -> Path:
         return self.folder / "prepared"
+
+    @property
+    def optimized(self) -> Path:
+        return self.folder / "optimized"
 
     @property
     def engines(self) -> Path:
@@ -206,7 +211,7 @@ class Store:
         return ModelFile(added, self._own(name), digest, "added")
 
     def remove(self, name: str) -> Path:
-        """Delete the name's file and its prepared copies; rembg's files are never touched.
+        """Delete the name's file and the copies made of it; rembg's files are never touched.
 
         Returns the path it had. Raises MissingModelError when there is none.
         """
@@ -215,8 +220,9 @@ class Store:
             raise MissingModelError(f"{name}: no file of it in {self.models}; nothing removed")
         try:
             if _is_file(path):
-                for copy in self.prepared.glob(f"{self._digests(path).sha256}-*"):
-                    copy.unlink(missing_ok=True)
+                for folder in (self.prepared, self.optimized):
+                    for copy in folder.glob(f"{self._digests(path).sha256}-*"):
+                        copy.unlink(missing_ok=True)
             path.unlink(missing_ok=True)
             record.unlink(missing_ok=True)
         except OSError as error:
