@@ -226,8 +226,8 @@ class DeviceSettings:
 
     device: one of DEVICES; cuda, tensorrt and directml also with an index (``cuda:1``) or several
     (``cuda:0,1``). workers: pictures in work at once. threads: threads of one network run.
-    batch_size: pictures of one network run on a GPU. None leaves the choice to bgx. precision: int8 runs the copy made by
-    ``bgx models optimize``, auto does so on a CPU where one passed.
+    batch_size: pictures of one network run on a GPU. None leaves the choice to bgx. precision: int8
+    runs the copy made by ``bgx models optimize``, auto does so on a CPU where one passed.
     """
 
     device: str = "auto"
