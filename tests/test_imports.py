@@ -37,12 +37,13 @@ OWNERS = {
     "platformdirs": ["bgx.model.store"],
     "onnxruntime": ["bgx.model.providers", "bgx.model.session"],
     "onnx": ["bgx.model.prepare", "bgx.model.quantize"],
+    "openvino": ["bgx.model.openvino"],
     "pillow_heif": ["bgx.image"],
     "isal": ["bgx.image"],
     "torch": ["bgx.train"],
 }
 
-HEAVY = {"numpy", "PIL", "onnxruntime", "onnx", "pooch", "tqdm", "platformdirs"}
+HEAVY = {"numpy", "PIL", "onnxruntime", "onnx", "openvino", "pooch", "tqdm", "platformdirs"}
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ def test_a_library_has_its_room(library: str) -> None:
 
 
 def test_runtimes_are_imported_when_they_are_used() -> None:
-    heavy = {"onnxruntime", "onnx", "pooch", "tqdm", "platformdirs", "torch", "pillow_heif"}
+    heavy = (HEAVY - {"numpy", "PIL"}) | {"torch", "pillow_heif"}
 
     assert not [
         found for found in all_imports() if found.at_load and found.name.split(".")[0] in heavy

@@ -6,7 +6,9 @@ import os
 import subprocess
 import sys
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,13 +16,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bgx.errors import BadModelError, DeviceUnavailableError, ExitCode, RuntimeMissingError
+from bgx.model import providers
 from bgx.model.providers import (
-    PROVIDER_BY_DEVICE,
+    OPENVINO,
+    PROVIDERS_BY_DEVICE,
     EnginePlan,
     count_cores,
     explain_conflict,
     find_flavours,
     inspect_runtime,
+    list_providers,
     load_runtime,
     one_line,
     plan_engines,
@@ -34,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CACHE = Path("cache")
-EVERYTHING = [*PROVIDER_BY_DEVICE.values(), "AzureExecutionProvider"]
+EVERYTHING = [*chain.from_iterable(PROVIDERS_BY_DEVICE.values()), "AzureExecutionProvider"]
 SMALL, LARGE = 320 * 320, 1024 * 1024
 
 
@@ -117,7 +122,7 @@ def test_cuda() -> None:
 def test_tensorrt_keeps_its_engines_and_timings_and_has_cuda_for_the_rest() -> None:
     made = plan("tensorrt")
     names = [name for name, _ in made.providers]
-    assert names == [PROVIDER_BY_DEVICE[kind] for kind in ("tensorrt", "cuda", "cpu")]
+    assert names == [PROVIDERS_BY_DEVICE[kind][0] for kind in ("tensorrt", "cuda", "cpu")]
     options = made.providers[0][1]
     assert options["trt_engine_cache_path"] == options["trt_timing_cache_path"] == str(CACHE)
     assert options["trt_engine_cache_enable"] == options["trt_timing_cache_enable"] == "True"
@@ -142,12 +147,37 @@ def test_coreml_has_a_program_of_static_shapes() -> None:
     assert (made.device, made.batch_size, made.runs) == ("coreml", 1, 1)
 
 
-def test_openvino_computes_in_fp32_on_the_cores_there_are() -> None:
-    options = plan("openvino").providers[0][1]
-    assert options["precision"] == "FP32"
-    assert (options["num_of_threads"], options["num_streams"]) == ("8", "8")
-    alone = plan("openvino", pictures=1).providers[0][1]
-    assert (alone["num_of_threads"], alone["num_streams"]) == ("8", "1")
+def test_openvino_has_the_cpus_threads() -> None:
+    made = plan("openvino")
+    assert made.providers == ((OPENVINO, {}),)
+    assert (made.runs, made.threads, made.batch_size, made.fixed_batch) == (8, 1, 1, True)
+    alone = plan("openvino", pictures=1)
+    assert (alone.runs, alone.threads) == (1, 8)
+
+
+def test_openvino_inside_onnxruntime_computes_in_fp32_on_the_cores_there_are() -> None:
+    inside = ["OpenVINOExecutionProvider", "CPUExecutionProvider"]
+    for pictures, streams in ((None, "8"), (1, "1")):
+        [made] = plan_engines(DeviceSettings("openvino"), inside, 8, pictures=pictures, cache=CACHE)
+        name, options = made.providers[0]
+        assert (name, options["precision"]) == ("OpenVINOExecutionProvider", "FP32")
+        assert (options["num_of_threads"], options["num_streams"]) == ("8", streams)
+
+
+def test_webgpu_takes_batches_one_at_a_time() -> None:
+    made = plan("webgpu")
+    assert made.providers[0] == ("WebGpuExecutionProvider", {})
+    assert (made.device, made.runs, made.fixed_batch) == ("webgpu", 1, True)
+    assert made.batch_size > 1
+
+
+@pytest.mark.parametrize("kind", ["cuda", "tensorrt", "directml"])
+def test_several_gpus_are_one_queue(kind: str) -> None:
+    made = plan(f"{kind}:0,2", pictures=20)
+    assert (made.device, made.runs) == (f"{kind}:0,2", 2)
+    assert list(made.parts) == [plan(f"{kind}:{index}", pictures=10) for index in (0, 2)]
+    # A batch leaves something to do for the other.
+    assert made.batch_size == 10
 
 
 def test_a_gpus_batch_is_no_larger_than_the_job_and_smaller_for_large_inputs() -> None:
@@ -159,7 +189,7 @@ def test_a_gpus_batch_is_no_larger_than_the_job_and_smaller_for_large_inputs() -
 
 def test_auto_tries_the_best_first_and_ends_on_the_cpu() -> None:
     plans = plan_engines(DeviceSettings(), EVERYTHING, 4, pictures=None, cache=CACHE)
-    assert [made.device for made in plans] == ["cuda:0", "directml:0", "openvino", "cpu"]
+    assert [made.device for made in plans] == ["cuda:0", "directml:0", "cpu"]
     [only] = plan_engines(DeviceSettings(), ["CPUExecutionProvider"], 4, pictures=None, cache=CACHE)
     assert only.device == "cpu"
 
@@ -183,6 +213,67 @@ def test_a_provider_that_does_not_load_is_never_silently_the_cpu(tmp_path: Path)
     ):
         start(network, absent, "tiny")
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def plug_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Stands in for the wheel of WebGPU; the libraries registered for it."""
+    registered: list[str] = []
+    wheel = SimpleNamespace(get_library_path=lambda: "webgpu.so")
+    monkeypatch.setitem(sys.modules, "onnxruntime_ep_webgpu", wheel)
+    monkeypatch.setattr(
+        load_runtime(),
+        "register_execution_provider_library",
+        lambda _, path: registered.append(path),
+        raising=False,
+    )
+    providers._register.cache_clear()
+    yield registered
+    providers._register.cache_clear()
+
+
+def find_devices(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    devices = [SimpleNamespace(ep_name=name) for name in names]
+    monkeypatch.setattr(load_runtime(), "get_ep_devices", lambda: devices, raising=False)
+
+
+def test_a_plug_in_is_registered_once_and_only_for_its_device(
+    plug_in: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find_devices(monkeypatch, "CPUExecutionProvider", "WebGpuExecutionProvider")
+    assert "WebGpuExecutionProvider" not in list_providers(["auto"])
+    assert plug_in == []
+    for _ in range(2):
+        assert "WebGpuExecutionProvider" in list_providers(["webgpu"])
+    assert plug_in == ["webgpu.so"]
+
+
+def test_a_plug_in_that_finds_no_device_is_not_there(
+    plug_in: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find_devices(monkeypatch, "CPUExecutionProvider")
+    assert "WebGpuExecutionProvider" not in list_providers(["webgpu"])
+    assert plug_in
+
+
+@pytest.mark.usefixtures("plug_in")
+def test_a_plug_in_that_cannot_be_registered_is_not_there(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: str) -> None:
+        raise RuntimeError("ORT runtime version is below the minimum")
+
+    monkeypatch.setattr(load_runtime(), "register_execution_provider_library", refuse)
+    with caplog.at_level("INFO"):
+        assert "WebGpuExecutionProvider" not in list_providers(["webgpu"])
+    assert "below the minimum" in caplog.text
+
+
+def test_a_plug_in_without_a_device_is_an_error_with_the_remedy(tmp_path: Path) -> None:
+    network = tiny_network(tmp_path / "tiny.onnx")
+    absent = EnginePlan("webgpu", (("WebGpuExecutionProvider", {}), ("CPUExecutionProvider", {})))
+    with pytest.raises(DeviceUnavailableError, match=r"--device webgpu: .*graphics driver"):
+        start(network, absent, "tiny")
 
 
 @pytest.mark.parametrize("content", [b"", b"no network", bytes(999)])

@@ -7,6 +7,7 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -383,6 +384,30 @@ def test_as_many_runs_at_once_as_planned_and_never_more(
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(session.run, [noise(1)] * 16))
     assert most == runs
+
+
+def test_several_devices_share_the_pictures(monkeypatch: pytest.MonkeyPatch, network: Path) -> None:
+    together = threading.Barrier(2, timeout=60)
+    served: dict[str, int] = {"cuda:0": 0, "cuda:1": 0}
+    parts = tuple(EnginePlan(device) for device in served)
+
+    def serve(device: str, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        served[device] += 1
+        # Passes only when both devices are at work.
+        together.wait()
+        return batch[:, :1]
+
+    monkeypatch.setattr(
+        "bgx.model.session.start",
+        lambda _, part, __: FakeEngine(partial(serve, part.device)),
+    )
+    session = fixed(network, EnginePlan("cuda:0,1", runs=2, parts=parts))
+    batch = noise(10)
+    with ThreadPoolExecutor(4) as pool:
+        mattes = list(pool.map(session.run, batch[:, None]))
+    assert np.array_equal(np.concatenate(mattes), batch[:, 0])
+    assert served == {"cuda:0": 5, "cuda:1": 5}
+    assert session.device == "cuda:0,1"
 
 
 @pytest.mark.parametrize("trouble", [MemoryError("bad allocation"), RuntimeError("CUDA failure 2")])

@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
+import importlib.util
 import io
 import logging
 import os
@@ -14,6 +16,7 @@ import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,30 +26,42 @@ from bgx.model.prepare import BATCH
 from bgx.settings import DeviceSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from types import ModuleType
 
 log = logging.getLogger(__name__)
 
-PROVIDER_BY_DEVICE = {
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-    "directml": "DmlExecutionProvider",
-    "coreml": "CoreMLExecutionProvider",
-    "openvino": "OpenVINOExecutionProvider",
-    "cpu": "CPUExecutionProvider",
+OPENVINO = "OpenVINO"
+"""In place of a provider's name: OpenVINO by itself, without ONNX Runtime."""
+
+PROVIDERS_BY_DEVICE: Mapping[str, tuple[str, ...]] = {
+    "cuda": ("CUDAExecutionProvider",),
+    "tensorrt": ("TensorrtExecutionProvider",),
+    "directml": ("DmlExecutionProvider",),
+    "coreml": ("CoreMLExecutionProvider",),
+    "openvino": (OPENVINO, "OpenVINOExecutionProvider"),
+    "webgpu": ("WebGpuExecutionProvider",),
+    "cpu": ("CPUExecutionProvider",),
 }
+"""What runs a kind of device, best first."""
+
+# Providers with a wheel of their own, registered when they are asked for: the wheel's module.
+_PLUGINS = {"WebGpuExecutionProvider": "onnxruntime_ep_webgpu"}
 
 # Best first. Only when asked for by name: TensorRT, which builds an engine for minutes on its first
-# run, and CoreML, which compiles the network at every start and may compute in half precision.
-_AUTO = ("cuda", "directml", "openvino", "cpu")
+# run; CoreML, which compiles the network at every start and may compute in half precision; WebGPU,
+# which compiles its shaders at every start; OpenVINO, which is faster than ONNX Runtime's own CPU
+# provider with 8-bit networks alone (u2netp, two pictures on two cores, processor time of the
+# pair: float32 865 ms against 817, 8 bits 281 against 426).
+_AUTO = ("cuda", "directml", "cpu")
 
 _INSTALL = {
     "cuda": 'pip uninstall -y onnxruntime, then: pip install "bgx[gpu]" (NVIDIA driver needed)',
     "tensorrt": 'pip uninstall -y onnxruntime, then: pip install "bgx[gpu]" tensorrt',
     "directml": 'pip uninstall -y onnxruntime, then: pip install "bgx[directml]" (Windows)',
     "coreml": 'pip install "bgx[cpu]" on macOS',
-    "openvino": "pip uninstall -y onnxruntime, then: pip install onnxruntime-openvino",
+    "openvino": 'pip install "bgx[openvino]"',
+    "webgpu": 'pip install "bgx[webgpu]" (GPU and driver needed, on Linux libvulkan1 too)',
     "cpu": 'pip install --force-reinstall "bgx[cpu]"',
 }
 _REPAIR = {
@@ -55,6 +70,7 @@ _REPAIR = {
     "directml": "update the graphics driver",
     "coreml": "update macOS",
     "openvino": "pip install --upgrade onnxruntime-openvino openvino",
+    "webgpu": "update the graphics driver, then: pip install --upgrade onnxruntime-ep-webgpu",
     "cpu": _INSTALL["cpu"],
 }
 
@@ -100,6 +116,7 @@ class EnginePlan:
 
     device: label, ``cpu`` or ``cuda:0``. providers: ONNX Runtime's names with their options, in
     order. runs: network Runs at once. threads: threads of one Run. batch_size: pictures of one Run.
+    parts: of several devices that share the work, the plan of each, which runs one at a time.
     fixed_batch: build the network for that batch alone; where False, one picture can run as one.
     memory_pattern: let ONNX Runtime plan memory from the first Run. memory_reuse: let a tensor live
     on in the memory of a dead one. config: session configuration entries.
@@ -114,6 +131,7 @@ class EnginePlan:
     memory_pattern: bool = True
     memory_reuse: bool = True
     config: Mapping[str, str] = field(default_factory=dict)
+    parts: tuple[EnginePlan, ...] = ()
 
     @property
     def provider(self) -> str:
@@ -144,24 +162,35 @@ def plan_engines(
     to be done, None where unknown. cache: folder for built engines. pixels: width x height of the
     network's input. Raises DeviceUnavailableError when the device asked for is not listed.
     """
+    found = {
+        kind: [provider for provider in providers if provider in available]
+        for kind, providers in PROVIDERS_BY_DEVICE.items()
+    }
     if device.kind == "auto":
-        kinds = [kind for kind in _AUTO if PROVIDER_BY_DEVICE[kind] in available]
+        kinds = [kind for kind in _AUTO if found[kind]]
         if not kinds:
             raise DeviceUnavailableError(
                 f"the installed onnxruntime lists no device bgx knows; run: {_INSTALL['cpu']}"
             )
-    elif PROVIDER_BY_DEVICE[device.kind] in available:
+    elif found[device.kind]:
         kinds = [device.kind]
     else:
         raise DeviceUnavailableError(
             f"--device {device.device}: the installed onnxruntime has no "
-            f"{PROVIDER_BY_DEVICE[device.kind]}; run: {_INSTALL[device.kind]}"
+            f"{PROVIDERS_BY_DEVICE[device.kind][-1]}; run: {_INSTALL[device.kind]}"
         )
     on_cpu = _plan_cpu(device, cores, pictures, pixels)
     batch_size = device.batch_size or max(1, _GPU_BATCH * _UNIT_PIXELS // pixels)
     if pictures is not None:
-        batch_size = max(1, min(batch_size, pictures))
-    return [_plan(kind, device.index, on_cpu, batch_size, cache) for kind in kinds]
+        batch_size = max(1, min(batch_size, -(-pictures // len(device.indices))))
+    plans = [
+        _plan(kind, found[kind][0], index, on_cpu, batch_size, cache)
+        for kind in kinds
+        for index in device.indices
+    ]
+    if len(device.indices) == 1:
+        return plans
+    return [replace(plans[0], device=device.device, runs=len(plans), parts=tuple(plans))]
 
 
 def _plan_cpu(device: DeviceSettings, cores: int, pictures: int | None, pixels: int) -> EnginePlan:
@@ -185,7 +214,9 @@ def _plan_cpu(device: DeviceSettings, cores: int, pictures: int | None, pixels: 
     )
 
 
-def _plan(kind: str, index: int, on_cpu: EnginePlan, batch_size: int, cache: Path) -> EnginePlan:
+def _plan(
+    kind: str, provider: str, index: int, on_cpu: EnginePlan, batch_size: int, cache: Path
+) -> EnginePlan:
     """The plan of one kind of device, made from what it would be on the CPU."""
     device_id = {"device_id": str(index)}
     # EXHAUSTIVE, the default, tries every algorithm of every convolution.
@@ -221,6 +252,11 @@ def _plan(kind: str, index: int, on_cpu: EnginePlan, batch_size: int, cache: Pat
                 {"ModelFormat": "MLProgram", "RequireStaticInputShapes": "1"},
             )
             return replace(on_cpu, device=kind, providers=(engine, _CPU), runs=1, threads=threads)
+        case "webgpu":
+            # It chooses the GPU by itself.
+            return replace(gpu, device=kind, providers=((provider, {}), _CPU))
+        case "openvino" if provider == OPENVINO:
+            return replace(on_cpu, device=kind, providers=((OPENVINO, {}),))
         case "openvino":
             # It has threads of its own, as many as there are cores if not told.
             engine = (
@@ -256,6 +292,44 @@ def load_runtime() -> ModuleType:
     return onnxruntime  # type: ignore[no-any-return]
 
 
+def list_providers(kinds: Iterable[str]) -> list[str]:
+    """What there is to run these kinds of device: ONNX Runtime's providers, plug-ins, OpenVINO.
+
+    Raises RuntimeMissingError.
+    """
+    runtime = load_runtime()
+    listed = list(runtime.get_available_providers())
+    wanted = {provider for kind in kinds for provider in PROVIDERS_BY_DEVICE.get(kind, ())}
+    for provider in wanted & _PLUGINS.keys():
+        _register(_PLUGINS[provider])
+        if _devices(runtime, provider) and provider not in listed:
+            listed.append(provider)
+    if OPENVINO in wanted and importlib.util.find_spec("openvino") is not None:
+        listed.append(OPENVINO)
+    return listed
+
+
+@cache
+def _register(plugin: str) -> None:
+    """Make the provider of a plug-in known to ONNX Runtime, where its wheel is installed."""
+    try:
+        library = importlib.import_module(plugin).get_library_path()
+        load_runtime().register_execution_provider_library(plugin, library)
+    except ModuleNotFoundError:
+        return
+    except AttributeError:
+        log.info("%s: needs a later onnxruntime", plugin)
+    except runtime_errors() as error:
+        log.info("%s: %s", plugin, one_line(error))
+
+
+def _devices(runtime: ModuleType, provider: str) -> list[Any]:
+    """The devices that a registered plug-in finds on this machine."""
+    if not hasattr(runtime, "get_ep_devices"):
+        return []
+    return [device for device in runtime.get_ep_devices() if device.ep_name == provider]
+
+
 def _explain_missing(error: Exception) -> str:
     flavours = find_flavours()
     if not flavours:
@@ -288,11 +362,15 @@ def explain_conflict(flavours: Mapping[str, str]) -> str | None:
 
 
 def start(source: Path | bytes, plan: EnginePlan, name: str) -> Any:
-    """Create the plan's ``onnxruntime.InferenceSession`` from a file or its bytes.
+    """Create the plan's ``onnxruntime.InferenceSession``, or its like, from a file or its bytes.
 
     name: what messages call the file. Raises DeviceUnavailableError when the plan's provider does
     not load, BadModelError when the file is not a network ONNX Runtime can run.
     """
+    if plan.provider == OPENVINO:
+        from bgx.model.openvino import OpenvinoSession
+
+        return OpenvinoSession(source, plan, name)
     runtime = load_runtime()
     options = runtime.SessionOptions()
     options.intra_op_num_threads = plan.pool_size
@@ -307,11 +385,20 @@ def start(source: Path | bytes, plan: EnginePlan, name: str) -> Any:
         options.add_session_config_entry(key, value)
     if plan.provider in {"CUDAExecutionProvider", "TensorrtExecutionProvider"}:
         _preload(runtime)
+    if plan.provider == "TensorrtExecutionProvider":
+        # Its wheel loads the libraries, which ONNX Runtime then finds.
+        with contextlib.suppress(ImportError, OSError):
+            importlib.import_module("tensorrt")
+    providers = [(provider, dict(choices)) for provider, choices in plan.providers]
     try:
+        if plan.provider in _PLUGINS:
+            # By name ONNX Runtime would pass it over without a word.
+            options.add_provider_for_devices(_devices(runtime, plan.provider)[:1], providers[0][1])
+            providers = []
         session = runtime.InferenceSession(
             source if isinstance(source, bytes) else os.fspath(source),
             sess_options=options,
-            providers=[(provider, dict(choices)) for provider, choices in plan.providers],
+            providers=providers,
             # Without this a provider that fails is replaced by the CPU, and stdout told so.
             enable_fallback=0,
         )
@@ -400,11 +487,11 @@ def inspect_runtime() -> RuntimeReport:
         runtime = load_runtime()
     except RuntimeMissingError as error:
         return RuntimeReport(flavours, None, (), (), {}, None, str(error), str(error))
-    listed = tuple(runtime.get_available_providers())
+    listed = list_providers(PROVIDERS_BY_DEVICE)
     loads: list[str] = []
     fails: dict[str, str] = {}
-    for kind, provider in PROVIDER_BY_DEVICE.items():
-        if provider not in listed:
+    for kind, providers in PROVIDERS_BY_DEVICE.items():
+        if not set(providers).intersection(listed):
             continue
         try:
             _probe(kind, listed)
@@ -416,7 +503,7 @@ def inspect_runtime() -> RuntimeReport:
     return RuntimeReport(
         flavours=flavours,
         version=runtime.__version__,
-        listed=listed,
+        listed=tuple(listed),
         loads=tuple(loads),
         fails=fails,
         auto=auto,
