@@ -3,10 +3,13 @@
 A half-transparent pixel of a photo shows the old background through the subject; put on a new
 background it keeps a fringe. Its colour is ``alpha * F + (1 - alpha) * B``; this finds F.
 
-Method: Forte, "Approximate fast foreground colour estimation", ICIP 2021 (blur fusion): F and B are
-blurred means weighted by alpha and 1 - alpha, corrected so that mixing them gives the photo again;
-once with a wide window, once with a narrow one. The means are smooth, so they are made on a coarse
-grid; the correction is made at full size, where 0 < alpha < 1 alone.
+Method: least squares of that equation over windows, from wide to narrow, each level starting from
+the one before: the data term of Germer, Uelwer, Conrad and Harmeling, "Fast multi-level foreground
+estimation", ICPR 2020, solved as the guided filter solves its model, with alpha as the guide. All
+but the last level is done on a coarse grid, which the equation does not notice: mixing is linear.
+The last, of one pixel, is done at full size where 0 < alpha < 1 alone.
+
+Blur fusion (Forte, ICIP 2021) costs the same and leaves twice the error in hair.
 """
 
 from __future__ import annotations
@@ -24,11 +27,14 @@ if TYPE_CHECKING:
 
     Map = NDArray[np.float32]
 
-GRID = 400
+GRID = 200
 """Long side of the coarse grid."""
 
-RADII = (24, 2)
-"""Of the wide and the narrow window, in cells of the grid; in proportion as published."""
+RADII = (32, 8, 2)
+"""Of the windows, in cells of the grid."""
+
+RIDGE = 0.01
+"""Pull towards the level before: what one pixel cannot tell, the wider window says."""
 
 
 def restore_foreground(image: Image.Image, alpha: Image.Image, working: Image.Image) -> None:
@@ -46,10 +52,8 @@ def restore_foreground(image: Image.Image, alpha: Image.Image, working: Image.Im
         share = opacity[top:bottom, left:right] * np.float32(1 / 255)
         photo = np.asarray(image.crop(box), np.float32).transpose(2, 0, 1)
         smooth = colours.enlarge(row, column)
-        restored = _correct(photo, share, smooth[:3], smooth[3:])
-        restored += 0.5
-        pixels = np.ascontiguousarray(restored.astype(np.uint8).transpose(1, 2, 0))
-        image.paste(Image.fromarray(pixels), box)
+        restored = _correct(photo, share, smooth[:3], smooth[3:]).transpose(1, 2, 0)
+        image.paste(Image.fromarray(np.ascontiguousarray(restored)), box)
 
 
 def _soft_tiles(opacity: NDArray[np.uint8]) -> list[list[int]]:
@@ -72,27 +76,35 @@ def _estimate(working: Image.Image, alpha: Image.Image) -> Map:
     picture = np.asarray(working.resize(grid, Image.Resampling.BOX), np.float32)
     photo = np.ascontiguousarray(picture.transpose(2, 0, 1))
     share = np.asarray(alpha.resize(grid, Image.Resampling.BOX), np.float32) / np.float32(255)
-    foreground = background = photo
+    foreground = background = photo.mean(axis=(1, 2), keepdims=True)
     for radius in RADII:
-        foreground = _mean(foreground, share, radius)
-        background = _mean(background, 1 - share, radius)
-        smooth = np.concatenate([foreground, background])
-        foreground = _correct(photo, share, foreground, background)
-    return smooth
+        foreground, background = _unmix(photo, share, foreground, background, radius)
+    return np.concatenate([foreground, background])
 
 
-def _mean(colours: Map, weight: Map, radius: int) -> Map:
-    """Weighted mean of [3, rows, columns] over windows."""
-    # A pinch of weight everywhere keeps it defined where there is none.
-    weight = weight + np.float32(1e-3)
-    total = sum_window(weight, radius)
-    return np.stack([sum_window(colour * weight, radius) / total for colour in colours])
+def _unmix(
+    photo: Map, share: Map, foreground: Map, background: Map, radius: int
+) -> tuple[Map, Map]:
+    """One level: the change of both colours that explains the photo best in each window."""
+    rest = 1 - share
+    left = photo - share * foreground - rest * background
+    products = (np.ones_like(share), share * share, share * rest, rest * rest)
+    sums = sum_window(np.stack([*products, *(share * left), *(rest * left)]), radius)
+    sums[1:] /= sums[0]
+    own, cross, other = sums[1] + RIDGE, sums[2], sums[3] + RIDGE
+    determinant = own * other - cross * cross
+    change = (other * sums[4:7] - cross * sums[7:10]) / determinant
+    change_behind = (own * sums[7:10] - cross * sums[4:7]) / determinant
+    return (foreground + change).clip(0, 255), (background + change_behind).clip(0, 255)
 
 
-def _correct(photo: Map, share: Map, foreground: Map, background: Map) -> Map:
-    """The foreground that, mixed with the background by share, comes closest to the photo."""
-    difference = photo - background
-    difference -= share * (foreground - background)
-    difference *= share
-    difference += foreground
-    return difference.clip(0, 255, out=difference)
+def _correct(photo: Map, share: Map, foreground: Map, background: Map) -> NDArray[np.uint8]:
+    """The foreground that, mixed with about that background, gives the photo's very pixels."""
+    rest = 1 - share
+    change = photo - background
+    change -= share * (foreground - background)
+    change *= share / (share * share + rest * rest + RIDGE)
+    change += foreground
+    change += 0.5
+    levels: NDArray[np.uint8] = change.clip(0, 255).astype(np.uint8)
+    return levels

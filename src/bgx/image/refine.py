@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 GRID = 200
 """Long side of the coarse grid. Twice and four times as many brought nothing on true alpha."""
 
-RADIUS = 6
-"""Of the window of one fit, in cells of the grid: well beyond the softness of a 320 px matte."""
+RADII = (4, 8, 16)
+"""Of the windows, in cells of the grid. The narrowest that can be trusted has the word."""
 
 RIDGE = 1e-4
 """Added to the colours' variances (0..1 squared): one of 1 %, the noise of a photo."""
@@ -48,8 +48,10 @@ TRUST = (0.7, 0.98)
 REACH = 5.0
 """How fast the room for change grows with the network's doubt: free from about a fifth on."""
 
-CERTAIN = 0.02
+CERTAIN = 0.01
 """What is this close to 0 or 1 becomes it."""
+
+_PAIRS = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
 
 
 def refine_matte(matte: Map, working: Image.Image, image: Image.Image) -> Image.Image:
@@ -104,18 +106,24 @@ def _fit(matte: Map, working: Image.Image) -> Map:
     # A pinch of weight everywhere keeps far-off places defined.
     weight = ((np.abs(2 * soft - 1) - (2 * SURE - 1)) / (2 - 2 * SURE)).clip(0.01, 1)
     inside = weight * (soft > 0.5)
-    total = _window_sum(weight)
+    tinted = colours * weight
+    squares = [tinted[i] * colours[j] for i, j in _PAIRS]
+    moments = _halve(np.stack([weight, inside, *tinted, *(colours * inside), *squares]))
 
-    def mean(weighted: Map) -> Map:
-        return _window_sum(weighted) / total
+    model = _fit_windows(moments, RADII[0])
+    for radius in RADII[1:]:
+        model += (1 - model[4]) * _fit_windows(moments, radius)
+    return model
 
-    share = mean(inside)
-    centre = np.stack([mean(weight * colour) for colour in colours])
-    towards = np.stack([mean(inside * colour) for colour in colours]) - share * centre
-    spread = [
-        mean(weight * colours[i] * colours[j]) - centre[i] * centre[j] + RIDGE * (i == j)
-        for i, j in ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
-    ]
+
+def _fit_windows(moments: Map, radius: int) -> Map:
+    """One model a window. moments: sums by cell of the weights and their products."""
+    sums = sum_window(moments, radius)
+    sums[1:] /= sums[0]
+    share, centre = sums[1], sums[2:5]
+    towards = sums[5:8] - share * centre
+    spread = sums[8:] - np.stack([centre[i] * centre[j] for i, j in _PAIRS])
+    spread[[0, 3, 5]] += RIDGE
     slope = _solve_symmetric(spread, towards)
     variance = share * (1 - share)
     explained: Map = (slope * towards).sum(axis=0) / variance.clip(1e-4)
@@ -142,14 +150,14 @@ def _apply(pixels: NDArray[np.uint8], prior: Map, model: Map) -> NDArray[np.uint
     return levels
 
 
-def _window_sum(values: Map) -> Map:
-    """Sum over windows of the grid, [rows, columns], from values at twice its density."""
-    values = values[0::2] + values[1::2]
-    return sum_window(values[:, 0::2] + values[:, 1::2], RADIUS)
+def _halve(maps: Map) -> Map:
+    """Sums over cells of 2 x 2, of [n, rows, columns]."""
+    maps = maps[:, 0::2] + maps[:, 1::2]
+    return maps[:, :, 0::2] + maps[:, :, 1::2]
 
 
-def _solve_symmetric(matrix: list[Map], right: Map) -> Map:
-    """Solve 3 x 3 systems cell by cell, by the adjugate. matrix: the upper triangle, by rows."""
+def _solve_symmetric(matrix: Map, right: Map) -> Map:
+    """Solve 3 x 3 systems cell by cell, by the adjugate. matrix: upper triangles, by _PAIRS."""
     a, b, c, d, e, f = matrix
     adjugate = (
         (d * f - e * e, c * e - b * f, b * e - c * d),
