@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from bgx import __version__
 from bgx.errors import BugError, ExitCode, OutputError, UnreadableError
+from bgx.image.trust import Trust
 from bgx.run.outcome import Done, Failed, Job, Measured, Outcome, Skipped
 from bgx.run.report import Report, make_row
 
@@ -20,7 +21,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 JOB = Job(Path("in/a.jpg"), Path("out/a.png"))
-MEASURED = Measured(640, 480, 0.123456, (10, 20, 300, 400), {"read": 0.01234567, "write": 0.5})
+TRUST = Trust(0.976543, ("left", "bottom"), 0.654321, 2)
+NOTHING = Trust(0.0, (), 0.0, 0)
+MEASURED = Measured(
+    640, 480, 0.123456, (10, 20, 300, 400), TRUST, {"read": 0.01234567, "write": 0.5}
+)
 
 done = Done(JOB, MEASURED)
 failed = Failed(JOB, UnreadableError("in/a.jpg: is empty (0 bytes)"))
@@ -50,18 +55,22 @@ def test_the_row_of_a_picture_that_was_cut_out() -> None:
         "coverage": 0.1235,
         "bbox": (10, 20, 300, 400),
         "subject": True,
+        "confidence": 0.9765,
+        "touches_border": ("left", "bottom"),
+        "fill": 0.6543,
+        "subjects": 2,
         "seconds": {"read": 0.0123, "write": 0.5},
     }
 
 
 def test_the_row_of_a_picture_without_a_subject() -> None:
-    row = make_row(Done(JOB, Measured(640, 480, 0.0, None)))
+    row = make_row(Done(JOB, Measured(640, 480, 0.0, None, NOTHING)))
 
     assert (row["subject"], row["bbox"], row["coverage"]) == (False, None, 0.0)
 
 
 def test_what_a_person_should_know_is_in_the_row() -> None:
-    measured = Measured(1, 1, 0.0, None, notes=("first frame of several",))
+    measured = Measured(1, 1, 0.0, None, NOTHING, notes=("first frame of several",))
 
     assert make_row(Done(JOB, measured))["notes"] == ["first frame of several"]
 

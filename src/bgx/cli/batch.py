@@ -25,6 +25,13 @@ if TYPE_CHECKING:
 @option("--null", "-0", is_flag=True, help="The list is NUL-separated, as of find -print0.")
 @option("--workers", type=int, help="Pictures in work at once.  [default: chosen]")
 @option("--batch-size", type=int, help="Pictures of one network run on a GPU.  [default: chosen]")
+@option("--review", type=click.Path(path_type=Path), help="Folder for copies of doubtful results.")
+@option(
+    "--sheet",
+    type=click.Path(path_type=Path),
+    metavar="FILE.html|.jpg",
+    help="Contact sheet: before and after, doubtful ones first.",
+)
 @option("--dry-run", is_flag=True, help="Only print what would be done.")
 @picture_options
 def batch(
@@ -32,6 +39,8 @@ def batch(
     output: Path,
     files_from: str | None,
     null: bool,
+    review: Path | None,
+    sheet: Path | None,
     dry_run: bool,
     **options: Any,
 ) -> ExitCode:
@@ -45,7 +54,7 @@ def batch(
     request = replace(request, output=replace(request.output, format=file_format))
     console = Console(quiet=request.quiet)
     set_up_logging(console, request.verbose)
-    plan = _plan(inputs, files_from, null, output, request)
+    plan = _plan(inputs, files_from, null, output, request, review=review, sheet=sheet)
     for note in plan.notes:
         console.tell(note)
     if plan.ignored:
@@ -59,7 +68,12 @@ def batch(
 
 
 def _plan(
-    inputs: tuple[str, ...], files_from: str | None, null: bool, output: Path, request: Request
+    inputs: tuple[str, ...],
+    files_from: str | None,
+    null: bool,
+    output: Path,
+    request: Request,
+    **outputs: Path | None,
 ) -> Plan:
     from bgx.image.read import SUFFIXES
     from bgx.run.plan import expand_patterns, plan_batch
@@ -77,6 +91,7 @@ def _plan(
         suffix=f".{request.output.format}",
         suffixes=SUFFIXES,
         existing=request.existing,
+        **outputs,
     )
 
 
@@ -97,7 +112,7 @@ def _run(plan: Plan, output: Path, request: Request, console: Console) -> ExitCo
     from bgx.run.report import Report
 
     _make_folder(output)
-    remove_leftovers({job.target.parent for job in (*plan.jobs, *(s.job for s in plan.skipped))})
+    remove_leftovers(plan.folders)
     with open_report(request.report) as stream:
         report = Report(request.model, stream=stream)
         try:
@@ -116,6 +131,7 @@ def _cut(plan: Plan, report: Report, request: Request, console: Console) -> bool
     from bgx.model.providers import count_cores
     from bgx.run.outcome import Failed, Skipped
     from bgx.run.pipeline import Pipeline, count_workers, process
+    from bgx.run.sheet import Sheet
 
     try:
         session = open_network(request, pictures=len(plan.jobs))
@@ -126,8 +142,9 @@ def _cut(plan: Plan, report: Report, request: Request, console: Console) -> bool
         raise
     report.device = session.plan.device
     workers = count_workers(session.plan, request.device.workers, count_cores())
+    sheet = Sheet(plan.sheet) if plan.sheet else None
     with interruptible(console.complain) as stop, console.progress(len(plan.jobs)):
-        for outcome in process(plan.jobs, pipeline, workers=workers, stop=stop):
+        for outcome in process(plan.jobs, pipeline, workers=workers, stop=stop, sheet=sheet):
             report.add(outcome)
             # What ends the run is raised at its end, and said there.
             if isinstance(outcome, Failed) and isinstance(outcome.error, PictureError):

@@ -9,14 +9,19 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bgx.errors import BgxError
+    from bgx.image.trust import Trust
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One picture to cut out: where it lies and where the result goes."""
+    """One picture to cut out: where it lies and where the result goes.
+
+    review: where a copy goes if the result is doubtful.
+    """
 
     source: Path
     target: Path
+    review: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +29,16 @@ class Measured:
     """What a cut-out came to.
 
     width, height: of the result, pixels. coverage: mean alpha, 0..1. bbox: the subject's left, top,
-    right, bottom in pixels, None where there is no subject. seconds: by step (read, infer, compose,
-    write). notes: what a person should know about the picture.
+    right, bottom in pixels, None where there is no subject. trust: in the network's matte, before
+    anything was made of it. seconds: by step (read, infer, compose, write). notes: what a person
+    should know about the picture.
     """
 
     width: int
     height: int
     coverage: float
     bbox: tuple[int, int, int, int] | None
+    trust: Trust
     seconds: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 

@@ -21,6 +21,7 @@ from bgx.image.finish import Finisher
 from bgx.image.matte import measure_matte, multiply_alpha, stretch_map, upsample_matte
 from bgx.image.read import Photo, Picture, count_pixels, read_photo
 from bgx.image.tensor import fill_tensor
+from bgx.image.trust import measure_trust
 from bgx.image.write import encode_picture, encode_within, format_of, write_file
 from bgx.run.outcome import Done, Failed, Job, Measured, Outcome, Skipped
 from bgx.run.stages import Bound, Occupancy, Stage, run_stages
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from bgx.image.metadata import Metadata
     from bgx.model.providers import EnginePlan
     from bgx.model.registry import ModelEntry
+    from bgx.run.sheet import Sheet
     from bgx.settings import Format, PngLevel, ReadSettings
 
 log = logging.getLogger(__name__)
@@ -194,12 +196,17 @@ class Pipeline:
             return [result for one in loaded for result in self.infer([one])]
         for one in loaded:
             one.seconds["infer"] = seconds["infer"] / len(loaded)
-        return [stretch_map(values) if self.network.entry.stretch else values for values in maps]
+        return list(maps)
 
-    def compose(self, loaded: Loaded, matte: NDArray[np.float32]) -> Cutout:
-        """The picture as asked for. Takes over the photo's pixels. Raises NoSubjectError."""
+    def compose(self, loaded: Loaded, values: NDArray[np.float32]) -> Cutout:
+        """The picture as asked for, from the network's map of it.
+
+        Takes over the photo's pixels, not the working image's. Raises NoSubjectError.
+        """
         photo = loaded.photo
         with _timed(loaded.seconds, "compose"):
+            matte = stretch_map(values) if self.network.entry.stretch else values
+            trust = measure_trust(values, matte)
             alpha = multiply_alpha(upsample_matte(matte, photo.image.size), photo.alpha)
             finished = self._finisher.finish(photo, photo.image, alpha, name=loaded.name)
             coverage, bbox = measure_matte(finished.matte)
@@ -209,7 +216,7 @@ class Pipeline:
             finished.matte,
             finished.icc,
             photo.dpi,
-            Measured(*image.size, coverage, bbox, loaded.seconds, notes),
+            Measured(*image.size, coverage, bbox, trust, loaded.seconds, notes),
             photo.metadata,
             self._output,
         )
@@ -223,11 +230,12 @@ class Pipeline:
         data, notes = cutout.encode_noted(file_format, name=name, threads=self._codec_threads)
         return data, replace(cutout.measured, notes=cutout.measured.notes + notes)
 
-    def write(self, cutout: Cutout, target: Path) -> Measured:
-        """Encode and write, complete or not at all. Raises UnwritableError, OutputError."""
+    def write(self, cutout: Cutout, *targets: Path) -> Measured:
+        """Encode once and write, complete or not at all. Raises UnwritableError, OutputError."""
         with _timed(cutout.measured.seconds, "write"):
-            data, measured = self.encode(cutout, str(target))
-            write_file(target, data)
+            data, measured = self.encode(cutout, str(targets[-1]))
+            for target in targets:
+                write_file(target, data)
         return measured
 
     def cut(self, source: Picture, name: str) -> Cutout:
@@ -257,20 +265,37 @@ def process(
     *,
     workers: int,
     stop: threading.Event | None = None,
+    sheet: Sheet | None = None,
     meter: dict[str, Occupancy] | None = None,
 ) -> Iterator[Outcome]:
     """Cut out and write; yields exactly one outcome a job, as they are finished.
 
     workers: pictures in work at once (on a GPU: decoders, and as many encoders). When ``stop`` is
     set, what is in work is finished and the rest is yielded as skipped. A run-wide error (device,
-    output) sets it too, and is raised at the end. ``meter`` receives the stages' occupancy.
+    output) sets it too, and is raised at the end. ``sheet`` receives the pictures that are done; it
+    is written at the end, and first without any, to see that it can be. ``meter`` receives the
+    stages' occupancy.
     """
     stop = stop or threading.Event()
     fatal: BgxError | None = None
     left = dict(enumerate(jobs))
+    if sheet is not None:
+        try:
+            sheet.write(finished=False)
+        except BgxError as error:
+            fatal, sheet = error, None
+            stop.set()
 
-    def finish(job: Job, loaded: Loaded, matte: NDArray[np.float32]) -> Done:
-        return Done(job, pipeline.write(pipeline.compose(loaded, matte), job.target))
+    def finish(job: Job, loaded: Loaded, values: NDArray[np.float32]) -> Done:
+        cutout = pipeline.compose(loaded, values)
+        targets = [job.target]
+        if job.review is not None and cutout.measured.trust.doubtful:
+            # First: the target, once it exists, says that nothing is left to do.
+            targets.insert(0, job.review)
+        measured = pipeline.write(cutout, *targets)
+        if sheet is not None:
+            sheet.add(job, measured, loaded.photo.working, cutout.image)
+        return Done(job, measured)
 
     def load(job: Job) -> Loaded:
         return pipeline.load(job.source, str(job.source))
@@ -283,17 +308,21 @@ def process(
         stop=stop,
         meter=meter,
     )
-    for index, value in flow:
-        job = left.pop(index)
-        if isinstance(value, BgxError):
-            if _ends_run(value):
-                fatal = fatal or value
-                stop.set()
-            yield Failed(job, value)
-        else:
-            yield value
-    for job in left.values():
-        yield Skipped(job, "stopped" if fatal else "interrupted")
+    try:
+        for index, value in flow:
+            job = left.pop(index)
+            if isinstance(value, BgxError):
+                if _ends_run(value):
+                    fatal = fatal or value
+                    stop.set()
+                yield Failed(job, value)
+            else:
+                yield value
+        for job in left.values():
+            yield Skipped(job, "stopped" if fatal else "interrupted")
+    finally:
+        if sheet is not None:
+            sheet.write()
     if fatal is not None:
         raise fatal
 

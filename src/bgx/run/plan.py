@@ -27,16 +27,27 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_SHEET_SUFFIXES = frozenset({".html", ".jpg"})
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """jobs: to do, in order. skipped: already done. notes: what a person should know about the
-    names chosen. ignored: how many files in the folders are no pictures."""
+    names chosen. ignored: how many files in the folders are no pictures. sheet: is written too."""
 
     jobs: list[Job]
     skipped: list[Skipped]
     notes: list[str]
     ignored: int
+    sheet: Path | None = None
+
+    @property
+    def folders(self) -> set[Path]:
+        """All that is written lies in one of these."""
+        jobs = [*self.jobs, *(outcome.job for outcome in self.skipped)]
+        copies = {job.review.parent for job in jobs if job.review}
+        sheets = {self.sheet.parent} if self.sheet else set()
+        return {job.target.parent for job in jobs} | copies | sheets
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,26 +67,36 @@ def plan_batch(
     suffix: str,
     suffixes: Collection[str],
     existing: Existing,
+    review: Path | None = None,
+    sheet: Path | None = None,
 ) -> Plan:
     """Plan a batch.
 
     inputs: files, and folders (walked, their tree kept below out). suffix: of the targets, with its
     dot. suffixes: of the files in folders that are pictures, lower case; a file named by itself is
-    always taken. Raises UsageError (nothing to do, out would be read as input, a target is a
-    source) and OutputError (out is a file).
+    always taken. review: a second output folder, for copies. sheet: a file that is written too.
+    Raises UsageError (nothing to do, an output folder would be read as input, what is written is a
+    source or written twice, the sheet's suffix) and OutputError (an output folder is a file).
     """
-    status = status_of(out)
-    if status and not stat.S_ISDIR(status.st_mode):
-        raise OutputError(f"{out}: is a file, not a folder; choose another output folder")
-    inputs, notes = _leave_out(inputs, out)
-    sources, ignored = _find_sources(inputs, out, suffix, suffixes)
+    if sheet is not None and sheet.suffix.lower() not in _SHEET_SUFFIXES:
+        raise UsageError(f"--sheet {sheet}: use a name that ends in .html or .jpg")
+    outs = [out] if review is None else [out, review]
+    for folder in outs:
+        status = status_of(folder)
+        if status and not stat.S_ISDIR(status.st_mode):
+            raise OutputError(f"{folder}: is a file, not a folder; choose another output folder")
+    inputs, notes = _leave_out(inputs, outs)
+    sources, ignored = _find_sources(inputs, outs, suffix, suffixes)
     if not sources:
         raise UsageError("no pictures found in what was named; see `bgx batch --help`")
     sources, kept = _keep_apart(sources)
     notes += kept
     targets = name_targets([source.below for source in sources], suffix)
-    jobs = [Job(s.path, out / target) for s, target in zip(sources, targets, strict=True)]
-    _refuse_overwriting(jobs)
+    jobs = [
+        Job(source.path, out / target, review / target if review else None)
+        for source, target in zip(sources, targets, strict=True)
+    ]
+    _refuse_overwriting(jobs, sheet)
     todo: list[Job] = []
     skipped: list[Skipped] = []
     for job in jobs:
@@ -84,7 +105,8 @@ def plan_batch(
             todo.append(job)
         else:
             skipped.append(outcome)
-    return Plan(todo, skipped, notes + _explain_names(sources, targets, suffix), ignored)
+    notes += _explain_names(sources, targets, suffix)
+    return Plan(todo, skipped, notes, ignored, sheet)
 
 
 def expand_patterns(inputs: Iterable[str]) -> Iterator[Path]:
@@ -162,18 +184,22 @@ def _explain_names(
     return [f"{len(moved)} sources would share a target; each got its own: {shown}"]
 
 
-def _leave_out(inputs: Iterable[Path], out: Path) -> tuple[list[Path], list[str]]:
-    """The inputs without the output folder, which a shell's ``*`` names too; notes."""
-    given = list(inputs)
-    kept = [path for path in given if not same_file(path, out)]
-    if given and not kept:
-        raise UsageError(f"{out}: is the input folder too; choose another output folder")
-    notes = [f"{out}: is the output folder and was not searched"] if len(kept) < len(given) else []
+def _leave_out(inputs: Iterable[Path], outs: Collection[Path]) -> tuple[list[Path], list[str]]:
+    """The inputs without the output folders, which a shell's ``*`` names too; notes."""
+    kept = list(inputs)
+    notes = []
+    for out in outs:
+        given = kept
+        kept = [path for path in given if not same_file(path, out)]
+        if given and not kept:
+            raise UsageError(f"{out}: is the input folder too; choose another output folder")
+        if len(kept) < len(given):
+            notes.append(f"{out}: is the output folder and was not searched")
     return kept, notes
 
 
 def _find_sources(
-    inputs: Iterable[Path], out: Path, suffix: str, suffixes: Collection[str]
+    inputs: Iterable[Path], outs: Collection[Path], suffix: str, suffixes: Collection[str]
 ) -> tuple[list[_Source], int]:
     """Sources, each path once, those in folders first; the number of ignored files."""
     found: dict[Path, _Source] = {}
@@ -183,14 +209,14 @@ def _find_sources(
         if not _is_folder(given):
             named.append(given)
             continue
-        _refuse_nested(given, out)
-        for file in _walk(given, out):
+        _refuse_nested(given, outs)
+        for file in _walk(given, outs):
             if file.suffix.lower() in suffixes or _is_folder(file):
                 found.setdefault(_absolute(file), _Source(file, file.relative_to(given), given))
             else:
                 ignored += 1
     for given in named:
-        if given.suffix.lower() == suffix and same_file(given.parent, out):
+        if given.suffix.lower() == suffix and any(same_file(given.parent, out) for out in outs):
             raise UsageError(
                 f"{given}: lies in the output folder as its results do; choose another output "
                 "folder or --format"
@@ -217,8 +243,8 @@ def _keep_apart(sources: list[_Source]) -> tuple[list[_Source], list[str]]:
     return apart, [f"several inputs hold files of one name; their folders below {root} are kept"]
 
 
-def _walk(folder: Path, out: Path) -> Iterator[Path]:
-    """Files below folder, sorted; not hidden ones, and nothing below out.
+def _walk(folder: Path, outs: Collection[Path]) -> Iterator[Path]:
+    """Files below folder, sorted; not hidden ones, and nothing below outs.
 
     A folder that cannot be searched comes as a file would: reading it will say what is wrong.
     """
@@ -226,7 +252,9 @@ def _walk(folder: Path, out: Path) -> Iterator[Path]:
     for parent, folders, files in os.walk(folder, onerror=errors.append):
         here = Path(parent)
         folders[:] = sorted(
-            name for name in folders if not name.startswith(".") and not same_file(here / name, out)
+            name
+            for name in folders
+            if not name.startswith(".") and not any(same_file(here / name, out) for out in outs)
         )
         for name in folders:
             if (here / name).is_symlink():
@@ -238,23 +266,31 @@ def _walk(folder: Path, out: Path) -> Iterator[Path]:
         yield Path(error.filename)
 
 
-def _refuse_nested(folder: Path, out: Path) -> None:
+def _refuse_nested(folder: Path, outs: Collection[Path]) -> None:
     """Outputs must not become the next run's inputs."""
-    # Not resolve(): that raises where links lead in a circle.
-    if Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(out)):
-        raise UsageError(
-            f"{folder}: lies inside the output folder {out}; choose another output folder"
-        )
-
-
-def _refuse_overwriting(jobs: Iterable[Job]) -> None:
-    jobs = list(jobs)
-    sources = {identity for job in jobs if (identity := _identify(job.source))}
-    for job in jobs:
-        if _identify(job.target) in sources:
+    for out in outs:
+        # Not resolve(): that raises where links lead in a circle.
+        if Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(out)):
             raise UsageError(
-                f"{job.target}: would overwrite an input; choose another output folder or --format"
+                f"{folder}: lies inside the output folder {out}; choose another output folder"
             )
+
+
+def _refuse_overwriting(jobs: Sequence[Job], sheet: Path | None) -> None:
+    """Nothing that is written may be an input, or written twice."""
+    sources = {identity for job in jobs if (identity := _identify(job.source))}
+    copies = [job.review for job in jobs if job.review is not None]
+    outputs = [*(job.target for job in jobs), *copies, *([sheet] if sheet else [])]
+    for path in outputs:
+        if _identify(path) in sources:
+            raise UsageError(
+                f"{path}: would overwrite an input; choose another output folder or --format"
+            )
+    if len(outputs) == len(jobs):
+        return  # targets are distinct by their names
+    [(name, times)] = Counter(_fold(_absolute(path)) for path in outputs).most_common(1)
+    if times > 1:
+        raise UsageError(f"{name}: would be written twice; choose another --review or --sheet")
 
 
 def same_file(first: Path, second: Path) -> bool:

@@ -30,14 +30,16 @@ class Report:
     skipped: int = 0
     failed: int = 0
     unfinished: int = 0
+    doubtful: int = 0
     bugs: int = 0
     started: float = field(default_factory=time.monotonic)
 
     def add(self, outcome: Outcome) -> None:
         """Count an outcome and write its row. Raises OutputError, once."""
         match outcome:
-            case Done():
+            case Done(measured=measured):
                 self.done += 1
+                self.doubtful += measured.trust.doubtful
             case Skipped(reason="interrupted" | "stopped"):
                 self.unfinished += 1
             case Skipped():
@@ -58,6 +60,7 @@ class Report:
             "skipped": self.skipped,
             "failed": self.failed,
             "unfinished": self.unfinished,
+            "doubtful": self.doubtful,
             "seconds": round(seconds, 3),
             "pictures_per_second": round(self.done / seconds, 3) if seconds > 0 else 0.0,
             "model": self.model,
@@ -72,15 +75,15 @@ class Report:
         return ExitCode.PICTURES if self.failed else ExitCode.OK
 
     def __str__(self) -> str:
-        counts = [
+        counts = [f"{self.done} done" + (f" ({self.doubtful} doubtful)" if self.doubtful else "")]
+        counts += [
             f"{number} {word}"
             for number, word in (
-                (self.done, "done"),
                 (self.skipped, "skipped"),
                 (self.failed, "failed"),
                 (self.unfinished, "not finished"),
             )
-            if number or word == "done"
+            if number
         ]
         summary = self.summary()
         speed = f"{summary['seconds']:.1f} s"
@@ -119,6 +122,10 @@ def make_row(outcome: Outcome) -> dict[str, Any]:
                 "coverage": round(measured.coverage, 4),
                 "bbox": measured.bbox,
                 "subject": measured.bbox is not None,
+                "confidence": round(measured.trust.confidence, 4),
+                "touches_border": measured.trust.touches_border,
+                "fill": round(measured.trust.fill, 4),
+                "subjects": measured.trust.subjects,
                 "seconds": {step: round(s, 4) for step, s in measured.seconds.items()},
             }
             if measured.notes:

@@ -1,0 +1,495 @@
+"""The contact sheet and the review folder: what a person looks at after a batch."""
+
+from __future__ import annotations
+
+import io
+import os
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from bgx.errors import BgxError, ExitCode, OutputError
+from bgx.image import preview
+from bgx.image.preview import GAP, PREVIEW_SIZE, SIDE, draw_preview
+from bgx.image.trust import Trust
+from bgx.run import pipeline as pipeline_room
+from bgx.run.outcome import Done, Failed, Job, Measured, Outcome, Skipped
+from bgx.run.pipeline import Pipeline, process
+from bgx.run.sheet import Sheet
+from bgx.settings import OutputSettings, ReadSettings
+from support.fakes import FakeNetwork, draw_photo, save_photo
+from support.shell import bgx, read_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+BLACK = Image.new("RGB", (8, 8))
+CLEAR = Image.new("RGBA", (8, 8))
+
+
+def measured(confidence: float, **trust: Any) -> Measured:
+    figures = {"touches_border": (), "fill": 0.5, "subjects": 1} | trust
+    return Measured(8, 8, 0.5, (0, 0, 4, 4), Trust(confidence, **figures))
+
+
+# Previews -----------------------------------------------------------------------------------------
+
+
+@given(
+    st.tuples(st.integers(1, 700), st.integers(1, 700)),
+    st.tuples(st.integers(1, 700), st.integers(1, 700)),
+    st.sampled_from(["RGBA", "RGB", "L"]),
+)
+def test_previews_of_any_two_pictures_have_one_size(
+    before: tuple[int, int], after: tuple[int, int], mode: str
+) -> None:
+    drawn = draw_preview(Image.new("RGB", before), Image.new(mode, after))
+
+    assert (drawn.mode, drawn.size) == ("RGB", PREVIEW_SIZE)
+
+
+def test_a_preview_shows_both_pictures_whole() -> None:
+    after = Image.new("RGBA", (900, 600), (0, 0, 255, 255))
+    after.paste((0, 0, 0, 0), (0, 0, 450, 600))
+    drawn = draw_preview(Image.new("RGB", (600, 900), (255, 0, 0)), after)
+
+    assert drawn.getpixel((SIDE // 2, SIDE // 2)) == (255, 0, 0)
+    assert drawn.getpixel((SIDE // 2, 0)) == (255, 0, 0)
+    assert drawn.getpixel((2, SIDE // 2)) == preview.PAPER
+    right = SIDE + GAP
+    assert drawn.getpixel((right + SIDE * 3 // 4, SIDE // 2)) == (0, 0, 255)
+    assert drawn.getpixel((right + SIDE // 4, 2)) == preview.PAPER
+    squares = drawn.crop((right + 8, SIDE // 2 - 16, right + 40, SIDE // 2 + 16)).getcolors()
+    assert squares is not None
+    assert {colour for _, colour in squares} == {(255, 255, 255), (204, 204, 204)}
+
+
+def test_what_is_hidden_under_transparency_stays_hidden() -> None:
+    after = Image.new("RGBA", (1000, 1000), (255, 0, 0, 0))
+    after.paste((0, 255, 0, 255), (0, 0, 505, 1000))
+    drawn = np.asarray(draw_preview(BLACK, after)).astype(int)
+
+    assert (drawn[..., 0] <= drawn[..., 1]).all()
+
+
+def test_small_pictures_are_not_enlarged() -> None:
+    drawn = draw_preview(Image.new("RGB", (10, 10)), Image.new("RGB", (10, 10)))
+    dark = np.argwhere(np.asarray(drawn).max(axis=2) == 0)
+
+    assert len(dark) == 2 * 10 * 10
+
+
+def test_previews_are_drawn_without_changing_the_pictures() -> None:
+    before, after = Image.new("RGB", (500, 400), "red"), Image.new("RGBA", (500, 400), (9, 9, 9, 9))
+    copies = before.copy(), after.copy()
+    draw_preview(before, after)
+
+    assert (before, after) == copies
+
+
+# Pages --------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Page(HTMLParser):
+    """What a browser makes of a page. text: by heading, the captions below it."""
+
+    tags: set[str] = field(default_factory=set)
+    links: list[str] = field(default_factory=list)
+    images: list[str] = field(default_factory=list)
+    sections: dict[str, list[str]] = field(default_factory=dict)
+    title: str = ""
+    _within: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        self.tags.add(tag)
+        assert not any(name.startswith("on") for name in values)
+        if tag == "a":
+            self.links.append(values["href"] or "")
+        if tag == "img":
+            assert values["loading"] == "lazy"
+            self.images.append(values["src"] or "")
+        if tag == "figcaption":
+            self.sections[next(reversed(self.sections))].append("")
+        if tag not in {"meta", "img", "br"}:
+            self._within.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._within.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "h2" in self._within:
+            self.sections[data] = []
+        elif "figcaption" in self._within:
+            self.sections[next(reversed(self.sections))][-1] += data
+        elif "h1" in self._within:
+            self.title = data
+
+
+def read_page(path: Path) -> Page:
+    page = Page()
+    text = path.read_text(encoding="utf-8")
+    page.feed(text.replace('<html lang="en">', ""))  # HTML lets its end tag be left out
+    page.close()
+    return page
+
+
+def test_a_page_shows_the_doubtful_ones_first(tmp_path: Path) -> None:
+    sheet = Sheet(tmp_path / "sheet.html")
+    for confidence in (0.95, 0.2, 0.99, 0.7):
+        job = Job(tmp_path / f"{confidence}.jpg", tmp_path / f"{confidence}.png")
+        sheet.add(job, measured(confidence), BLACK, CLEAR)
+    sheet.write()
+    page = read_page(tmp_path / "sheet.html")
+
+    assert page.title == "2 of 4 doubtful"
+    order = [
+        [caption.split(".jpg")[0][-4:].strip("/\\") for caption in captions]
+        for captions in page.sections.values()
+    ]
+    assert list(page.sections) == ["Doubtful", "Others"]
+    assert order == [["0.2", "0.7"], ["0.95", "0.99"]]
+
+
+def test_a_page_needs_nothing_but_itself(tmp_path: Path) -> None:
+    sheet = Sheet(tmp_path / "sheet.html")
+    sheet.add(Job(Path("a.jpg"), Path("a.png")), measured(0.5), BLACK, CLEAR)
+    sheet.write()
+    page = read_page(tmp_path / "sheet.html")
+
+    assert page.images
+    assert all(source.startswith("data:image/jpeg;base64,") for source in page.images)
+    assert not page.tags & {"script", "link", "iframe", "object", "embed"}
+    assert b"default-src 'none'" in (tmp_path / "sheet.html").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("trust", "expected"),
+    [
+        ({}, "confidence 0.50 \u00b7 fill 50%"),
+        ({"touches_border": ("left", "top")}, "touches left, top"),
+        ({"subjects": 3}, "3 subjects"),
+        ({"subjects": 0}, "no subject"),
+    ],
+)
+def test_a_caption_says_what_was_measured(
+    tmp_path: Path, trust: dict[str, Any], expected: str
+) -> None:
+    sheet = Sheet(tmp_path / "sheet.html")
+    sheet.add(Job(Path("a.jpg"), Path("a.png")), measured(0.5, **trust), BLACK, CLEAR)
+    sheet.write()
+    [caption] = read_page(tmp_path / "sheet.html").sections["Doubtful"]
+
+    assert expected in caption
+
+
+_HOSTILE = [
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "a&amp;b 100%20 #1?x=y",
+    "javascript:alert(1)",
+    "{braces} %s \\",
+    "\u30d5\u30a1\u30a4\u30eb \u202egnp.exe",
+    "two\nlines\tand\x1b[31m",
+    "no text \udce9\udcff",
+]
+
+
+@pytest.mark.parametrize("name", _HOSTILE, ids=ascii)
+def test_names_are_shown_and_never_obeyed(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "out" / "put"
+    job = Job(tmp_path / name.replace("/", "-"), folder / name.replace("/", "-"))
+    sheet = Sheet(tmp_path / "sheets" / "sheet.html")
+    sheet.add(job, measured(0.5), BLACK, CLEAR)
+    sheet.write()
+    page = read_page(tmp_path / "sheets" / "sheet.html")
+
+    assert not page.tags & {"script"}
+    assert len(page.images) == 1
+    target, source = (
+        Path(os.path.normpath(tmp_path / "sheets" / os.fsdecode(unquote_bytes(link))))
+        for link in page.links
+    )
+    assert (source, target) == (job.source, job.target)
+    [caption] = page.sections["Doubtful"]
+    assert caption.isprintable()
+    if job.source.name.isprintable():
+        assert job.source.name in caption
+
+
+def unquote_bytes(link: str) -> bytes:
+    assert not link.partition("/")[0].count(":")
+    return unquote(link, encoding="utf-8", errors="surrogateescape").encode(
+        "utf-8", "surrogateescape"
+    )
+
+
+@pytest.mark.parametrize("name", ["sheet.html", "sheet.jpg"])
+def test_a_full_sheet_keeps_the_least_certain(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+    monkeypatch.setattr(
+        "bgx.run.sheet.encode_preview",
+        lambda before, after: drawn.append(after) or preview.encode_preview(before, after),
+    )
+    sheet = Sheet(tmp_path / name, room=2)
+    for number in (5, 3, 9, 1, 7, 2):
+        image = Image.new("RGB", (300, 300), (0, 0, 25 * number))
+        job = Job(Path(f"{number}.jpg"), Path(f"{number}.png"))
+        sheet.add(job, measured(number / 10), BLACK, image)
+    sheet.write()
+
+    assert len(drawn) == 4  # none of those that were surer than all that were there already
+    if name.endswith(".html"):
+        page = read_page(tmp_path / name)
+        assert page.title == "5 of 6 doubtful"
+        assert [caption[:5] for caption in page.sections["Doubtful"]] == ["1.jpg", "2.jpg"]
+        assert "the 2 least certain" in (tmp_path / name).read_text()
+
+
+def test_a_jpeg_sheet_shows_the_least_certain_at_its_top_left(tmp_path: Path) -> None:
+    sheet = Sheet(tmp_path / "sheet.jpg")
+    colours = {0.2: (200, 0, 0), 0.5: (0, 200, 0), 0.95: (0, 0, 200)}
+    for confidence in (0.5, 0.95, 0.2):
+        image = Image.new("RGB", (300, 300), colours[confidence])
+        job = Job(Path(f"{confidence}\n\udce9.jpg"), Path("a.png"))
+        sheet.add(job, measured(confidence), image, image)
+    sheet.write()
+    with Image.open(tmp_path / "sheet.jpg") as picture:
+        assert picture.format == "JPEG"
+        pixels = np.asarray(picture).astype(int)
+    centres = []
+    for colour in (colours[0.2], colours[0.5], colours[0.95]):
+        found = np.argwhere(np.abs(pixels - colour).max(axis=2) < 8)
+        assert len(found) > SIDE * SIDE
+        centres.append(found.mean(axis=0)[1])
+
+    assert centres == sorted(centres)
+
+
+@pytest.mark.parametrize("name", ["sheet.html", "sheet.jpg"])
+def test_a_sheet_without_pictures_is_a_file_all_the_same(tmp_path: Path, name: str) -> None:
+    Sheet(tmp_path / name).write(finished=False)
+
+    if name.endswith(".html"):
+        assert read_page(tmp_path / name).title == "0 of 0 doubtful"
+        assert "not finished" in (tmp_path / name).read_text()
+    else:
+        with Image.open(tmp_path / name) as picture:
+            picture.load()
+
+
+# A run --------------------------------------------------------------------------------------------
+
+SURE, UNSURE = 255, 140
+"""Grey levels of a subject that the fake network is sure and not so sure of."""
+
+
+@pytest.fixture
+def pipeline() -> Pipeline:
+    return Pipeline(FakeNetwork(), ReadSettings(), OutputSettings())
+
+
+def make_jobs(folder: Path, subjects: Sequence[int]) -> list[Job]:
+    return [
+        Job(
+            save_photo(folder / f"in/{number}.png", size=(96, 96), subject=subject),
+            folder / f"out/{number}.png",
+            folder / f"review/{number}.png",
+        )
+        for number, subject in enumerate(subjects)
+    ]
+
+
+def drain(outcomes: Iterator[Outcome]) -> tuple[list[Outcome], BgxError | None]:
+    """All outcomes, and how the run ended."""
+    listed = []
+    try:
+        for outcome in outcomes:
+            listed.append(outcome)
+    except BgxError as error:
+        return listed, error
+    return listed, None
+
+
+def test_a_doubtful_result_is_written_twice(tmp_path: Path, pipeline: Pipeline) -> None:
+    jobs = make_jobs(tmp_path, [SURE, UNSURE])
+    outcomes = {outcome.job: outcome for outcome in process(jobs, pipeline, workers=1)}
+    sure, unsure = (outcomes[job] for job in jobs)
+
+    assert isinstance(sure, Done)
+    assert isinstance(unsure, Done)
+    assert (sure.measured.trust.doubtful, unsure.measured.trust.doubtful) == (False, True)
+    assert not (tmp_path / "review" / "0.png").exists()
+    copy = tmp_path / "review" / "1.png"
+    assert copy.read_bytes() == jobs[1].target.read_bytes()
+
+
+def test_no_target_is_there_before_its_copy(
+    tmp_path: Path, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A run that is killed between the two would otherwise never make the copy.
+    written: list[Path] = []
+    monkeypatch.setattr(pipeline_room, "write_file", lambda path, _: written.append(path))
+    [job] = make_jobs(tmp_path, [UNSURE])
+    list(process([job], pipeline, workers=1))
+
+    assert written == [job.review, job.target]
+
+
+def test_the_sheet_of_a_run_has_what_was_done(tmp_path: Path, pipeline: Pipeline) -> None:
+    jobs = make_jobs(tmp_path, [SURE, UNSURE, SURE])
+    jobs[2].source.write_bytes(b"no picture")
+    sheet = Sheet(tmp_path / "sheet.html")
+    list(process(jobs, pipeline, workers=2, sheet=sheet))
+    page = read_page(tmp_path / "sheet.html")
+
+    assert page.title == "1 of 2 doubtful"
+    assert [len(captions) for captions in page.sections.values()] == [1, 1]
+    links = [tmp_path / unquote(link) for link in page.links]
+    assert links == [jobs[1].target, jobs[1].source, jobs[0].target, jobs[0].source]
+
+
+def test_a_sheet_that_cannot_be_written_stops_the_run_at_once(
+    tmp_path: Path, pipeline: Pipeline
+) -> None:
+    (tmp_path / "file").touch()
+    jobs = make_jobs(tmp_path, [SURE, SURE])
+    sheet = Sheet(tmp_path / "file" / "sheet.html")
+    outcomes, error = drain(process(jobs, pipeline, workers=1, sheet=sheet))
+
+    assert isinstance(error, OutputError)
+    assert outcomes == [Skipped(job, "stopped") for job in jobs]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_that_ends_early_has_its_sheet(
+    tmp_path: Path, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = make_jobs(tmp_path, [SURE] * 4)
+    write_file = pipeline_room.write_file
+
+    def fail_on_the_second(target: Path, data: bytes) -> None:
+        if target == jobs[1].target:
+            raise OutputError(f"{target}: the disk is full")
+        write_file(target, data)
+
+    monkeypatch.setattr(pipeline_room, "write_file", fail_on_the_second)
+    sheet = Sheet(tmp_path / "sheet.html")
+    outcomes, error = drain(process(jobs, pipeline, workers=1, sheet=sheet))
+
+    assert isinstance(error, OutputError)
+    done = sum(isinstance(outcome, Done) for outcome in outcomes)
+    assert read_page(tmp_path / "sheet.html").title == f"0 of {done} doubtful"
+    assert any(isinstance(outcome, Failed) for outcome in outcomes)
+
+
+# The command line ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stocked_home: Path) -> Path:
+    monkeypatch.chdir(tmp_path)
+    save_photo(Path("photos/sure.png"), size=(96, 96), subject=255)
+    unsure = draw_photo((96, 96), subject=128)
+    unsure.putpixel((48, 48), (255, 255, 255))  # the network's white, beside which grey is half
+    Path("photos/sub").mkdir()
+    unsure.save("photos/sub/unsure.png")
+    return tmp_path
+
+
+def test_a_batch_with_review_and_sheet(photos: Path) -> None:
+    arguments = ("--review", "look", "--sheet", "new/sheet.html", "--report", "report.jsonl")
+    result = bgx("batch", "photos", "-o", "cut", *arguments)
+
+    assert result.code == ExitCode.OK
+    assert "2 done (1 doubtful)" in result.err
+    assert read_rows(Path("report.jsonl"))[-1]["doubtful"] == 1
+    copies = [path for path in Path("look").rglob("*") if path.is_file()]
+    assert copies == [Path("look/sub/unsure.png")]
+    assert copies[0].read_bytes() == Path("cut/sub/unsure.png").read_bytes()
+    page = read_page(Path("new/sheet.html"))
+    assert page.sections["Doubtful"][0].startswith(str(Path("photos/sub/unsure.png")))
+    assert all((Path("new") / unquote(link)).is_file() for link in page.links)
+
+
+def test_a_run_with_nothing_to_do_leaves_the_sheet(photos: Path) -> None:
+    bgx("batch", "photos", "-o", "cut", "--sheet", "sheet.html")
+    before = Path("sheet.html").read_bytes()
+    result = bgx("batch", "photos", "-o", "cut", "--sheet", "sheet.html")
+
+    assert "2 skipped" in result.err
+    assert Path("sheet.html").read_bytes() == before
+
+
+def test_the_review_folder_is_never_read(photos: Path) -> None:
+    for _ in range(2):
+        result = bgx(
+            *("batch", ".", "-o", "cut", "--review", "look", "--existing", "overwrite"),
+            *("--report", "-"),
+        )
+    assert [row["source"] for row in result.rows[:-1]]
+    assert not any("look" in row.get("source", "") for row in result.rows)
+
+
+def test_a_sheet_of_jpeg_is_a_picture(photos: Path) -> None:
+    assert bgx("batch", "photos", "-o", "cut", "--sheet", "sheet.jpg").code == ExitCode.OK
+    with Image.open("sheet.jpg") as picture:
+        picture.load()
+        assert picture.width > 2 * PREVIEW_SIZE[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--sheet", "sheet.pdf"), "ends in .html or .jpg"),
+        (("--sheet", "photos/b.jpg"), "would overwrite an input"),
+        (("--sheet", "cut/b.jpg", "--format", "jpg"), "would be written twice"),
+        (("--review", "photos"), "choose another output folder"),
+        (("--review", "cut"), "would be written twice"),
+        (("--review", "photos/b.jpg"), "is a file, not a folder"),
+    ],
+)
+def test_review_and_sheet_never_take_another_file_s_place(
+    photos: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    save_photo(Path("photos/b.jpg"))
+    before = {path: path.read_bytes() for path in photos.rglob("*") if path.is_file()}
+    result = bgx("batch", "photos", "-o", "cut", *arguments)
+
+    assert result.code in {ExitCode.USAGE, ExitCode.OUTPUT}
+    assert message in result.err
+    assert {path: path.read_bytes() for path in photos.rglob("*") if path.is_file()} == before
+
+
+def test_a_review_folder_never_overwrites_the_photos_it_is_named_after(photos: Path) -> None:
+    sources = sorted(Path("photos").rglob("*.png"))
+    before = [path.read_bytes() for path in sources]
+    result = bgx("batch", *sources, "-o", "cut", "--review", "photos")
+
+    assert result.code == ExitCode.USAGE
+    assert [path.read_bytes() for path in sources] == before
+
+
+def test_previews_keep_small(tmp_path: Path) -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (900, 900, 3), np.uint8))
+    sheet = Sheet(tmp_path / "sheet.html")
+    for number in range(10):
+        sheet.add(Job(Path(f"{number}.jpg"), Path("a.png")), measured(0.5), noise, noise)
+    sheet.write()
+
+    assert (tmp_path / "sheet.html").stat().st_size < 10 * 50_000
+    assert Image.open(io.BytesIO(preview.encode_preview(noise, noise))).size == PREVIEW_SIZE
