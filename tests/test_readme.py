@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image
 
-from bgx.cli.main import run
 from bgx.errors import ExitCode
 from bgx.model.registry import load_registry
 from support.networks import tiny_network
+from support.shell import bgx, read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,7 +63,7 @@ def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         image.save(photo)
     network = tiny_network(tmp_path / "tiny.onnx")
     for name in ("u2net", "u2netp"):
-        assert run(["models", "add", name, str(network)]) == ExitCode.OK
+        assert bgx("models", "add", name, network).code == ExitCode.OK
     network.unlink()
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -108,8 +108,9 @@ def test_report_example_has_the_fields_of_a_report(sandbox: Path) -> None:
     (sandbox / "cut").mkdir()
     shutil.copy(sandbox / "in.jpg", sandbox / "cut" / "shoe.png")
     report = sandbox / "report.jsonl"
-    assert run(["batch", "photos", "-o", "cut", "--report", str(report)]) == ExitCode.PICTURES
-    real = [json.loads(line) for line in report.read_text().splitlines()]
+    result = bgx("batch", "photos", "-o", "cut", "--report", report)
+    assert result.code == ExitCode.PICTURES
+    real = read_rows(report)
     [block] = _of("json")
     shown = [json.loads(line) for line in block.text.splitlines()]
     assert _shapes(shown) == _shapes(real)
@@ -150,7 +151,7 @@ def test_exit_codes_are_all_there() -> None:
 
 
 def test_every_command_is_documented() -> None:
-    from bgx.cli.main import bgx
+    from bgx.cli import main
 
-    for name in bgx.commands:
+    for name in main.bgx.commands:
         assert f"bgx {name}" in README
