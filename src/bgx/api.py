@@ -59,12 +59,13 @@ class Remover:
         workers: int | None = None,
         threads: int | None = None,
         batch_size: int | None = None,
+        precision: Precision = "auto",
         max_size: int = DEFAULT_MAX_SIZE,
         max_pixels: int = DEFAULT_MAX_PIXELS,
         offline: bool = False,
     ) -> None:
         self._model = model
-        self._device = DeviceSettings(device, workers, threads, batch_size)
+        self._device = DeviceSettings(device, workers, threads, batch_size, precision)
         self._read = ReadSettings(max_size, max_pixels)
         self._store = Store(ModelSettings.from_environment(offline=offline))
         self._sessions: dict[bool, Session] = {}

@@ -140,7 +140,7 @@ def _cut(plan: Plan, report: Report, request: Request, console: Console) -> bool
         for job in plan.jobs:
             report.add(Skipped(job, "stopped" if isinstance(error, BgxError) else "interrupted"))
         raise
-    report.device = session.plan.device
+    report.device, report.precision = session.plan.device, session.precision
     workers = count_workers(session.plan, request.device.workers, count_cores())
     sheet = Sheet(plan.sheet) if plan.sheet else None
     with interruptible(console.complain) as stop, console.progress(len(plan.jobs)):

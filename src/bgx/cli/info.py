@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bgx import __version__
 from bgx.cli.console import put
 from bgx.errors import ExitCode
+
+if TYPE_CHECKING:
+    from bgx.model.store import Store
 
 
 @click.command()
@@ -52,7 +55,17 @@ def _gather() -> dict[str, Any]:
         "cores": count_cores(),
         "folder": str(store.folder),
         "models": [name for name, entry in store.registry().items() if store.present(entry)],
+        "int8": _find_optimized(store),
     }
+
+
+def _find_optimized(store: Store) -> list[str]:
+    """Names of the networks whose 8-bit copy passed on this machine."""
+    from bgx.model import optimized
+
+    present = [entry for entry in store.registry().values() if store.present(entry)]
+    files = {entry.name: store.locate(entry) for entry in present}
+    return [name for name, file in files.items() if file and optimized.find(file, store)]
 
 
 def _print(facts: dict[str, Any]) -> None:
@@ -69,6 +82,7 @@ def _print(facts: dict[str, Any]) -> None:
         ("cores", str(facts["cores"])),
         ("folder", facts["folder"]),
         ("networks", ", ".join(facts["models"]) or "none here yet; see: bgx models list"),
+        ("in 8 bits", ", ".join(facts["int8"]) or "none; see: bgx models optimize --help"),
     ]
     if runtime["trouble"]:
         rows.append(("trouble", runtime["trouble"]))

@@ -21,6 +21,7 @@ from bgx.settings import (
     ModelSettings,
     OutputSettings,
     PngLevel,
+    Precision,
     ReadSettings,
 )
 
@@ -48,6 +49,12 @@ _NETWORK_OPTIONS = (
         help="auto, cpu, cuda[:N], tensorrt[:N], directml[:N], coreml or openvino.",
     ),
     option("--threads", type=int, help="Threads of one network run.  [default: chosen]"),
+    option(
+        "--precision",
+        type=click.Choice(get_args(Precision)),
+        default="auto",
+        help="int8 is what `bgx models optimize` made; auto takes it where it passed.",
+    ),
     option("--offline", is_flag=True, help="Never use the network."),
     option("--quiet", is_flag=True, help="Say nothing but errors."),
     option(
@@ -146,12 +153,13 @@ def make_request(
     report: str | None = None,
     workers: int | None = None,
     batch_size: int | None = None,
+    precision: Precision = "auto",
 ) -> Request:
     """Raises UsageError."""
     return Request(
         model=model,
         models=ModelSettings.from_environment(offline=offline),
-        device=DeviceSettings(device, workers, threads, batch_size),
+        device=DeviceSettings(device, workers, threads, batch_size, precision),
         read=ReadSettings(max_size, max_pixels),
         output=OutputSettings(file_format, quality, _parse(background), mask_only, png_level),
         existing=existing,

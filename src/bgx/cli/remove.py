@@ -138,7 +138,7 @@ def _cut(job: Job, request: Request, report: Report) -> None:
 
     data = read_stdin() if job.source == _PIPE else None
     session = open_network(request, pictures=1)
-    report.device = session.plan.device
+    report.device, report.precision = session.plan.device, session.precision
     pipeline = Pipeline(
         session, request.read, request.output, codec_threads=request.device.threads or count_cores()
     )

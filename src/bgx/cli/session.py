@@ -59,8 +59,8 @@ def open_network(request: Request, *, pictures: int) -> Session:
     session = open_session(file, request.device, store, pictures=pictures)
     plan = session.plan
     log.info(
-        "%s on %s: %d at once, %d threads each, in batches of %d",
-        *(file.path, plan.device, plan.runs, plan.threads, plan.batch_size),
+        "%s in %s on %s: %d at once, %d threads each, in batches of %d",
+        *(file.path, session.precision, plan.device, plan.runs, plan.threads, plan.batch_size),
     )
     return session
 

@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 class Report:
     """What became of a run. stream: where rows go, one JSON object a line; None for none.
 
-    model, device: names for the last row. Rows are flushed as they come: a killed run leaves what
+    model, device, precision: names for the last row. Rows are flushed as they come: a killed run leaves what
     it had done.
     """
 
     model: str
     device: str = ""
+    precision: str = ""
     stream: TextIO | None = None
     done: int = 0
     skipped: int = 0
@@ -65,6 +66,7 @@ class Report:
             "pictures_per_second": round(self.done / seconds, 3) if seconds > 0 else 0.0,
             "model": self.model,
             "device": self.device,
+            "precision": self.precision,
             "version": __version__,
         }
 
