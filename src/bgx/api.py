@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from bgx.errors import BgxError
     from bgx.run.outcome import Outcome
-    from bgx.settings import Colour, Existing, Format
+    from bgx.settings import Colour, Existing, Format, Precision
 
 __all__ = ["Cutout", "Remover", "remove"]
 
