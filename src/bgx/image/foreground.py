@@ -33,7 +33,7 @@ GRID = 200
 RADII = (32, 8, 2)
 """Of the windows, in cells of the grid."""
 
-RIDGE = 0.01
+RIDGE = 0.05
 """Pull towards the level before: what one pixel cannot tell, the wider window says."""
 
 
