@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 
 from bgx.errors import BadModelError, DeviceUnavailableError, ExitCode, InferenceError
+from bgx.model import optimized
+from bgx.model.optimized import Measurement
+from bgx.model.prepare import prepare
 from bgx.model.providers import OPENVINO, EnginePlan, inspect_runtime
 from bgx.model.registry import load_registry
 from bgx.model.session import Session, open_session
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from bgx.settings import Precision
 
 U2NET = load_registry()["u2net"]
 
@@ -57,6 +62,18 @@ def test_the_mattes_are_those_of_the_cpu(
     expected = opened(store, network, "cpu").run(batch)
     # Half precision would differ by more than this.
     assert np.abs(session.run(batch) - expected).max() <= 1e-4
+
+
+@installed
+@pytest.mark.parametrize("precision", ["auto", "int8"])
+def test_it_runs_the_8_bit_copy_where_one_passed(
+    store: Store, tmp_path: Path, precision: Precision
+) -> None:
+    file = store.resolve(str(tiny_network(tmp_path / "tiny.onnx")), load_registry())
+    passed = Measurement(0.0, 1.0, 20.0, 10.0, (), 1, 8)
+    optimized.install(file, store, prepare(file.path), passed)
+    session = open_session(file, DeviceSettings("openvino", precision=precision), store)
+    assert (session.provider, session.precision) == ("OpenVINO", "int8")
 
 
 @installed
@@ -122,6 +139,9 @@ import pathlib, socket, sys
 pathlib.Path.home = classmethod(lambda _: pathlib.Path({str(tmp_path / "home")!r}))
 def refuse(*_): raise SystemExit("a connection")
 socket.socket.connect = socket.getaddrinfo = refuse
+from bgx.model import optimized
+from bgx.model.optimized import Measurement
+from bgx.model.prepare import prepare
 from bgx.model.providers import OPENVINO, EnginePlan, start
 start(pathlib.Path({str(network)!r}), EnginePlan("openvino", ((OPENVINO, {{}}),)), "tiny")
 print(*[name for name in sys.modules if name.startswith("openvino_telemetry.")])

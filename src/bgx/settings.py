@@ -255,9 +255,10 @@ class DeviceSettings:
         ):
             if value is not None and value < 1:
                 raise UsageError(f"{option} {value}: use 1 or more")
-        if self.precision == "int8" and self.kind not in {"auto", "cpu"}:
+        if self.precision == "int8" and self.kind not in {"auto", "cpu", "openvino"}:
             raise UsageError(
-                f"--precision int8 runs on the CPU alone; leave out --device {self.device}"
+                f"--precision int8 runs on the CPU alone; leave out --device {self.device}, or "
+                "use cpu or openvino"
             )
 
     @property

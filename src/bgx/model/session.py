@@ -140,7 +140,7 @@ def open_session(
     8 bits are asked for and there is no such copy.
     """
     coarse = _find_int8(file, device, store)
-    if device.precision == "int8":
+    if device.precision == "int8" and device.kind == "auto":
         device = replace(device, device="cpu")
     available = list_providers([device.kind])
     conflict = explain_conflict(find_flavours())
@@ -166,7 +166,7 @@ def open_session(
     source, output = _prepared(file, store)
 
     def load(plan: EnginePlan) -> Session:
-        if coarse is not None and plan.device == "cpu":
+        if coarse is not None and plan.device in {"cpu", "openvino"}:
             return Session(coarse, plan, file.entry, name=str(coarse), output=0, precision="int8")
         return Session(source, plan, file.entry, name=name, output=output)
 
