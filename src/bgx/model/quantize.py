@@ -113,7 +113,8 @@ def _find_harmful(
     """
     group, left = list(names), damage
     while True:
-        size = -(-len(group) // _PARTS)
+        # Two at least, at first: what goes from one to the next may be what suffers.
+        size = max(2 if len(group) > 2 else 1, -(-len(group) // _PARTS))
         parts = [group[first : first + size] for first in range(0, len(group), size)]
         scores = [measure(frozenset(part)) for part in parts]
         best = scores.index(min(scores))
@@ -252,11 +253,14 @@ def _read(prepared: bytes) -> _Network:
 
 
 def _observe(network: _Network, pictures: Iterable[Array]) -> dict[str, _Range]:
-    """Ranges of every activation, gathered inside the graph, so that none is ever held whole."""
+    """Ranges of the activations that 8 bits may have to hold.
+
+    They are gathered inside the graph, so that no activation is kept beyond its use.
+    """
     import onnx
     from onnx import TensorProto, helper
 
-    names = list(network.channels)
+    names = [name for name in network.channels if name not in network.relus]
     model = onnx.ModelProto()
     model.CopyFrom(network.model)
     graph = model.graph
@@ -311,10 +315,8 @@ def _equalize(form: _Form, strength: float) -> _Form:
     labels = _label_channels(network)
     count = 1 + max(int(label.max()) for label in labels.values())
     spans, readers = np.zeros(count), np.zeros(count)
-    for name, label in labels.items():
-        if name not in network.relus:
-            values = form.ranges[name]
-            np.maximum.at(spans, label, np.maximum(np.abs(values.low), np.abs(values.high)))
+    for name, values in form.ranges.items():
+        np.maximum.at(spans, labels[name], np.maximum(np.abs(values.low), np.abs(values.high)))
     convolutions = {node.name: node for node in network.nodes if network.is_convolution(node)}
     for name, node in convolutions.items():
         parameters = form.parameters[name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +14,7 @@ from bgx.image.read import SUFFIXES, read_photo
 from bgx.image.tensor import fill_tensor
 from bgx.model import optimized
 from bgx.model.optimized import Measurement
-from bgx.model.providers import plan_engines
+from bgx.model.providers import count_cores, plan_engines
 from bgx.model.quantize import quantize
 from bgx.model.session import Session, read_prepared
 from bgx.settings import DeviceSettings, ReadSettings
@@ -95,13 +96,18 @@ def _measure(
     file: ModelFile, store: Store, prepared: bytes, made: Quantized, photos: Sequence[Tensor]
 ) -> Measurement:
     # As in a batch: single-threaded Runs.
-    device = DeviceSettings("cpu", workers=1, threads=1)
-    [plan] = plan_engines(device, ["CPUExecutionProvider"], 1, pictures=None, cache=store.engines)
+    cores = count_cores()
+    device = DeviceSettings("cpu", workers=cores, threads=1)
+    [plan] = plan_engines(
+        device, ["CPUExecutionProvider"], cores, pictures=None, cache=store.engines
+    )
     name = str(file.path)
     fine = Session(prepared, plan, file.entry, name=name, output=0)
     coarse = Session(made.content, plan, file.entry, name=f"{name} in 8 bits", output=0)
     try:
-        pairs = [(_matte(fine, photo), _matte(coarse, photo)) for photo in photos]
+        with ThreadPoolExecutor(cores) as pool:
+            compared = pool.map(lambda photo: (_matte(fine, photo), _matte(coarse, photo)), photos)
+            pairs = list(compared)
         fp32_ms, int8_ms = _race(fine, coarse, photos[0])
     except BgxError as error:
         raise ModelError(f"{name}: the 8-bit copy does not run: {error}") from None
