@@ -196,16 +196,23 @@ def _make_jpeg(title: str, caption: str, entries: Sequence[_Entry], path: Path) 
         sheet.paste(Image.open(io.BytesIO(entry.preview)), (left, top))
         colour = _ALARM if entry.measured.trust.doubtful else _INK
         top += PREVIEW_SIZE[1] + 2
-        for text in (_show(entry.job.source), _describe(entry.measured)):
-            draw.text((left, top), _fit(text, font, PREVIEW_SIZE[0]), colour, font)
-            top += _LINE
+        name = _fit(_show(entry.job.source), font, PREVIEW_SIZE[0], from_end=True)
+        figures = _fit(_describe(entry.measured), font, PREVIEW_SIZE[0])
+        draw.text((left, top), name, colour, font)
+        draw.text((left, top + _LINE), figures, colour, font)
     return encode_picture(sheet, "jpg", name=str(path), quality=80)
 
 
-def _fit(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
-    """The text, of a long one its end: the part of a path that tells it from others."""
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(f"...{text}") > width:
-        text = text[1:]
-    return f"...{text}"
+def _fit(
+    text: str,
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    width: int,
+    *,
+    from_end: bool = False,
+) -> str:
+    """As much of a text as fits; of a path its end is what tells it from others."""
+    fitting = text
+    while text and font.getlength(fitting) > width:
+        text = text[1:] if from_end else text[:-1]
+        fitting = f"...{text}" if from_end else f"{text}..."
+    return fitting
