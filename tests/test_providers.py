@@ -232,28 +232,12 @@ def plug_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     providers._register.cache_clear()
 
 
-def find_devices(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
-    devices = [SimpleNamespace(ep_name=name) for name in names]
-    monkeypatch.setattr(load_runtime(), "get_ep_devices", lambda: devices, raising=False)
-
-
-def test_a_plug_in_is_registered_once_and_only_for_its_device(
-    plug_in: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    find_devices(monkeypatch, "CPUExecutionProvider", "WebGpuExecutionProvider")
+def test_a_plug_in_is_registered_once_and_only_for_its_device(plug_in: list[str]) -> None:
     assert "WebGpuExecutionProvider" not in list_providers(["auto"])
     assert plug_in == []
     for _ in range(2):
         assert "WebGpuExecutionProvider" in list_providers(["webgpu"])
     assert plug_in == ["webgpu.so"]
-
-
-def test_a_plug_in_that_finds_no_device_is_not_there(
-    plug_in: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    find_devices(monkeypatch, "CPUExecutionProvider")
-    assert "WebGpuExecutionProvider" not in list_providers(["webgpu"])
-    assert plug_in
 
 
 @pytest.mark.usefixtures("plug_in")
@@ -264,15 +248,14 @@ def test_a_plug_in_that_cannot_be_registered_is_not_there(
         raise RuntimeError("ORT runtime version is below the minimum")
 
     monkeypatch.setattr(load_runtime(), "register_execution_provider_library", refuse)
-    with caplog.at_level("INFO"):
-        assert "WebGpuExecutionProvider" not in list_providers(["webgpu"])
+    assert "WebGpuExecutionProvider" not in list_providers(["webgpu"])
     assert "below the minimum" in caplog.text
 
 
 def test_a_plug_in_without_a_device_is_an_error_with_the_remedy(tmp_path: Path) -> None:
     network = tiny_network(tmp_path / "tiny.onnx")
     absent = EnginePlan("webgpu", (("WebGpuExecutionProvider", {}), ("CPUExecutionProvider", {})))
-    with pytest.raises(DeviceUnavailableError, match=r"--device webgpu: .*graphics driver"):
+    with pytest.raises(DeviceUnavailableError, match="--device webgpu: .*finds no device"):
         start(network, absent, "tiny")
 
 
@@ -390,6 +373,10 @@ def test_messages_of_the_runtime_become_one_short_line(text: str) -> None:
             "Please install",
         ),
         ("[ONNXRuntimeError] : 1 : FAIL : /src/a.cu:3 bool f() out of memory", "out of memory"),
+        (
+            "/a.cc:7 P f(A&) Failed: [ONNXRuntimeError] : 1 : FAIL : /b.cc:9 g()::<> r was false. No",
+            "No",
+        ),
         ("", "RuntimeError"),
     ],
 )

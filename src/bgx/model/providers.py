@@ -61,7 +61,7 @@ _INSTALL = {
     "directml": 'pip uninstall -y onnxruntime, then: pip install "bgx[directml]" (Windows)',
     "coreml": 'pip install "bgx[cpu]" on macOS',
     "openvino": 'pip install "bgx[openvino]"',
-    "webgpu": 'pip install "bgx[webgpu]" (GPU and driver needed, on Linux libvulkan1 too)',
+    "webgpu": 'pip install "bgx[webgpu]"',
     "cpu": 'pip install --force-reinstall "bgx[cpu]"',
 }
 _REPAIR = {
@@ -70,7 +70,7 @@ _REPAIR = {
     "directml": "update the graphics driver",
     "coreml": "update macOS",
     "openvino": "pip install --upgrade onnxruntime-openvino openvino",
-    "webgpu": "update the graphics driver, then: pip install --upgrade onnxruntime-ep-webgpu",
+    "webgpu": "it needs a GPU with its driver, on Linux libvulkan1 too",
     "cpu": _INSTALL["cpu"],
 }
 
@@ -176,8 +176,8 @@ def plan_engines(
         kinds = [device.kind]
     else:
         raise DeviceUnavailableError(
-            f"--device {device.device}: the installed onnxruntime has no "
-            f"{PROVIDERS_BY_DEVICE[device.kind][-1]}; run: {_INSTALL[device.kind]}"
+            f"--device {device.device}: no {' or '.join(PROVIDERS_BY_DEVICE[device.kind])} is "
+            f"installed; run: {_INSTALL[device.kind]}"
         )
     on_cpu = _plan_cpu(device, cores, pictures, pixels)
     batch_size = device.batch_size or max(1, _GPU_BATCH * _UNIT_PIXELS // pixels)
@@ -301,8 +301,7 @@ def list_providers(kinds: Iterable[str]) -> list[str]:
     listed = list(runtime.get_available_providers())
     wanted = {provider for kind in kinds for provider in PROVIDERS_BY_DEVICE.get(kind, ())}
     for provider in wanted & _PLUGINS.keys():
-        _register(_PLUGINS[provider])
-        if _devices(runtime, provider) and provider not in listed:
+        if _register(_PLUGINS[provider]) and provider not in listed:
             listed.append(provider)
     if OPENVINO in wanted and importlib.util.find_spec("openvino") is not None:
         listed.append(OPENVINO)
@@ -310,24 +309,20 @@ def list_providers(kinds: Iterable[str]) -> list[str]:
 
 
 @cache
-def _register(plugin: str) -> None:
-    """Make the provider of a plug-in known to ONNX Runtime, where its wheel is installed."""
+def _register(plugin: str) -> bool:
+    """Make the provider of a plug-in known to ONNX Runtime; whether its wheel is there for that."""
     try:
         library = importlib.import_module(plugin).get_library_path()
         load_runtime().register_execution_provider_library(plugin, library)
     except ModuleNotFoundError:
-        return
+        return False
     except AttributeError:
-        log.info("%s: needs a later onnxruntime", plugin)
+        log.warning("%s: needs a later onnxruntime; run: pip install --upgrade onnxruntime", plugin)
+        return False
     except runtime_errors() as error:
-        log.info("%s: %s", plugin, one_line(error))
-
-
-def _devices(runtime: ModuleType, provider: str) -> list[Any]:
-    """The devices that a registered plug-in finds on this machine."""
-    if not hasattr(runtime, "get_ep_devices"):
-        return []
-    return [device for device in runtime.get_ep_devices() if device.ep_name == provider]
+        log.warning("%s: %s", plugin, one_line(error))
+        return False
+    return True
 
 
 def _explain_missing(error: Exception) -> str:
@@ -393,7 +388,7 @@ def start(source: Path | bytes, plan: EnginePlan, name: str) -> Any:
     try:
         if plan.provider in _PLUGINS:
             # By name ONNX Runtime would pass it over without a word.
-            options.add_provider_for_devices(_devices(runtime, plan.provider)[:1], providers[0][1])
+            options.add_provider_for_devices(_find_devices(runtime, plan)[:1], providers[0][1])
             providers = []
         session = runtime.InferenceSession(
             source if isinstance(source, bytes) else os.fspath(source),
@@ -419,6 +414,14 @@ def start(source: Path | bytes, plan: EnginePlan, name: str) -> Any:
     return session
 
 
+def _find_devices(runtime: ModuleType, plan: EnginePlan) -> list[Any]:
+    """What the plan's provider, a plug-in, can run on; at least one."""
+    found = [device for device in runtime.get_ep_devices() if device.ep_name == plan.provider]
+    if not found:
+        raise DeviceUnavailableError(_undelivered(plan, f"{plan.provider} finds no device"))
+    return found
+
+
 def runtime_errors() -> tuple[type[Exception], ...]:
     """What ONNX Runtime raises: its own exceptions, and those of its binding to Python."""
     from onnxruntime.capi import onnxruntime_pybind11_state as binding
@@ -432,10 +435,13 @@ def runtime_errors() -> tuple[type[Exception], ...]:
 
 
 def one_line(error: BaseException) -> str:
-    """The message without ONNX Runtime's status and source line in front and stack behind."""
+    """The message without ONNX Runtime's status and source line in front and stack behind.
+
+    Where one message holds another, the inner one says why.
+    """
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    line = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", line)
-    return re.sub(r"^\S+\.(?:cc|cpp|cu|h):\d+ .*?\) ", "", line)[:300]
+    line = re.sub(r"^.*\[ONNXRuntimeError\] : \d+ : \w+ : ", "", line)
+    return re.sub(r"^\S+\.(?:cc|cpp|cu|h):\d+ (?:.* was false\. |.*?\) )", "", line)[:300]
 
 
 def _undelivered(plan: EnginePlan, reason: str) -> str:
@@ -518,7 +524,7 @@ def _why(auto: str | None, fails: Mapping[str, str]) -> str:
     passed = [kind for kind in _AUTO[: _AUTO.index(auto)] if kind in fails]
     if passed:
         return f"the best that loads; {', '.join(passed)} listed but not loading"
-    return "onnxruntime lists no other" if auto == "cpu" else "the best that onnxruntime lists"
+    return "no GPU is listed" if auto == "cpu" else "the best that is listed"
 
 
 def _probe(kind: str, listed: Sequence[str]) -> None:
