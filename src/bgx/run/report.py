@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class Report:
     """What became of a run. stream: where rows go, one JSON object a line; None for none.
 
-    model, device, precision: names for the last row. Rows are flushed as they come: a killed run leaves what
-    it had done.
+    model, device, precision: names for the last row. Rows are flushed as they come: a killed run
+    leaves what it had done.
     """
 
     model: str
