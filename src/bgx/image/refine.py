@@ -48,10 +48,6 @@ TRUST = (0.7, 0.98)
 REACH = 5.0
 """How fast the room for change grows with the network's doubt: free from about a fifth on."""
 
-STEEPNESS = 1.15
-"""Of alpha across the colours from one side's mean to the other's: above 1, so that what each side
-varies in itself (noise, texture, shadow) does not show as a veil."""
-
 CERTAIN = 0.01
 """What is this close to 0 or 1 becomes it."""
 
@@ -133,9 +129,12 @@ def _fit_windows(moments: Map, radius: int) -> Map:
     explained: Map = (slope * towards).sum(axis=0) / variance.clip(1e-4)
     trust = _ramp(explained, *TRUST) * _ramp(variance, 0.02, 0.08)
     # A least-squares fit stays short of 0 and 1 by just its R squared; dividing by it puts the
-    # mean colour of either side exactly there.
-    slope *= STEEPNESS * trust / explained.clip(TRUST[0])
-    middle = STEEPNESS * (share - np.float32(0.5)) + np.float32(0.5)
+    # mean colour of either side exactly there. The rest of the steepness is for what each side
+    # varies in itself, which would show as a veil.
+    explained = explained.clip(TRUST[0], 1)
+    steepness = 1 + np.sqrt(1 - explained) / 2
+    slope *= steepness * trust / explained
+    middle = steepness * (share - np.float32(0.5)) + np.float32(0.5)
     offset = trust * middle - (slope * (centre + np.float32(0.5))).sum(axis=0)
     return np.stack([*slope, offset, trust])
 
