@@ -255,7 +255,7 @@ def test_a_plug_in_that_cannot_be_registered_is_not_there(
 def test_a_plug_in_without_a_device_is_an_error_with_the_remedy(tmp_path: Path) -> None:
     network = tiny_network(tmp_path / "tiny.onnx")
     absent = EnginePlan("webgpu", (("WebGpuExecutionProvider", {}), ("CPUExecutionProvider", {})))
-    with pytest.raises(DeviceUnavailableError, match="--device webgpu: .*finds no device"):
+    with pytest.raises(DeviceUnavailableError, match=r"--device webgpu: .*finds no device"):
         start(network, absent, "tiny")
 
 
@@ -374,7 +374,7 @@ def test_messages_of_the_runtime_become_one_short_line(text: str) -> None:
         ),
         ("[ONNXRuntimeError] : 1 : FAIL : /src/a.cu:3 bool f() out of memory", "out of memory"),
         (
-            "/a.cc:7 P f(A&) Failed: [ONNXRuntimeError] : 1 : FAIL : /b.cc:9 g()::<> r was false. No",
+            "/a.cc:7 P f(A&) Bad: [ONNXRuntimeError] : 1 : FAIL : /b.cc:9 g()::<> r was false. No",
             "No",
         ),
         ("", "RuntimeError"),

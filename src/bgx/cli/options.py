@@ -46,7 +46,8 @@ _NETWORK_OPTIONS = (
         "-d",
         default="auto",
         metavar="DEVICE",
-        help="auto, cpu, cuda[:N], tensorrt[:N], directml[:N], coreml or openvino.",
+        help="auto, cpu, cuda[:N], tensorrt[:N], directml[:N], coreml, openvino or webgpu; several "
+        "GPUs as cuda:0,1.",
     ),
     option("--threads", type=int, help="Threads of one network run.  [default: chosen]"),
     option(
