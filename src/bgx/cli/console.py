@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -118,5 +117,3 @@ def set_up_logging(console: Console, verbose: int) -> None:
     logger = logging.getLogger("bgx")
     logger.handlers = [_Handler(console)]
     logger.setLevel([logging.WARNING, logging.INFO][verbose] if verbose < 2 else logging.DEBUG)
-    # Pillow warns of odd metadata; a row of the report says what matters.
-    warnings.filterwarnings("ignore", module=r"PIL\.")

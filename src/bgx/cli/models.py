@@ -136,8 +136,10 @@ def optimize(
     It is kept only where its mattes are as good as float32's, by a mean difference of 0.005 and an
     IoU of 0.985, and its runs faster on this machine. `--precision auto` then takes it here.
     """
+    from bgx.image.read import prepare_process
     from bgx.run.optimize import optimize as make_copy
 
+    prepare_process()
     store = _open_store(offline=offline)
     console = Console(quiet=quiet)
     file = store.resolve(name, store.registry(), progress=not quiet)

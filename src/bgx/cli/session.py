@@ -50,10 +50,12 @@ def open_report(name: str | None) -> Iterator[TextIO | None]:
 
 
 def open_network(request: Request, *, pictures: int) -> Session:
-    """Find or fetch the network and load it on the device asked for."""
+    """Find or fetch the network and load it on the device asked for; pictures can follow."""
+    from bgx.image.read import prepare_process
     from bgx.model.session import open_session
     from bgx.model.store import Store
 
+    prepare_process()
     store = Store(request.models)
     file = store.resolve(request.model, store.registry(), progress=not request.quiet)
     session = open_session(file, request.device, store, pictures=pictures)

@@ -361,8 +361,10 @@ def name_picture(picture: Picture | Job) -> str:
 
 
 def _bound(network: Network, workers: int) -> Bound:
-    items = workers + 2 if network.plan.batch_size == 1 else 2 * (workers + network.plan.batch_size)
-    return Bound(items, workers * _PIXELS_PER_WORKER)
+    size = network.plan.batch_size
+    items = workers + 2 if size == 1 else 2 * (workers + size)
+    # A batch of large photos must be able to fill.
+    return Bound(items, max(workers, size) * _PIXELS_PER_WORKER)
 
 
 def _make_stages(
