@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import onnx
+import onnx.parser
 from onnx import TensorProto, helper, numpy_helper
 
 if TYPE_CHECKING:
@@ -68,6 +69,14 @@ def tiny_network(
     if not logits:
         outputs = [graph.sigmoid(output) for output in outputs]
     return graph.save(path, (width, height), outputs, note)
+
+
+def written_network(path: Path, text: str) -> Path:
+    """Write a network given in ONNX's own text form, opset 13 if the text names none."""
+    if "opset_import" not in text:
+        text = f'<ir_version: 7, opset_import: ["" : 13]>\n{text}'
+    onnx.save(onnx.parser.parse_model(text), path)
+    return path
 
 
 def u2net_network(path: Path, size: Literal["u2netp", "u2net"] = "u2netp", seed: int = 0) -> Path:

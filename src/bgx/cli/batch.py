@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from bgx.cli.console import Console, set_up_logging
+from bgx.cli.console import Console, put, set_up_logging
 from bgx.cli.options import make_request, option, picture_options, split_list
-from bgx.errors import ExitCode, OutputError, UsageError
+from bgx.errors import BgxError, ExitCode, OutputError, PictureError, UsageError
 
 if TYPE_CHECKING:
     from bgx.cli.options import Request
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.argument("inputs", nargs=-1, metavar="INPUT...")
 @option("--output", "-o", required=True, type=click.Path(path_type=Path), help="Output folder.")
 @option("--files-from", metavar="FILE|-", help="Read more inputs from a list, one a line.")
-@click.option("-0", "--null", is_flag=True, help="The list is NUL-separated, as of find -print0.")
+@option("--null", "-0", is_flag=True, help="The list is NUL-separated, as of find -print0.")
 @option("--workers", type=int, help="Pictures in work at once.  [default: chosen]")
 @option("--batch-size", type=int, help="Pictures of one network run on a GPU.  [default: chosen]")
 @option("--dry-run", is_flag=True, help="Only print what would be done.")
@@ -41,16 +41,18 @@ def batch(
     what is missing.
     """
     request = make_request(**options)
+    file_format = request.output.format or "png"
+    request = replace(request, output=replace(request.output, format=file_format))
     console = Console(quiet=request.quiet)
     set_up_logging(console, request.verbose)
     plan = _plan(inputs, files_from, null, output, request)
     for note in plan.notes:
         console.tell(note)
     if plan.ignored:
-        console.tell(f"{plan.ignored} files in the folders are no pictures and were left out")
+        console.tell(f"left out of the folders, for being no pictures: {plan.ignored}")
     if dry_run:
         for job in plan.jobs:
-            click.echo(f"{job.source} -> {job.target}")
+            put(f"{job.source} -> {job.target}")
         console.tell(f"{len(plan.jobs)} to do, {len(plan.skipped)} to skip")
         return ExitCode.OK
     return _run(plan, output, request, console)
@@ -69,13 +71,20 @@ def _plan(
     named = list(expand_patterns(inputs))
     if files_from is not None:
         named += map(Path, split_list(_read_list(files_from), null=null))
-    suffix = f".{request.output.format or 'png'}"
-    return plan_batch(named, output, suffix=suffix, suffixes=SUFFIXES, existing=request.existing)
+    return plan_batch(
+        named,
+        output,
+        suffix=f".{request.output.format}",
+        suffixes=SUFFIXES,
+        existing=request.existing,
+    )
 
 
 def _read_list(name: str) -> bytes:
     if name == "-":
-        return sys.stdin.buffer.read()
+        from bgx.cli.session import read_stdin
+
+        return read_stdin()
     try:
         return Path(name).read_bytes()
     except OSError as error:
@@ -91,9 +100,9 @@ def _run(plan: Plan, output: Path, request: Request, console: Console) -> ExitCo
     remove_leftovers({job.target.parent for job in (*plan.jobs, *(s.job for s in plan.skipped))})
     with open_report(request.report) as stream:
         report = Report(request.model, stream=stream)
-        for outcome in plan.skipped:
-            report.add(outcome)
         try:
+            for outcome in plan.skipped:
+                report.add(outcome)
             interrupted = bool(plan.jobs) and _cut(plan, report, request, console)
         finally:
             report.close()
@@ -105,17 +114,23 @@ def _cut(plan: Plan, report: Report, request: Request, console: Console) -> bool
     """Do the plan's jobs; returns whether it was interrupted."""
     from bgx.cli.session import interruptible, open_network
     from bgx.model.providers import count_cores
-    from bgx.run.outcome import Failed
+    from bgx.run.outcome import Failed, Skipped
     from bgx.run.pipeline import Pipeline, count_workers, process
 
-    session = open_network(request, pictures=len(plan.jobs))
+    try:
+        session = open_network(request, pictures=len(plan.jobs))
+    except (BgxError, KeyboardInterrupt) as error:
+        for job in plan.jobs:
+            report.add(Skipped(job, "stopped" if isinstance(error, BgxError) else "interrupted"))
+        raise
     report.device = session.plan.device
     workers = count_workers(session.plan, request.device.workers, count_cores())
     pipeline = Pipeline(session, request.read, request.output)
     with interruptible(console.complain) as stop, console.progress(len(plan.jobs)):
         for outcome in process(plan.jobs, pipeline, workers=workers, stop=stop):
             report.add(outcome)
-            if isinstance(outcome, Failed):
+            # What ends the run is raised at its end, and said there.
+            if isinstance(outcome, Failed) and isinstance(outcome.error, PictureError):
                 console.complain(str(outcome.error))
             console.advance(outcome.job.source.name)
         return stop.is_set()

@@ -1,23 +1,58 @@
-"""Everything people read while bgx works: stderr, never stdout."""
+"""Everything bgx prints: messages on stderr, what was asked for on stdout."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from bgx.errors import OutputError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
 def say(line: str) -> None:
-    """One line on stderr. Names of files that are not valid text are shown escaped."""
+    """One line on stderr. A stderr that is gone is no reason to end a batch."""
     stream = sys.stderr
+    if stream is None:
+        return
     encoding = stream.encoding or "utf-8"
-    stream.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
-    stream.flush()
+    line = show_text(line).encode(encoding, "backslashreplace").decode(encoding)
+    with contextlib.suppress(OSError):
+        stream.write(line + "\n")
+        stream.flush()
+
+
+def show_text(text: str) -> str:
+    """On one line: control characters and bytes that are no text, as file names have, escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def put(line: str) -> None:
+    """One line on stdout, names of files byte for byte. Raises as :func:`put_bytes`."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    try:
+        data = line.encode(encoding, "surrogateescape")
+    except UnicodeEncodeError:
+        data = line.encode(encoding, "backslashreplace")
+    put_bytes(data + b"\n")
+
+
+def put_bytes(data: bytes) -> None:
+    """Raises OutputError, and BrokenPipeError where the reader went away."""
+    if sys.stdout is None:
+        raise OutputError("stdout: cannot be written: it is closed")
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"stdout: cannot be written: {error.strerror}") from error
 
 
 class Console:
@@ -59,7 +94,7 @@ class Console:
     def advance(self, name: str) -> None:
         """One picture is finished."""
         if self._bar is not None:
-            self._bar.set_postfix_str(name, refresh=False)
+            self._bar.set_postfix_str(show_text(name), refresh=False)
             self._bar.update()
 
 

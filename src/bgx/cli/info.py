@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from bgx import __version__
+from bgx.cli.console import put
 from bgx.errors import ExitCode
 
 
@@ -17,7 +18,7 @@ def info(as_json: bool) -> ExitCode:
     """Show versions, devices that really load, cores, folders and networks."""
     facts = _gather()
     if as_json:
-        click.echo(json.dumps(facts, indent=2))
+        put(json.dumps(facts, indent=2))
     else:
         _print(facts)
     return ExitCode.OK if facts["runtime"]["auto"] else ExitCode.DEVICE
@@ -72,4 +73,4 @@ def _print(facts: dict[str, Any]) -> None:
     if runtime["trouble"]:
         rows.append(("trouble", runtime["trouble"]))
     for name, value in rows:
-        click.echo(f"{name:<11}{value}")
+        put(f"{name:<11}{value}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -36,11 +37,21 @@ for command in (remove, batch, models, info):
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code, never raises."""
+    code = _run(arguments)
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        # What is left in there must not fail once more when Python ends.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return code or ExitCode.OUTPUT
+    return code
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     try:
         result = bgx.main(arguments, prog_name="bgx", standalone_mode=False)
-        sys.stdout.flush()
-    except click.exceptions.Exit as end:
-        return end.exit_code
     except click.ClickException as error:
         error.show()
         return ExitCode.USAGE
@@ -50,9 +61,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         say("bgx: interrupted")
         return ExitCode.INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output went away, as `head` does. Nothing is left to flush into.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    except SystemExit:
+        # Click's answer to a reader of our output that went away, as `head` does.
         return ExitCode.OUTPUT
     except Exception as error:
         if "BGX_DEBUG" in os.environ:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bgx.cli.console import Console, set_up_logging
+from bgx.cli.console import Console, put, set_up_logging
 from bgx.cli.options import option
 from bgx.errors import BadModelError, MissingModelError
 
@@ -29,14 +29,14 @@ def list_models(as_json: bool) -> None:
     store = _open_store()
     rows = [_describe(store, entry) for entry in store.registry().values()]
     if as_json:
-        click.echo(json.dumps(rows, indent=2))
+        put(json.dumps(rows, indent=2))
         return
     header = ("NAME", "SIZE", "INPUT", "LICENCE", "HERE", "TRIED")
     table = [header, *(_format(row) for row in rows)]
     widths = [max(len(line[column]) for line in table) for column in range(len(header))]
     for line in table:
         cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        click.echo("  ".join(cells).rstrip())
+        put("  ".join(cells).rstrip())
 
 
 @models.command()
@@ -51,7 +51,7 @@ def download(names: tuple[str, ...], offline: bool, quiet: bool) -> None:
     registry = store.registry()
     for entry in [find_entry(registry, name) for name in names]:
         file = store.download(entry, progress=not quiet)
-        click.echo(file.path)
+        put(str(file.path))
 
 
 @models.command()
@@ -69,12 +69,12 @@ def verify(names: tuple[str, ...]) -> None:
             file = store.verify(entry)
         except BadModelError as error:
             bad.append(error)
-            click.echo(f"{entry.name}  BAD")
+            put(f"{entry.name}  BAD")
         except MissingModelError:
             if names:
                 raise
         else:
-            click.echo(f"{entry.name}  ok  {file.digest}")
+            put(f"{entry.name}  ok  {file.digest}")
     if bad:
         raise bad[0]
 
@@ -91,7 +91,7 @@ def add(name: str, file: Path) -> None:
 
     store = _open_store()
     added = store.add(name, file, store.registry(), check=check_network)
-    click.echo(f"{added.path}  {added.digest}")
+    put(f"{added.path}  {added.digest}")
 
 
 @models.command()
@@ -105,14 +105,14 @@ def path(name: str) -> None:
     found = store.locate(entry)
     if found is None:
         raise MissingModelError(f"{name}: not on this machine; run: bgx models download {name}")
-    click.echo(found.path)
+    put(str(found.path))
 
 
 @models.command("remove")
 @click.argument("name")
 def remove_model(name: str) -> None:
     """Delete the network's file from bgx's folder."""
-    click.echo(_open_store().remove(name))
+    put(str(_open_store().remove(name)))
 
 
 def _open_store(*, offline: bool = False) -> Store:

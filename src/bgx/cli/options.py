@@ -32,7 +32,8 @@ def option(*names: str, **attributes: Any) -> Callable[[Any], Any]:
     """A click option with its environment variable, shown with its default."""
     long = next(name for name in names if name.startswith("--")).partition("/")[0]
     variable = "BGX_" + long.removeprefix("--").replace("-", "_").upper()
-    return click.option(*names, envvar=variable, show_default=True, **attributes)
+    defaults: dict[str, Any] = {"envvar": variable, "show_default": True}
+    return click.option(*names, **(defaults | attributes))
 
 
 _PICTURE_OPTIONS = (
@@ -44,7 +45,13 @@ _PICTURE_OPTIONS = (
         metavar="DEVICE",
         help="auto, cpu, cuda[:N], tensorrt[:N], directml[:N], coreml or openvino.",
     ),
-    option("--format", "-f", "file_format", type=click.Choice(FORMATS), help="Of the output."),
+    option(
+        "--format",
+        "-f",
+        "file_format",
+        type=click.Choice(FORMATS),
+        help="Of the output.  [default: as OUTPUT's suffix says, else png]",
+    ),
     option(
         "--quality",
         "-q",
@@ -76,7 +83,13 @@ _PICTURE_OPTIONS = (
     option("--offline", is_flag=True, help="Never use the network."),
     option("--report", metavar="FILE|-", help="Write a JSON line for each picture."),
     option("--quiet", is_flag=True, help="Say nothing but errors."),
-    click.option("--verbose", "-v", count=True, help="Say more; -vv says everything."),
+    option(
+        "--verbose",
+        "-v",
+        count=True,
+        show_default=False,
+        help="Say more; -vv says everything.",
+    ),
 )
 
 

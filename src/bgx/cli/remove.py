@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import sys
+import stat
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from bgx.cli.console import Console, set_up_logging
+from bgx.cli.console import Console, put_bytes, set_up_logging
 from bgx.cli.options import make_request, picture_options
-from bgx.errors import ExitCode, OutputError, PictureError, UsageError
+from bgx.errors import BgxError, ExitCode, PictureError, UsageError
+from bgx.settings import FORMAT_BY_SUFFIX
 
 if TYPE_CHECKING:
     from bgx.cli.options import Request
     from bgx.run.outcome import Job
     from bgx.run.report import Report
+    from bgx.settings import Format
 
 _PIPE = Path("-")
 
@@ -42,11 +44,12 @@ def remove(source: Path, target: Path | None, **options: Any) -> ExitCode:
 
 def _plan(source: Path, target: Path | None, request: Request) -> tuple[Job, Request]:
     """The job, and the request with its format settled."""
-    from bgx.image.write import format_of
     from bgx.run.outcome import Job
     from bgx.run.plan import same_file
 
     asked = request.output.format
+    if source != _PIPE:
+        _check_source(source)
     if target is None:
         name = f"{source.stem}-cut.{asked or 'png'}"
         target = _PIPE if source == _PIPE else source.with_name(name)
@@ -54,18 +57,45 @@ def _plan(source: Path, target: Path | None, request: Request) -> tuple[Job, Req
         file_format = asked or "png"
         if request.report == "-":
             raise UsageError("--report - and a picture on stdout: choose a file for one of them")
-    elif target.is_dir():
-        raise UsageError(f"{target}: is a folder; name a file, or use: bgx batch")
     else:
-        file_format = format_of(target)
-        if asked and asked != file_format:
-            raise UsageError(f"{target}: the suffix does not fit --format {asked}; change either")
+        file_format = _choose_format(target, asked)
+        _check_target(target)
         if source != _PIPE and same_file(source, target):
             raise UsageError(f"{target}: input and output are the same file; name another output")
-    if source != _PIPE and source.is_dir():
-        raise UsageError(f"{source}: is a folder; use: bgx batch {source} -o FOLDER")
     output = replace(request.output, format=file_format)
     return Job(source, target), replace(request, output=output)
+
+
+def _check_source(source: Path) -> None:
+    from bgx.run.plan import status_of
+
+    status = status_of(source)
+    if status is None:
+        raise UsageError(f"{source}: no such file")
+    if stat.S_ISDIR(status.st_mode):
+        raise UsageError(f"{source}: is a folder; use: bgx batch {source} -o FOLDER")
+
+
+def _check_target(target: Path) -> None:
+    from bgx.run.plan import status_of
+
+    status = status_of(target)
+    if status and stat.S_ISDIR(status.st_mode):
+        raise UsageError(f"{target}: is a folder; name a file, or use: bgx batch")
+    if status and not stat.S_ISREG(status.st_mode):
+        raise UsageError(f"{target}: is no ordinary file; for stdout name -")
+
+
+def _choose_format(target: Path, asked: Format | None) -> Format:
+    """The one that the target's suffix names, or --format where it names none."""
+    from bgx.image.write import format_of
+
+    if asked and target.suffix.lower() not in FORMAT_BY_SUFFIX:
+        return asked
+    named = format_of(target)
+    if asked and asked != named:
+        raise UsageError(f"{target}: the suffix does not fit --format {asked}; change either")
+    return named
 
 
 def _run(job: Job, request: Request, console: Console) -> ExitCode:
@@ -81,25 +111,29 @@ def _run(job: Job, request: Request, console: Console) -> ExitCode:
         if skipped:
             report.add(skipped)
             console.tell(f"{job.target}: exists; to redo it use --existing overwrite")
+            report.close()
         else:
             if job.target != _PIPE:
                 remove_leftovers([job.target.parent])
             try:
                 _cut(job, request, report)
-            except PictureError as error:
+            except BgxError as error:
                 report.add(Failed(job, error))
+                if not isinstance(error, PictureError):
+                    raise
                 console.complain(str(error))
-        report.close()
+            finally:
+                report.close()
     return report.exit_code
 
 
 def _cut(job: Job, request: Request, report: Report) -> None:
-    from bgx.cli.session import open_network
+    from bgx.cli.session import open_network, read_stdin
     from bgx.model.providers import count_cores
     from bgx.run.outcome import Done
     from bgx.run.pipeline import Pipeline
 
-    data = sys.stdin.buffer.read() if job.source == _PIPE else None
+    data = read_stdin() if job.source == _PIPE else None
     session = open_network(request, pictures=1)
     report.device = session.plan.device
     pipeline = Pipeline(
@@ -108,17 +142,7 @@ def _cut(job: Job, request: Request, report: Report) -> None:
     name = "stdin" if job.source == _PIPE else str(job.source)
     cutout = pipeline.cut(job.source if data is None else data, name)
     if job.target == _PIPE:
-        _write_stdout(pipeline.encode(cutout, "stdout"))
+        put_bytes(pipeline.encode(cutout, "stdout"))
     else:
         pipeline.write(cutout, job.target)
     report.add(Done(job, cutout.measured))
-
-
-def _write_stdout(data: bytes) -> None:
-    try:
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise OutputError(f"stdout: cannot be written: {error.strerror}") from error

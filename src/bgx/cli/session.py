@@ -1,7 +1,9 @@
-"""What `remove` and `batch` have in common: the open report, Ctrl-C, the loaded network."""
+"""What `remove` and `batch` have in common: stdin, the open report, Ctrl-C, the loaded network."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import sys
 import threading
@@ -9,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from bgx.errors import OutputError
+from bgx.errors import ExitCode, OutputError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -17,6 +19,13 @@ if TYPE_CHECKING:
 
     from bgx.cli.options import Request
     from bgx.model.session import Session
+
+
+def read_stdin() -> bytes:
+    """All of it. Raises UsageError where it is closed."""
+    if sys.stdin is None:
+        raise UsageError("stdin: is closed; redirect a file into it")
+    return sys.stdin.buffer.read()
 
 
 @contextmanager
@@ -29,8 +38,12 @@ def open_report(name: str | None) -> Iterator[TextIO | None]:
         stream = Path(name).open("w", encoding="utf-8")  # noqa: SIM115 - closed below
     except OSError as error:
         raise OutputError(f"--report {name}: cannot be written: {error.strerror}") from error
-    with stream:
+    try:
         yield stream
+    finally:
+        # Rows are flushed one by one; one that could not be written has been complained of.
+        with contextlib.suppress(OSError):
+            stream.close()
 
 
 def open_network(request: Request, *, pictures: int) -> Session:
@@ -50,10 +63,10 @@ def interruptible(notice: Callable[[str], None]) -> Iterator[threading.Event]:
 
     def handle(number: int, _: FrameType | None) -> None:
         if stop.is_set():
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-            signal.raise_signal(signal.SIGINT)
+            os._exit(ExitCode.INTERRUPTED)
         stop.set()
-        notice("interrupted: finishing what is in work; press Ctrl-C again to stop at once")
+        with contextlib.suppress(RuntimeError):  # stderr was being written: no time to speak
+            notice("interrupted: finishing what is in work; press Ctrl-C again to stop at once")
 
     if threading.current_thread() is not threading.main_thread():
         yield stop

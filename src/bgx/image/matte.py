@@ -20,14 +20,18 @@ SUBJECT_ALPHA = 10
 def stretch_map(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Min-max stretch of one map, any shape, to 0..1; a flat or undefined one becomes all zero."""
     low, high = float(values.min()), float(values.max())
-    if not high - low >= FLAT:  # also where either is NaN
+    if not FLAT <= high - low < np.inf:  # also where either is NaN
         return np.zeros_like(values)
     return (values - np.float32(low)) * np.float32(1 / (high - low))
 
 
 def upsample_matte(matte: NDArray[np.float32], size: tuple[int, int]) -> Image.Image:
-    """matte: float32 [height, width], 0..1. Returns mode L of size (width, height), by Lanczos."""
-    grey = Image.fromarray((matte.clip(0.0, 1.0) * np.float32(255.0)).astype(np.uint8))
+    """matte: float32 [height, width], 0..1. Returns mode L of size (width, height), by Lanczos.
+
+    Undefined values become 0, others are clipped.
+    """
+    values = np.nan_to_num(matte, nan=0.0).clip(0.0, 1.0)
+    grey = Image.fromarray((values * np.float32(255.0)).astype(np.uint8))
     return grey.resize(size, Image.Resampling.LANCZOS)
 
 

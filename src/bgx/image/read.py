@@ -7,16 +7,20 @@ one :class:`~bgx.errors.PictureError` that names the file.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import io
 import logging
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError, _imaging
 
 from bgx.errors import PictureError, TooLargeError, UnreadableError
+from bgx.image.compose import flatten
 
 if TYPE_CHECKING:
     from bgx.settings import ReadSettings
@@ -35,12 +39,19 @@ SUFFIXES = frozenset(
 )
 """Suffixes, lower case, of what is taken for a picture when a folder is walked."""
 
+_MAX_DPI = 65535
+"""The most that JPEG can say. A resolution of 1 or less is what writers put who know none."""
+
 _HEIF_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"heim", b"heis", b"hevm", b"mif1", b"msf1"})
 
 # Pixels hidden under the photo's own alpha must not reach the network. Mid-grey leaves white
 # products and black ones both visible against it.
 _HIDDEN = (128, 128, 128)
 
+_SAMPLE_FORMAT = 339  # TIFF 6.0, page 80; 1 is unsigned
+
+_BRIGHT = 16.0
+"""A float picture below this runs from 0 to 1, with highlights above; others from 0 to 255."""
 
 _Transpose = Image.Transpose
 _TURNS = {  # EXIF 2.3, 4.6.4 A, tag Orientation
@@ -59,10 +70,10 @@ _SIDEWAYS = {_TURNS[tag] for tag in (5, 6, 7, 8)}
 class Photo:
     """A decoded picture, upright.
 
-    image: mode RGB, full size. alpha: mode L, same size, or None where the file had none or an
-    opaque one. working: mode RGB, long side at most ``ReadSettings.max_size``; what the network
-    sees. icc: an RGB profile that describes ``image``. dpi: horizontal, vertical. notes: what the
-    report should say about the file.
+    image: mode RGB, full size, pixels alone: no metadata, no way back to the file. alpha: mode L,
+    same size, or None where the file had none or an opaque one. working: mode RGB, long side at
+    most ``ReadSettings.max_size``; what the network sees. icc: an RGB profile that describes
+    ``image``. dpi: horizontal, vertical. notes: what the report should say about the file.
     """
 
     image: Image.Image
@@ -71,6 +82,19 @@ class Photo:
     icc: bytes | None
     dpi: tuple[float, float] | None
     notes: tuple[str, ...] = ()
+
+
+def prepare_process() -> None:
+    """Set Pillow up for a process that is bgx's own; a library must not, these are global.
+
+    ``ReadSettings.max_pixels`` alone decides how large a picture may be. bgx's errors alone say
+    what is wrong with a file: Pillow's warnings and log and libtiff's messages stay off stderr.
+    """
+    Image.MAX_IMAGE_PIXELS = None
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    logging.getLogger("PIL").addHandler(logging.NullHandler())
+    with contextlib.suppress(AttributeError, OSError):  # where libtiff does not export it
+        ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
 
 
 def count_pixels(source: Picture) -> int:
@@ -96,6 +120,7 @@ def read_photo(source: Picture, settings: ReadSettings, *, name: str) -> Photo:
     """
     try:
         if isinstance(source, Image.Image):
+            _check_size(source, settings, name)
             return make_photo(source.copy(), settings, name=name)
         with (
             io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as stream,
@@ -104,15 +129,14 @@ def read_photo(source: Picture, settings: ReadSettings, *, name: str) -> Photo:
             return make_photo(opened, settings, name=name)
     except PictureError:
         raise
-    except (Image.DecompressionBombError, MemoryError) as error:
+    except Image.DecompressionBombError as error:
+        raise TooLargeError(
+            f"{name}: more pixels than PIL.Image.MAX_IMAGE_PIXELS allows; raise it if you trust it"
+        ) from error
+    except MemoryError as error:
         raise TooLargeError(f"{name}: too large to decode in memory; scale it down") from error
-    except OSError as error:
-        # Without an errno it is Pillow's own word on the contents, not the system's on the file.
-        reason = error.strerror if error.errno else f"damaged or truncated ({error})"
-        raise UnreadableError(f"{name}: cannot be read: {reason}") from error
     except Exception as error:
-        # Decoders of damaged files raise nearly anything: SyntaxError, struct.error, ValueError.
-        raise UnreadableError(f"{name}: cannot be read: damaged ({error})") from error
+        raise UnreadableError(f"{name}: cannot be read: {_explain(error)}") from error
 
 
 def make_photo(image: Image.Image, settings: ReadSettings, *, name: str) -> Photo:
@@ -120,25 +144,35 @@ def make_photo(image: Image.Image, settings: ReadSettings, *, name: str) -> Phot
 
     Raises TooLargeError before anything is decoded, and whatever Pillow's decoder raises.
     """
+    _check_size(image, settings, name)
+    several = getattr(image, "is_animated", False)
+    # A phone's MPO holds one photo and its previews, not an animation.
+    notes = ("first frame of several",) if several and image.format != "MPO" else ()
+    bare = not several and image.format != "TIFF"
+    image.load()
+    exif = _read_exif(image)
+    dpi = _read_dpi(image, exif)
+    turn = _TURNS.get(exif.get(ExifTags.Base.Orientation, 1))
+    if turn is not None:
+        image = image.transpose(turn)
+        if dpi and turn in _SIDEWAYS:
+            dpi = dpi[::-1]
+    rgb, alpha, icc = _to_rgb(image, _read_icc(image))
+    if rgb is image and not bare:
+        # Pillow's writers would go back to the file for its other frames and its tags.
+        rgb = image.copy()
+    # They would copy what it says into the output: the orientation, an RGB photo's CMYK profile.
+    rgb.info = {}
+    return Photo(rgb, alpha, _shrink(rgb, alpha, settings.max_size), icc, dpi, notes)
+
+
+def _check_size(image: Image.Image, settings: ReadSettings, name: str) -> None:
     width, height = image.size
     if width * height > settings.max_pixels:
         raise TooLargeError(
             f"{name}: {width} x {height} is more than {settings.max_pixels:,} pixels; "
             "raise --max-pixels if you trust it"
         )
-    # A phone's MPO holds one photo and its previews, not an animation.
-    animated = image.format != "MPO" and getattr(image, "is_animated", False)
-    image.load()
-    dpi = _read_dpi(image)
-    icc = _read_icc(image)
-    orientation = _read_orientation(image)
-    if orientation is not None:
-        image = image.transpose(orientation)
-        if dpi and orientation in _SIDEWAYS:
-            dpi = dpi[::-1]
-    rgb, alpha, icc = _to_rgb(image, icc)
-    working = _shrink(rgb, alpha, settings.max_size)
-    return Photo(rgb, alpha, working, icc, dpi, ("first frame of several",) if animated else ())
 
 
 def _formats() -> tuple[str, ...]:
@@ -171,30 +205,62 @@ def _explain_unidentified(stream: BinaryIO, name: str) -> str:
         return f"{name}: is empty (0 bytes)"
     if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS and "HEIF" not in Image.OPEN:
         return f'{name}: HEIC needs an extra package; run: pip install "bgx[heif]"'
+    for file_format in _formats():
+        _, accept = Image.OPEN[file_format]
+        if accept and accept(head) is True:
+            return f"{name}: damaged or truncated {file_format}, or a kind of it bgx cannot read"
     return f"{name}: not a picture bgx can read (JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF, HEIC)"
 
 
-def _read_orientation(image: Image.Image) -> Image.Transpose | None:
-    """How to turn the picture upright; None where it is."""
+def _explain(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno:
+        return str(error.strerror)  # the system's word on the file
+    # Decoders of damaged files raise nearly anything: OSError, SyntaxError, struct.error.
+    detail = " ".join(str(error).split()) or type(error).__name__
+    return f"damaged or truncated ({detail})"
+
+
+def _read_exif(image: Image.Image) -> dict[int, Any]:
+    """Orientation and resolution, as far as EXIF gives them."""
+    tags = ExifTags.Base
     try:
-        return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+        exif = image.getexif()
+        wanted = (tags.Orientation, tags.XResolution, tags.YResolution, tags.ResolutionUnit)
+        return {tag: exif[tag] for tag in wanted if tag in exif}
     except Exception as error:  # noqa: BLE001 - broken EXIF says nothing about the pixels
         log.debug("EXIF ignored: %s", error)
-        return None
+        return {}
 
 
-def _read_dpi(image: Image.Image) -> tuple[float, float] | None:
+def _read_dpi(image: Image.Image, exif: dict[int, Any]) -> tuple[float, float] | None:
+    """The format's own field, else EXIF's tags, which serve WebP, AVIF and HEIC."""
+    tags = ExifTags.Base
+    per_unit = {2: 1.0, 3: 2.54}.get(exif.get(tags.ResolutionUnit, 2), 0.0)
     try:
-        x, y = (float(value) for value in image.info["dpi"])
+        if "dpi" in image.info:
+            x, y = (float(value) for value in image.info["dpi"])
+        else:
+            x, y = (float(exif[tag]) * per_unit for tag in (tags.XResolution, tags.YResolution))
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
         return None
-    return (x, y) if x > 0 and y > 0 else None
+    return (x, y) if 1 < x <= _MAX_DPI and 1 < y <= _MAX_DPI else None
 
 
 def _read_icc(image: Image.Image) -> bytes | None:
-    """The embedded profile if it has a profile's header (ICC.1, 7.2: ``acsp`` at byte 36)."""
+    """The embedded profile if it is one that describes the picture's kind of numbers."""
     icc = image.info.get("icc_profile")
-    return icc if isinstance(icc, bytes) and icc[36:40] == b"acsp" else None
+    if not icc:
+        return None
+    try:
+        space = ImageCms.ImageCmsProfile(io.BytesIO(icc)).profile.xcolor_space.strip()
+    except (OSError, TypeError) as error:
+        log.debug("ICC profile ignored: %s", error)
+        return None
+    if image.mode == "LAB":
+        return None  # the mode says it all
+    # An RGB profile describes grey as well: three equal numbers.
+    fitting = {"CMYK"} if image.mode == "CMYK" else {"RGB", "GRAY"}
+    return icc if space in fitting else None
 
 
 def _to_rgb(
@@ -208,7 +274,7 @@ def _to_rgb(
         if alpha.getextrema() == (255, 255):
             alpha = None
         # Grey stays grey: a grey profile describes it.
-        image = rgba.convert("L" if image.mode in {"LA", "La"} else "RGB")
+        image = rgba.convert("L" if image.mode in {"1", "L", "LA"} else "RGB")
     if image.mode.startswith("I;16") or image.mode in {"I", "F"}:
         image = _scale_to_8_bits(image)
     if icc is not None and icc[16:20] != b"RGB ":
@@ -220,16 +286,24 @@ def _to_rgb(
 
 
 def _scale_to_8_bits(image: Image.Image) -> Image.Image:
-    """16-bit and 32-bit grey to L. The white point is the type's own, guessed where it has none.
+    """16-bit and 32-bit grey to L. Pillow's ``convert("L")`` clips at 255 instead."""
+    values = np.asarray(image)
+    if image.mode == "I" and getattr(image, "tag_v2", {}).get(_SAMPLE_FORMAT) == (1,):
+        values = values.view(np.uint32)  # Pillow reads unsigned numbers as signed ones
+    if values.dtype.kind == "f":
+        values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+    white = _find_white(values.dtype, float(values.max()))
+    scaled = values.astype(np.float32) * np.float32(255 / white) + np.float32(0.5)
+    return Image.fromarray(scaled.clip(0, 255).astype(np.uint8))
 
-    Pillow's ``convert("L")`` clips at 255 instead.
-    """
-    values = np.asarray(image).astype(np.float32)
-    values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
-    peak = float(values.max(initial=0.0))
-    white_points = (65535.0, 4294967295.0) if image.mode != "F" else (1.0, 255.0, 65535.0)
-    white = next((white for white in white_points if peak <= white), peak)
-    return Image.fromarray((values * (255.0 / white) + 0.5).clip(0, 255).astype(np.uint8))
+
+def _find_white(dtype: np.dtype[Any], peak: float) -> float:
+    """The value of white: the type's own, guessed from the brightest where the type is wide."""
+    if dtype.kind == "f":
+        whites = [255.0, 65535.0] if peak >= _BRIGHT else [1.0]
+    else:
+        whites = [65535.0] if dtype.itemsize == 2 else [255.0, 65535.0, float(np.iinfo(dtype).max)]
+    return next((white for white in whites if peak <= white), peak)
 
 
 def _convert_to_srgb(image: Image.Image, icc: bytes) -> Image.Image:
@@ -259,9 +333,7 @@ def _shrink(image: Image.Image, alpha: Image.Image | None, max_size: int) -> Ima
     """The working image: long side at most max_size, never enlarged."""
     scale = min(1.0, max_size / max(image.size))
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-    # The gap averages whole blocks of pixels first: a quarter of the time, same masks.
-    working = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=1.0)
     if alpha is not None:
-        shown = alpha.resize(size, Image.Resampling.LANCZOS, reducing_gap=1.0)
-        working = Image.composite(working, Image.new("RGB", size, _HIDDEN), shown)
-    return working
+        image = flatten(image, alpha, _HIDDEN)
+    # The gap averages whole blocks of pixels first: a quarter of the time, same masks.
+    return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=1.0)

@@ -1,6 +1,6 @@
 """From a finished picture to a file: encoded in memory, written beside the target, then moved.
 
-A target that exists is therefore complete. Temporary files carry the name of this machine and the
+A target that exists is therefore complete. Temporary files carry the names of this machine and
 process, so that the next run can tell what a killed one left behind.
 """
 
@@ -22,21 +22,32 @@ from bgx.image.png import encode_png
 from bgx.settings import FORMAT_BY_SUFFIX, Format, PngLevel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 _JPEG_QUALITY = 92
 _AVIF_QUALITY = 80
 _TIFF_COMPRESSION = "tiff_adobe_deflate"
 
-# What stops every later picture as well: the disk, the folder, or the right to write there.
-_RUN_WIDE = frozenset(
-    getattr(errno, name)
-    for name in ("ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "EIO", "ENOTDIR", "EFBIG")
-    if hasattr(errno, name)
-)
+_MAX_SIDE: dict[Format, int] = {"jpg": 65_500, "webp": 16_383, "avif": 65_536}
+"""Pixels; the formats that are not here hold any picture that memory holds."""
 
-_TEMPORARY = re.compile(r"\..*\.(?P<host>[0-9a-z-]*)\.(?P<process>\d+)\.[0-9a-f]{8}\.bgx-tmp")
+
+def _numbers(*names: str) -> frozenset[int]:
+    return frozenset(getattr(errno, name) for name in names if hasattr(errno, name))
+
+
+# What stops every later picture as well: the disk, or the folder and the right to write in it.
+_DISK = _numbers("ENOSPC", "EDQUOT", "EROFS", "EIO")
+_FOLDER = _numbers("EACCES", "EPERM", "ENOTDIR", "EEXIST")
+_NO_FOLDER = _numbers("ENOTDIR", "EEXIST")
+
+_PROCESS = secrets.token_hex(4)
+"""This process among all that had or will have its number: in a container all have the same."""
+
+_TEMPORARY = re.compile(
+    r"\.(?P<host>[0-9a-z-]*)\.(?P<number>\d{1,9})\.(?P<process>[0-9a-f]{8})[0-9a-f]{8}\.bgx-tmp"
+)
 
 
 def format_of(target: Path) -> Format:
@@ -65,11 +76,19 @@ def encode_picture(
     picture may use. An ICC profile is not written to a grey picture, which it could not describe.
     Raises UnwritableError where the format cannot hold the picture.
     """
+    width, height = picture.size
+    most = _MAX_SIDE.get(file_format)
+    if most and max(width, height) > most:
+        raise UnwritableError(
+            f"{name}: {width} x {height} is too large for {file_format}, at most {most} a side; "
+            "use --format png"
+        )
     if picture.mode == "L":
         icc = None
     if file_format == "png" and png_level == "fast":
         return encode_png(picture, icc=icc, dpi=dpi, threads=threads)
-    options: dict[str, Any] = {"icc_profile": icc} if icc else {}
+    # Said even where there is none: Pillow would take what the picture carries.
+    options: dict[str, Any] = {"icc_profile": icc}
     match file_format:
         case "png":
             options |= {"optimize": True}
@@ -81,7 +100,10 @@ def encode_picture(
             # Full chroma: a red shoe on white shows 4:2:0 as a pink fringe.
             options |= {"quality": quality or _JPEG_QUALITY, "subsampling": 0}
         case "avif":
-            options |= {"quality": quality or _AVIF_QUALITY, "speed": 8}
+            options |= {"quality": quality or _AVIF_QUALITY, "speed": 8, "subsampling": "4:4:4"}
+            if picture.mode == "RGBA":
+                # Holes in the subject and specks beside it would cost more than the 3 % of size.
+                options["advanced"] = {"alpha:lossless": "1"}
         case "tiff":
             options |= {"compression": _TIFF_COMPRESSION}
     if dpi and file_format in {"webp", "avif"}:
@@ -93,8 +115,7 @@ def encode_picture(
         picture.save(
             stream, format="JPEG" if file_format == "jpg" else file_format.upper(), **options
         )
-    except (OSError, ValueError, SystemError) as error:
-        width, height = picture.size
+    except (OSError, ValueError, RuntimeError, SystemError) as error:
         raise UnwritableError(
             f"{name}: {width} x {height} cannot be stored as {file_format} ({error}); "
             "use --format png"
@@ -116,25 +137,23 @@ def write_file(target: Path, data: bytes) -> None:
     Raises OutputError where no further picture could be written either (disk full, read-only
     folder) and UnwritableError where it is this target's own trouble. Nothing half-written stays.
     """
+    # Not the target's name: with anything added it could become too long.
     temporary = target.with_name(
-        f".{target.name}.{_host()}.{os.getpid()}.{secrets.token_hex(4)}.bgx-tmp"
+        f".{_host()}.{os.getpid()}.{_PROCESS}{secrets.token_hex(4)}.bgx-tmp"
     )
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # Not tempfile: that makes files private; here the umask decides, as for any output.
-        with temporary.open("xb") as stream:
-            stream.write(data)
-    except OSError as error:
-        _discard(temporary)
-        raise _explain(error, target) from error
+        with _explained(target, _DISK | _FOLDER):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            # Not tempfile: that makes files private; here the umask decides, as for any output.
+            with temporary.open("xb") as stream:
+                stream.write(data)
+        # The folder takes files: what stands in the way now is the target's own.
+        with _explained(target, _DISK):
+            temporary.replace(target)
     except BaseException:
-        _discard(temporary)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise
-    try:
-        temporary.replace(target)
-    except OSError as error:
-        _discard(temporary)
-        raise UnwritableError(f"{target}: cannot be replaced: {error.strerror}") from error
 
 
 def remove_leftovers(folders: Iterable[Path]) -> int:
@@ -152,38 +171,40 @@ def remove_leftovers(folders: Iterable[Path]) -> int:
     return removed
 
 
-def _explain(error: OSError, target: Path) -> OutputError | UnwritableError:
-    if error.errno in _RUN_WIDE:
-        return OutputError(
-            f"{target}: cannot be written: {error.strerror}; "
-            "free space or choose another output folder, then run the same command again"
-        )
-    return UnwritableError(f"{target}: cannot be written: {error.strerror}")
-
-
-def _discard(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        path.unlink()
+@contextlib.contextmanager
+def _explained(target: Path, run_wide: frozenset[int]) -> Iterator[None]:
+    """Raise an OSError as OutputError where its number is in run_wide, else UnwritableError."""
+    try:
+        yield
+    except OSError as error:
+        reason = "its folder is a file" if error.errno in _NO_FOLDER else error.strerror
+        if error.errno in run_wide:
+            raise OutputError(
+                f"{target}: cannot be written: {reason}; "
+                "free space or choose another output folder, then run the same command again"
+            ) from error
+        raise UnwritableError(f"{target}: cannot be written: {reason}") from error
 
 
 def _host() -> str:
-    return re.sub(r"[^0-9a-z-]", "", socket.gethostname().lower())
+    return re.sub(r"[^0-9a-z-]", "", socket.gethostname().lower())[:64]
 
 
 def _is_leftover(name: str) -> bool:
     match = _TEMPORARY.fullmatch(name)
     if match is None or match["host"] != _host():
         return False
-    return not _is_running(int(match["process"]))
+    number = int(match["number"])
+    if number == os.getpid():
+        return match["process"] != _PROCESS
+    return not _is_running(number)
 
 
-def _is_running(process: int) -> bool:
-    if process == os.getpid():
-        return False  # asked before anything is written, so it is an earlier process's number
+def _is_running(number: int) -> bool:
     if os.name == "nt":
         return False  # os.kill would end it; a file in use cannot be deleted there anyway
     try:
-        os.kill(process, 0)
+        os.kill(number, 0)
     except ProcessLookupError:
         return False
     except OSError:

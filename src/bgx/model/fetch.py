@@ -172,9 +172,10 @@ class _Download:
                 bar.update(len(chunk))
 
     def _too_large(self, url: str) -> BadModelError:
+        name, shown = self._entry.name, _without_login(url)
         return BadModelError(
-            f"{self._entry.name}: {_without_login(url)} is larger than the {self._limit:,} bytes "
-            f"the registry allows; nothing was kept; run: bgx models add {self._entry.name} FILE.onnx"
+            f"{name}: {shown} is larger than the {self._limit:,} bytes the registry allows; "
+            f"nothing was kept; run: bgx models add {name} FILE.onnx"
         )
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bgx.errors import BadModelError, DeviceError, DeviceUnavailableError, RuntimeMissingError
+from bgx.model.prepare import BATCH
 from bgx.settings import DeviceSettings
 
 if TYPE_CHECKING:
@@ -87,7 +88,6 @@ _PROBE = (
     b"\x02\x08\x01\n\x02\x08\x02\n\x02\x08\x02B\x04\n\x00\x10\x0b"
 )
 
-
 Provider = tuple[str, Mapping[str, str]]
 """ONNX Runtime's name of an execution provider, and options for it."""
 
@@ -100,8 +100,9 @@ class EnginePlan:
 
     device: label, ``cpu`` or ``cuda:0``. providers: ONNX Runtime's names with their options, in
     order. runs: network Runs at once. threads: threads of one Run. batch_size: pictures of one Run.
-    serial: Runs must not overlap. memory_pattern: let ONNX Runtime plan memory from the first Run.
-    config: session configuration entries.
+    fixed_batch: build the network for that batch alone; where False, one picture can run as one.
+    memory_pattern: let ONNX Runtime plan memory from the first Run. config: session configuration
+    entries.
     """
 
     device: str
@@ -109,7 +110,7 @@ class EnginePlan:
     runs: int = 1
     threads: int = 1
     batch_size: int = 1
-    serial: bool = False
+    fixed_batch: bool = True
     memory_pattern: bool = True
     config: Mapping[str, str] = field(default_factory=dict)
 
@@ -191,10 +192,12 @@ def _plan(kind: str, index: int, on_cpu: EnginePlan, batch_size: int, cache: Pat
         "CUDAExecutionProvider",
         {**device_id, "cudnn_conv_algo_search": "HEURISTIC"},
     )
-    gpu = replace(on_cpu, device=f"{kind}:{index}", runs=1, batch_size=batch_size)
+    threads = on_cpu.runs * on_cpu.threads
+    gpu = replace(on_cpu, device=f"{kind}:{index}", runs=1, threads=threads, batch_size=batch_size)
     match kind:
         case "cuda":
-            return replace(gpu, providers=(cuda, _CPU))
+            # A batch that does not fit into memory can be taken apart.
+            return replace(gpu, providers=(cuda, _CPU), fixed_batch=False)
         case "tensorrt":
             engine: Provider = (
                 "TensorrtExecutionProvider",
@@ -208,14 +211,15 @@ def _plan(kind: str, index: int, on_cpu: EnginePlan, batch_size: int, cache: Pat
             )
             return replace(gpu, providers=(engine, cuda, _CPU))
         case "directml":
+            # It can neither overlap Runs nor plan memory; see its own documentation.
             engine = ("DmlExecutionProvider", device_id)
-            return replace(gpu, providers=(engine, _CPU), serial=True, memory_pattern=False)
+            return replace(gpu, providers=(engine, _CPU), memory_pattern=False)
         case "coreml":
             engine = (
                 "CoreMLExecutionProvider",
                 {"ModelFormat": "MLProgram", "RequireStaticInputShapes": "1"},
             )
-            return replace(on_cpu, device=kind, providers=(engine, _CPU), runs=1)
+            return replace(on_cpu, device=kind, providers=(engine, _CPU), runs=1, threads=threads)
         case "openvino":
             # It has threads of its own, as many as there are cores if not told.
             engine = (
@@ -223,7 +227,7 @@ def _plan(kind: str, index: int, on_cpu: EnginePlan, batch_size: int, cache: Pat
                 {
                     "device_type": "CPU",
                     "precision": "FP32",
-                    "num_of_threads": str(on_cpu.runs * on_cpu.threads),
+                    "num_of_threads": str(threads),
                     "num_streams": str(on_cpu.runs),
                 },
             )
@@ -238,21 +242,26 @@ def load_runtime() -> ModuleType:
     Raises RuntimeMissingError when no flavour is installed or it does not load.
     """
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-    flavours = find_flavours()
-    if not flavours:
-        raise RuntimeMissingError(
-            'no onnxruntime flavour is installed; run: pip install "bgx[cpu]"'
-        )
     try:
         import onnxruntime
-    except ImportError as error:
-        conflict = explain_conflict(flavours)
-        raise RuntimeMissingError(
-            conflict or f"onnxruntime does not load: {one_line(error)}; run: {_INSTALL['cpu']}"
-        ) from None
-    # What fails is raised and said once by bgx; ONNX Runtime would print it as well.
-    onnxruntime.set_default_logger_severity(4)
+
+        # What fails is raised and said once by bgx; ONNX Runtime would print it as well.
+        onnxruntime.set_default_logger_severity(4)
+    except (ImportError, AttributeError) as error:
+        # AttributeError: one of two flavours was uninstalled and took the other's files with it.
+        raise RuntimeMissingError(_explain_missing(error)) from None
     return onnxruntime  # type: ignore[no-any-return]
+
+
+def _explain_missing(error: Exception) -> str:
+    flavours = find_flavours()
+    if not flavours:
+        return 'no onnxruntime flavour is installed; run: pip install "bgx[cpu]"'
+    conflict = explain_conflict(flavours)
+    if conflict:
+        return conflict
+    [name] = flavours
+    return f"{name} does not load: {one_line(error)}; run: pip install --force-reinstall {name}"
 
 
 def find_flavours() -> dict[str, str]:
@@ -288,8 +297,8 @@ def start(source: Path | bytes, plan: EnginePlan, name: str) -> Any:
     options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
     options.enable_mem_pattern = plan.memory_pattern
     options.log_severity_level = 4
-    # Every Run has the same shape, so the batch is no variable and kernels are chosen once.
-    options.add_free_dimension_override_by_name("batch", plan.batch_size)
+    if plan.fixed_batch:
+        options.add_free_dimension_override_by_name(BATCH, plan.batch_size)
     for key, value in plan.config.items():
         options.add_session_config_entry(key, value)
     if plan.provider in {"CUDAExecutionProvider", "TensorrtExecutionProvider"}:
@@ -298,16 +307,18 @@ def start(source: Path | bytes, plan: EnginePlan, name: str) -> Any:
         session = runtime.InferenceSession(
             source if isinstance(source, bytes) else os.fspath(source),
             sess_options=options,
-            providers=[name for name, _ in plan.providers],
-            provider_options=[dict(choices) for _, choices in plan.providers],
+            providers=[(provider, dict(choices)) for provider, choices in plan.providers],
             # Without this a provider that fails is replaced by the CPU, and stdout told so.
             enable_fallback=0,
         )
     except runtime_errors() as error:
         if plan.device == "cpu" or type(error).__name__ in _MODEL_ERRORS:
-            raise BadModelError(
-                f"{name}: not a network onnxruntime can run: {one_line(error)}"
-            ) from None
+            reason = (
+                one_line(error).replace(str(source), "it")
+                if isinstance(source, Path)
+                else one_line(error)
+            )
+            raise BadModelError(f"{name}: not a network onnxruntime can run: {reason}") from None
         raise DeviceUnavailableError(_undelivered(plan, one_line(error))) from None
     delivered = session.get_providers()[0]
     if delivered != plan.provider:
@@ -415,7 +426,7 @@ def _why(auto: str | None, fails: Mapping[str, str]) -> str:
     passed = [kind for kind in _AUTO[: _AUTO.index(auto)] if kind in fails]
     if passed:
         return f"the best that loads; {', '.join(passed)} listed but not loading"
-    return "the best that onnxruntime lists, and it loads"
+    return "onnxruntime lists no other" if auto == "cpu" else "the best that onnxruntime lists"
 
 
 def _probe(kind: str, listed: Sequence[str]) -> None:

@@ -95,7 +95,8 @@ class ModelEntry:
             '"image_max" or a number above 0',
         )
         self._expect(_is_int(self.output) and self.output >= 0, "output", "0 or more")
-        self._expect(self.activation in {"none", "sigmoid"}, "activation", '"none" or "sigmoid"')
+        # A tuple, not a set: what a file holds may not be hashable.
+        self._expect(self.activation in ("none", "sigmoid"), "activation", '"none" or "sigmoid"')
         self._expect(isinstance(self.stretch, bool), "stretch", "true or false")
         self._expect(isinstance(self.licence, str), "licence", "text")
         self._expect(isinstance(self.about, str), "about", "text")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -41,11 +40,13 @@ PREPARED_TOLERANCE = 1e-4
 
 
 class Session:
-    """One network on one device. :meth:`run` may be called from many threads at once.
+    """One network on one device. :meth:`run` may be called from any number of threads.
 
-    entry: how pictures are fed. plan: how it runs; its `batch_size` is the most pictures that one
-    Run of the network takes. device: label, ``cpu`` or ``cuda:0``. provider: ONNX Runtime's name of
-    what really runs it.
+    Of them `plan.runs` run the network at once, the others wait.
+
+    entry: how pictures are fed. plan: how the network runs; `plan.batch_size` is the most pictures
+    of one Run. device: label, ``cpu`` or ``cuda:0``. provider: ONNX Runtime's name of what really
+    runs it.
     """
 
     def __init__(
@@ -60,7 +61,8 @@ class Session:
         self._input, fixed = _check_input(self._engine, entry, name)
         self._output = _check_output(self._engine, output, name)
         self._name = name
-        self._lock = threading.Lock() if plan.serial else nullcontext()
+        self._turns = threading.BoundedSemaphore(plan.runs)
+        self._fixed_batch = plan.fixed_batch or fixed is not None
         self.entry = entry
         self.plan = plan if fixed is None else replace(plan, batch_size=fixed)
         self.provider: str = self._engine.get_providers()[0]
@@ -81,13 +83,14 @@ class Session:
         return mattes[0] if len(mattes) == 1 else np.concatenate(mattes)
 
     def _run(self, chunk: NDArray[np.float32]) -> NDArray[np.float32]:
-        count, size = len(chunk), self.plan.batch_size
+        count = len(chunk)
+        size = 1 if count == 1 and not self._fixed_batch else self.plan.batch_size
         if count < size:
             # A GPU chooses its kernels anew for every shape it meets.
             chunk = np.concatenate([chunk, np.repeat(chunk[-1:], size - count, axis=0)])
         feed = {self._input: np.ascontiguousarray(chunk, np.float32)}
         try:
-            with self._lock:
+            with self._turns:
                 [output] = self._engine.run([self._output], feed)
         except runtime_errors() as error:
             raise InferenceError(

@@ -143,16 +143,19 @@ class Pipeline:
         return Loaded(name, photo, tensor, seconds)
 
     def infer(self, loaded: Sequence[Loaded]) -> list[NDArray[np.float32] | PictureError]:
-        """One map a picture, float32 [height, width], 0..1. A failing batch is taken apart."""
+        """A map, float32 [height, width], 0..1, or an error for each picture.
+
+        A batch that fails is taken apart and tried picture by picture.
+        """
         seconds: dict[str, float] = {}
         try:
             with _timed(seconds, "infer"):
                 batch = [one.tensor for one in loaded]
                 maps = self.network.run(np.concatenate(batch) if len(batch) > 1 else batch[0])
-        except InferenceError as error:
+        except (InferenceError, MemoryError) as error:
             if len(loaded) == 1:
-                return [InferenceError(f"{loaded[0].name}: {error}")]
-            log.info("batch of %d failed (%s); retrying picture by picture", len(loaded), error)
+                return [_blame(loaded[0].name, error)]
+            log.info("batch of %d failed (%r); retrying picture by picture", len(loaded), error)
             return [result for one in loaded for result in self.infer([one])]
         for one in loaded:
             one.seconds["infer"] = seconds["infer"] / len(loaded)
@@ -194,8 +197,11 @@ class Pipeline:
 
     def cut(self, source: Picture, name: str) -> Cutout:
         """One picture, all steps but writing. Raises PictureError."""
-        loaded = self.load(source, name)
-        return self.compose(loaded, self.infer_one(loaded))
+        try:
+            loaded = self.load(source, name)
+            return self.compose(loaded, self.infer_one(loaded))
+        except MemoryError as error:
+            raise _blame(name, error) from error
 
     def infer_one(self, loaded: Loaded) -> NDArray[np.float32]:
         """The map of one picture. Raises PictureError."""
@@ -307,7 +313,10 @@ def _make_stages(
         return [Stage("cut", _each(cut), workers)]
 
     def infer(values: list[tuple[Any, Loaded]]) -> list[Any]:
-        mattes = pipeline.infer([loaded for _, loaded in values])
+        try:
+            mattes = pipeline.infer([loaded for _, loaded in values])
+        except Exception as error:  # noqa: BLE001 - becomes each picture's value
+            return [_as_value(loaded.name, error) for _, loaded in values]
         return [
             matte if isinstance(matte, PictureError) else (item, loaded, matte)
             for (item, loaded), matte in zip(values, mattes, strict=True)
@@ -324,18 +333,29 @@ def _each(operate: Callable[[Any], Any]) -> Callable[[list[Any]], list[Any]]:
     """An operation on one value as one on a list, with what it raises as the value."""
 
     def attempt(value: Any) -> Any:
-        name = name_picture(value[0] if isinstance(value, tuple) else value)
         try:
             return operate(value)
-        except BgxError as error:
-            return error
-        except MemoryError:
-            return TooLargeError(f"{name}: not enough memory; use fewer --workers")
-        except Exception as error:
-            log.debug("unexpected error", exc_info=True)
-            return BugError(f"{name}: unexpected {error!r}; please report this as a bug")
+        except Exception as error:  # noqa: BLE001 - becomes the picture's value
+            return _as_value(name_picture(value[0] if isinstance(value, tuple) else value), error)
 
     return lambda values: [attempt(value) for value in values]
+
+
+def _as_value(name: str, error: Exception) -> BgxError:
+    """What an exception met on a picture becomes on its way to the report."""
+    match error:
+        case BgxError():
+            return error
+        case MemoryError():
+            return _blame(name, error)
+    log.debug("unexpected error", exc_info=error)
+    return BugError(f"{name}: unexpected {error!r}; please report this as a bug")
+
+
+def _blame(name: str, error: InferenceError | MemoryError) -> PictureError:
+    if isinstance(error, MemoryError):
+        return TooLargeError(f"{name}: not enough memory; scale it down or use fewer --workers")
+    return InferenceError(f"{name}: {error}")
 
 
 @contextmanager

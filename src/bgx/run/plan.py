@@ -7,10 +7,12 @@ run finds the first one's targets.
 from __future__ import annotations
 
 import glob
+import logging
 import os
+import stat
 import unicodedata
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from bgx.settings import Existing
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +41,12 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """A picture, and its path below the folder it was found in (its name, if named by itself)."""
+    """A picture. given: the input it came from. below: its path below that folder, or its name
+    where it was named by itself."""
 
     path: Path
     below: PurePath
+    given: Path
 
 
 def plan_batch(
@@ -58,11 +64,15 @@ def plan_batch(
     always taken. Raises UsageError (nothing to do, out would be read as input, a target is a
     source) and OutputError (out is a file).
     """
-    if out.exists() and not out.is_dir():
+    status = status_of(out)
+    if status and not stat.S_ISDIR(status.st_mode):
         raise OutputError(f"{out}: is a file, not a folder; choose another output folder")
-    sources, ignored, notes = _find_sources(inputs, out, suffixes)
+    inputs, notes = _leave_out(inputs, out)
+    sources, ignored = _find_sources(inputs, out, suffix, suffixes)
     if not sources:
         raise UsageError("no pictures found in what was named; see `bgx batch --help`")
+    sources, kept = _keep_apart(sources)
+    notes += kept
     targets = name_targets([source.below for source in sources], suffix)
     jobs = [Job(s.path, out / target) for s, target in zip(sources, targets, strict=True)]
     _refuse_overwriting(jobs)
@@ -80,9 +90,8 @@ def plan_batch(
 def expand_patterns(inputs: Iterable[str]) -> Iterator[Path]:
     """Existing paths as they are, glob patterns as what they match; UsageError for neither."""
     for given in inputs:
-        path = Path(given)
-        if path.exists() or path.is_symlink():
-            yield path
+        if os.path.lexists(given):
+            yield Path(given)
             continue
         # Shells of Windows leave patterns to the program.
         matches = sorted(glob.glob(given, recursive=True))  # noqa: PTH207 - absolute ones too
@@ -95,17 +104,15 @@ def skip_existing(job: Job, existing: Existing) -> Skipped | None:
     """The outcome of a job whose target need not be made again, else None."""
     if existing == "overwrite":
         return None
-    try:
-        target = job.target.stat()
-    except OSError:
+    target = status_of(job.target)
+    if target is None or not stat.S_ISREG(target.st_mode):
         return None
     if target.st_size == 0:
         return None  # what some file systems leave of a fresh file after a power cut
     if existing == "skip":
         return Skipped(job, "exists")
-    try:
-        source = job.source.stat()
-    except OSError:
+    source = status_of(job.source)
+    if source is None:
         return None  # reading it will say what is wrong
     return Skipped(job, "current") if target.st_mtime_ns >= source.st_mtime_ns else None
 
@@ -155,62 +162,86 @@ def _explain_names(
     return [f"{len(moved)} sources would share a target; each got its own: {shown}"]
 
 
+def _leave_out(inputs: Iterable[Path], out: Path) -> tuple[list[Path], list[str]]:
+    """The inputs without the output folder, which a shell's ``*`` names too; notes."""
+    given = list(inputs)
+    kept = [path for path in given if not same_file(path, out)]
+    if given and not kept:
+        raise UsageError(f"{out}: is the input folder too; choose another output folder")
+    notes = [f"{out}: is the output folder and was not searched"] if len(kept) < len(given) else []
+    return kept, notes
+
+
 def _find_sources(
-    inputs: Iterable[Path], out: Path, suffixes: Collection[str]
-) -> tuple[list[_Source], int, list[str]]:
-    """Sources, each path once; the number of ignored files; notes."""
+    inputs: Iterable[Path], out: Path, suffix: str, suffixes: Collection[str]
+) -> tuple[list[_Source], int]:
+    """Sources, each path once, those in folders first; the number of ignored files."""
     found: dict[Path, _Source] = {}
-    named: dict[Path, Path] = {}
+    named: list[Path] = []
     ignored = 0
-    for path in inputs:
-        if not path.is_dir():
-            named.setdefault(_absolute(path), path)
+    for given in inputs:
+        if not _is_folder(given):
+            named.append(given)
             continue
-        _refuse_overlap(path, out)
-        for file in _walk(path, out):
-            if file.suffix.lower() in suffixes:
-                found.setdefault(_absolute(file), _Source(file, file.relative_to(path)))
+        _refuse_nested(given, out)
+        for file in _walk(given, out):
+            if file.suffix.lower() in suffixes or _is_folder(file):
+                found.setdefault(_absolute(file), _Source(file, file.relative_to(given), given))
             else:
                 ignored += 1
-    root = _shared_folder(named)
-    for absolute, path in named.items():
-        below = absolute.relative_to(root) if root else PurePath(path.name)
-        found.setdefault(absolute, _Source(path, below))
-    notes = [f"several files share a name; their folders below {root} are kept"] if root else []
-    return list(found.values()), ignored, notes
+    for given in named:
+        if given.suffix.lower() == suffix and same_file(given.parent, out):
+            raise UsageError(
+                f"{given}: lies in the output folder as its results do; choose another output "
+                "folder or --format"
+            )
+        found.setdefault(_absolute(given), _Source(given, PurePath(given.name), given))
+    return list(found.values()), ignored
 
 
-def _shared_folder(named: Collection[Path]) -> Path | None:
-    """The deepest folder above all files, where two of them have one name; else None."""
-    names = Counter(_fold(PurePath(path.name)) for path in named)
-    if len(names) == len(named):
-        return None
+def _keep_apart(sources: list[_Source]) -> tuple[list[_Source], list[str]]:
+    """Sources with their paths from the folder above all inputs, if two inputs share a path; notes.
+
+    ``may/1.jpg`` and ``june/1.jpg`` then differ, whether the files or their folders were named.
+    """
+    owners: dict[str, Path] = {}
+    if all(owners.setdefault(_fold(s.below), s.given) == s.given for s in sources):
+        return sources, []
     try:
-        return Path(os.path.commonpath([path.parent for path in named]))
+        root = Path(os.path.commonpath({_absolute(source.given).parent for source in sources}))
     except ValueError:  # on several drives
-        return None
+        return sources, []
+    apart = [replace(s, below=_absolute(s.path).relative_to(root)) for s in sources]
+    if apart == sources:
+        return sources, []
+    return apart, [f"several inputs hold files of one name; their folders below {root} are kept"]
 
 
 def _walk(folder: Path, out: Path) -> Iterator[Path]:
-    """Files below folder, sorted; not hidden ones, and nothing below out."""
+    """Files below folder, sorted; not hidden ones, and nothing below out.
 
-    def refuse(error: OSError) -> None:
-        raise UsageError(f"{error.filename}: cannot be searched: {error.strerror}") from error
-
-    for parent, folders, files in os.walk(folder, onerror=refuse):
+    A folder that cannot be searched comes as a file would: reading it will say what is wrong.
+    """
+    errors: list[OSError] = []
+    for parent, folders, files in os.walk(folder, onerror=errors.append):
         here = Path(parent)
         folders[:] = sorted(
             name for name in folders if not name.startswith(".") and not same_file(here / name, out)
         )
+        for name in folders:
+            if (here / name).is_symlink():
+                log.warning("%s: is a link to a folder; to search it, name it", here / name)
         yield from (here / name for name in sorted(files) if not name.startswith("."))
+    for error in errors:
+        if Path(error.filename) == folder:
+            raise UsageError(f"{folder}: cannot be searched: {error.strerror}") from error
+        yield Path(error.filename)
 
 
-def _refuse_overlap(folder: Path, out: Path) -> None:
+def _refuse_nested(folder: Path, out: Path) -> None:
     """Outputs must not become the next run's inputs."""
-    inside, outside = folder.resolve(), out.resolve()
-    if inside == outside or same_file(folder, out):
-        raise UsageError(f"{out}: is the input folder too; choose another output folder")
-    if inside.is_relative_to(outside):
+    # Not resolve(): that raises where links lead in a circle.
+    if Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(out)):
         raise UsageError(
             f"{folder}: lies inside the output folder {out}; choose another output folder"
         )
@@ -233,11 +264,21 @@ def same_file(first: Path, second: Path) -> bool:
 
 
 def _identify(path: Path) -> tuple[int, int] | None:
+    status = status_of(path)
+    return (status.st_dev, status.st_ino) if status else None
+
+
+def status_of(path: Path) -> os.stat_result | None:
+    """What lies at path; None where nothing does, or nothing this user may see."""
     try:
-        status = path.stat()
-    except OSError:
+        return path.stat()
+    except (OSError, ValueError):
         return None
-    return status.st_dev, status.st_ino
+
+
+def _is_folder(path: Path) -> bool:
+    status = status_of(path)
+    return status is not None and stat.S_ISDIR(status.st_mode)
 
 
 def _absolute(path: Path) -> Path:

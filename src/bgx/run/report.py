@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from bgx import __version__
-from bgx.errors import ExitCode
+from bgx.errors import ExitCode, OutputError
 from bgx.run.outcome import Done, Failed, Outcome, Skipped
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Report:
     started: float = field(default_factory=time.monotonic)
 
     def add(self, outcome: Outcome) -> None:
-        """Count an outcome and write its row."""
+        """Count an outcome and write its row. Raises OutputError, once."""
         match outcome:
             case Done():
                 self.done += 1
@@ -89,14 +89,19 @@ class Report:
         return f"{', '.join(counts)} in {speed}" + (f" on {self.device}" if self.device else "")
 
     def _write(self, row: dict[str, Any]) -> None:
-        if self.stream is not None:
-            # surrogateescape'd names of files are escaped too, so the row is always valid UTF-8.
+        if self.stream is None:
+            return
+        try:
+            # ASCII: names of files that are not valid text are escaped too.
             self.stream.write(json.dumps(row) + "\n")
             self.stream.flush()
+        except OSError as error:
+            self.stream = None
+            raise OutputError(f"--report: cannot be written: {error.strerror}") from error
 
 
 def make_row(outcome: Outcome) -> dict[str, Any]:
-    """The report's row for one picture, as design of the report has it."""
+    """The report's row for one picture, as the command line documents it."""
     row: dict[str, Any] = {
         "source": str(outcome.job.source),
         "target": str(outcome.job.target),
