@@ -133,7 +133,9 @@ def block_quantise(images: Tensor, step: float) -> Tensor:
 
 def box_blur(images: Tensor, side: int) -> Tensor:
     """Mean over squares of `side` (odd); at the borders over what there is."""
-    return functional.avg_pool2d(images, side, 1, side // 2, count_include_pad=False)
+    reach = side // 2
+    rows = functional.avg_pool2d(images, (1, side), 1, (0, reach), count_include_pad=False)
+    return functional.avg_pool2d(rows, (side, 1), 1, (reach, 0), count_include_pad=False)
 
 
 def _paste(pairs: Pairs, chosen: Tensor, size: int, generator: Generator) -> Tensor:

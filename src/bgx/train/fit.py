@@ -7,6 +7,7 @@ interrupted goes on as if it had not been, to the same weights.
 from __future__ import annotations
 
 import copy
+import io
 import math
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 from torch import Generator, nn
 
-from bgx.errors import UsageError
+from bgx.errors import OutputError, UsageError
 from bgx.model import files
 from bgx.model.providers import count_cores
 from bgx.train.augment import draw
@@ -172,7 +173,8 @@ def fit(
     checkpoint: file that the run is saved to and resumed from; it is left when done. identity: what
     makes two runs the same. progress: told the steps done and the last one's loss.
 
-    Raises UsageError when the checkpoint belongs to another run.
+    Raises UsageError when the checkpoint belongs to another run, OutputError when it cannot be
+    written.
     """
     with _one_thread_each():
         run = Run(network, schedule, device)
@@ -253,9 +255,12 @@ def _follow(average: nn.Module, network: nn.Module, keep: float) -> None:
 
 
 def _save(run: Run, checkpoint: Path, identity: str) -> None:
-    with files.temporary(checkpoint.parent, checkpoint.suffix) as private:
-        torch.save(run.state() | {"identity": identity}, private)
-        private.replace(checkpoint)
+    content = io.BytesIO()
+    torch.save(run.state() | {"identity": identity}, content)
+    try:
+        files.write(checkpoint, content.getvalue())
+    except OSError as error:
+        raise OutputError(f"{checkpoint}: cannot be written: {error.strerror}") from error
 
 
 def _resume(run: Run, checkpoint: Path, identity: str) -> None:

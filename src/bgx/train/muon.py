@@ -43,14 +43,18 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalise(matrix: Tensor) -> Tensor:
-    """Roughly the nearest matrix with orthonormal rows or columns: five Newton-Schulz steps."""
-    x: Tensor = matrix.bfloat16()
-    tall = x.shape[0] > x.shape[1]
-    if tall:
-        x = x.T
-    x = x / (x.norm() + 1e-7)
+    """Roughly the nearest matrix with orthonormal rows or columns: five Newton-Schulz steps.
+
+    The steps are multiplied out on the small square of the matrix and applied to it once.
+    """
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = (matrix.T if tall else matrix) / (matrix.norm() + 1e-7)
+    square = x @ x.T
+    turn = torch.eye(len(square), device=x.device)
     for _ in range(5):
-        square = x @ x.T
-        x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
-    x = x.T if tall else x
-    return x.to(matrix.dtype)
+        step = 2.0315 * square @ square - 4.7750 * square
+        step.diagonal().add_(3.4445)
+        turn = step @ turn
+        square = step @ square @ step
+    x = turn @ x
+    return x.T if tall else x
