@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from bgx.errors import BadModelError, PictureError, UsageError
+from bgx.model.registry import entry_from_table
+from bgx.train.feed import SIZE
 from support.networks import tiny_network
 
 torch = pytest.importorskip("torch")
@@ -27,9 +31,6 @@ from bgx.train.muon import orthogonalise  # noqa: E402
 from bgx.train.network import MULTIPLE, Lite, fuse  # noqa: E402
 from bgx.train.pairs import SIDE, Pairs, find_sources, gather, read_pair  # noqa: E402
 from bgx.train.score import score_mattes  # noqa: E402
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def trained_looking(seed: int = 0) -> Lite:
@@ -116,6 +117,14 @@ class TestExport:
 
     def test_is_small(self) -> None:
         assert len(to_onnx(trained_looking())) < 3_000_000
+
+    def test_the_file_says_how_it_is_fed(self) -> None:
+        model = onnx.load_model_from_string(to_onnx(trained_looking()))
+        [metadata] = model.metadata_props
+        entry = entry_from_table("mine", json.loads(metadata.value), Path("mine.onnx"))
+        assert metadata.key == "bgx"
+        assert entry.input == (SIZE, SIZE)
+        assert not entry.stretch
 
     def test_a_network_comes_back_from_its_file(self, tmp_path: Path) -> None:
         path = tmp_path / "mine.onnx"

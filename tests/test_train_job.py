@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from bgx.errors import BadModelError, MissingModelError, OutputError, UsageError
-from bgx.train import TrainSettings, train
+from bgx.train import Score, TrainSettings, train
 from bgx.train.job import NOTHING
 from support.networks import tiny_network
 
@@ -119,24 +120,37 @@ def test_a_teacher_labels_what_has_no_cutout(folders: tuple[Path, Path], tmp_pat
     assert result.pairs + result.held_back == 12
 
 
-def test_a_better_network_is_not_replaced(folders: tuple[Path, Path]) -> None:
-    good = train(settings_for(folders, output="good.onnx", epochs=20))
-    content = good.output.read_bytes()
-    settings = settings_for(folders, output="good.onnx", epochs=1)
-    with pytest.raises(UsageError, match=r"good\.onnx: kept, it is better"):
+def score_in_turn(monkeypatch: pytest.MonkeyPatch, *found: float) -> None:
+    """Have the held-back pairs answer these max-Fs, call by call."""
+    scores = iter(Score(max_f, 0.1) for max_f in found)
+    monkeypatch.setattr("bgx.train.fit.evaluate", lambda *_: next(scores))
+
+
+def test_a_better_network_is_not_replaced(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_for(folders)
+    content = train(settings).output.read_bytes()
+    start, new, old = 0.1, 0.7, 0.8
+    score_in_turn(monkeypatch, start, new, old)
+    with pytest.raises(UsageError, match=r"mine\.onnx: kept, it is better \(max-F 0\.800"):
         train(settings)
-    assert good.output.read_bytes() == content
+    assert settings.output.read_bytes() == content
     # Moved away, the new one comes from its checkpoint without being trained again.
-    good.output.rename(good.output.with_name("older.onnx"))
-    train(settings, progress=stop_at(1))
-    assert settings.output.is_file()
+    settings.output.rename(settings.output.with_name("older.onnx"))
+    score_in_turn(monkeypatch, start, new)
+    assert train(settings, progress=stop_at(1)).after.max_f == new
 
 
-def test_a_worse_network_is_replaced(folders: tuple[Path, Path]) -> None:
-    poor = train(settings_for(folders, epochs=1))
-    content = poor.output.read_bytes()
-    train(settings_for(folders, epochs=20))
-    assert poor.output.read_bytes() != content
+def test_a_worse_network_is_replaced(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_for(folders)
+    content = train(settings).output.read_bytes()
+    start, new, old = 0.1, 0.7, 0.6
+    score_in_turn(monkeypatch, start, new, old)
+    train(replace(settings, seed=1))
+    assert settings.output.read_bytes() != content
 
 
 def test_a_file_of_another_kind_is_never_replaced(folders: tuple[Path, Path]) -> None:
@@ -146,6 +160,7 @@ def test_a_file_of_another_kind_is_never_replaced(folders: tuple[Path, Path]) ->
         train(settings, progress=stop_at(1))
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(folders: tuple[Path, Path]) -> None:
     whole = train(settings_for(folders, output="whole.onnx", epochs=48))
     settings = settings_for(folders, output="parts.onnx", epochs=48)

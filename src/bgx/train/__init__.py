@@ -7,7 +7,7 @@
     network   the network; losses: what is made small; muon: how
     fit       the loop: reproducible, resumable
     score     max-F and mean absolute error on held-back pairs
-    export    network to ONNX file and back
+    feed      how the network is fed; export: network to ONNX file and back
     job       all of it in order: train()
 
 Nothing else in bgx imports this room, and importing it does not load torch.

@@ -6,6 +6,7 @@ half the bytes, and float32 at full speed. They keep the names they have in the 
 
 from __future__ import annotations
 
+import json
 import operator
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,6 +19,7 @@ from torch.nn import functional
 
 from bgx import __version__
 from bgx.errors import BadModelError
+from bgx.train.feed import TABLE
 from bgx.train.network import Lite, fuse
 
 if TYPE_CHECKING:
@@ -28,7 +30,10 @@ _IR_VERSION = 8
 
 
 def to_onnx(network: Lite) -> bytes:
-    """A file's bytes: input ``image`` [N, 3, H, W], output ``matte`` [N, 1, H, W], all float32."""
+    """A file's bytes: input ``image`` [N, 3, H, W], output ``matte`` [N, 1, H, W], all float32.
+
+    The metadata's key ``bgx`` tells, as JSON in the registry's fields, how it is fed.
+    """
     fused = fuse(network).cpu()
     graph = _Graph()
     for node in fx.Tracer().trace(fused).nodes:
@@ -46,6 +51,7 @@ def to_onnx(network: Lite) -> bytes:
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=_IR_VERSION,
     )
+    helper.set_model_props(model, {"bgx": json.dumps(TABLE)})
     onnx.checker.check_model(model, full_check=True)
     content: bytes = model.SerializeToString()
     return content

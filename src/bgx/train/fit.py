@@ -22,6 +22,7 @@ from bgx.errors import OutputError, UsageError
 from bgx.model import files
 from bgx.model.providers import count_cores
 from bgx.train.augment import draw
+from bgx.train.feed import MEAN, STD
 from bgx.train.losses import deep_loss
 from bgx.train.muon import Muon
 from bgx.train.pairs import resize
@@ -35,9 +36,6 @@ if TYPE_CHECKING:
 
     from bgx.train.network import Lite
     from bgx.train.pairs import Pairs
-
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
 
 AVERAGE = 0.999
 """Share of itself that the average of the weights keeps at each step."""

@@ -15,6 +15,7 @@ from bgx.errors import BadModelError, OutputError, PictureError, UsageError
 from bgx.model import files
 from bgx.model.providers import count_cores
 from bgx.settings import DeviceSettings, ModelSettings, ReadSettings
+from bgx.train.feed import SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,8 +34,9 @@ Device = Literal["auto", "cpu", "cuda"]
 NOTHING = "nothing"
 """`TrainSettings.start` for a network of random weights."""
 
-SIZES = (256, 192, 128)
-"""Sides of the input. The first is the one that is scored."""
+STAGES = ((128, 0.5), (160, 0.3), (192, 0.2))
+"""Side of the input and share of the steps, from random weights: all there is to learn, small and
+quickly, then the outlines. A trained network goes on at the last of them."""
 
 FEWEST = 8
 """Fewer pairs than this teach nothing."""
@@ -138,8 +140,7 @@ def train(
     torch.manual_seed(settings.seed)
     network = _start(settings.start, store)
     shown, held, labelled, bad = _read(settings, store)
-    size = SIZES[0]
-    before = evaluate(network, held, size)
+    before = evaluate(network, held, SIZE)
     schedule = _schedule(settings, len(shown))
     result = fit(
         network,
@@ -150,9 +151,9 @@ def train(
         identity=_identity(settings, schedule, shown),
         progress=lambda done, loss: progress(done, schedule.steps, loss),
     ).cpu()
-    after = evaluate(result, held, size)
+    after = evaluate(result, held, SIZE)
     if rival is not None:
-        _defend(settings, rival_score=evaluate(rival, held, size), score=after)
+        _defend(settings, rival_score=evaluate(rival, held, SIZE), score=after)
     content = to_onnx(result)
     _check(content, result, settings.output)
     _write(settings.output, content)
@@ -192,11 +193,10 @@ def _schedule(settings: TrainSettings, count: int) -> Schedule:
     from bgx.train.fit import Schedule
 
     anew = settings.start == NOTHING
-    stages = ((SIZES[2], 0.5), (SIZES[1], 0.35), (SIZES[0], 0.15)) if anew else ((SIZES[0], 1.0),)
     return Schedule(
         steps=max(1, round(count * settings.epochs / settings.batch)),
         batch=settings.batch,
-        stages=stages,
+        stages=STAGES if anew else ((STAGES[-1][0], 1.0),),
         rate=settings.rate or (3e-3 if anew else 3e-4),
         seed=settings.seed,
     )
@@ -305,7 +305,7 @@ def _check(content: bytes, network: Lite, output: Path) -> None:
 
     from bgx.model.providers import EnginePlan, start
 
-    noise = np.random.default_rng(0).standard_normal((2, 3, SIZES[0], SIZES[0]), np.float32)
+    noise = np.random.default_rng(0).standard_normal((2, 3, SIZE, SIZE), np.float32)
     plan = EnginePlan(device="cpu", providers=(("CPUExecutionProvider", {}),))
     [found] = start(content, plan, str(output)).run(None, {"image": noise})
     with torch.no_grad():
