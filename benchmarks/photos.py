@@ -14,6 +14,7 @@ versions of numpy and Pillow.
 from __future__ import annotations
 
 import argparse
+import io
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -113,7 +114,7 @@ def write(
     seed: int = 0,
     metadata: bool = False,
 ) -> list[Path]:
-    """Write count JPEG photos (quality 90, 4:2:0) into folder and return their paths.
+    """Write count JPEG photos into folder and return their paths.
 
     metadata: add an sRGB profile, 300 DPI and an EXIF block, as a camera does.
     """
@@ -127,8 +128,14 @@ def write(
 
 def _write_one(path: Path, seed: int, size: tuple[int, int], metadata: bool) -> None:
     photo, _ = render(*size, seed)
-    options = _metadata() if metadata else {}
-    photo.save(path, quality=90, subsampling="4:2:0", **options)
+    path.write_bytes(encode_jpeg(photo, **(_metadata() if metadata else {})))
+
+
+def encode_jpeg(photo: Image.Image, **options: Any) -> bytes:
+    """A photo as a camera stores it: quality 90, 4:2:0."""
+    data = io.BytesIO()
+    photo.save(data, "JPEG", quality=90, subsampling="4:2:0", **options)
+    return data.getvalue()
 
 
 def _metadata() -> dict[str, Any]:

@@ -134,7 +134,7 @@ def _make_environment(folder: Path, requirement: str) -> None:
         raise SystemExit(f"{requirement} could not be installed") from None
 
 
-def _known_model_file() -> Path:
+def known_model_file() -> Path:
     """Where bgx has the network, by its own word."""
     asked = [sys.executable, "-m", "bgx", "models", "path", MODEL]
     answer = subprocess.run(asked, stdout=subprocess.PIPE, text=True)
@@ -276,7 +276,7 @@ def describe(summary: dict[str, dict[str, float]]) -> str:
 def main() -> None:
     asked = _parse()
     size = photos.SIZES[asked.photos]
-    model_file = asked.model_file or _known_model_file()
+    model_file = asked.model_file or known_model_file()
     python = rembg_python(asked.rembg_env)
     with tempfile.TemporaryDirectory(prefix="bgx-benchmark-") as name:
         folder = Path(name)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+from support.networks import tiny_network
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -33,6 +35,29 @@ def _fresh_machine(
         monkeypatch.setenv(name, str(home))
     monkeypatch.setenv("U2NET_HOME", str(home / "u2net"))
     monkeypatch.setenv("BGX_HOME", str(home / "bgx"))
+
+
+@pytest.fixture(scope="session")
+def _stocked_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BGX_HOME where a tiny network lies under the name of u2netp, prepared."""
+    from bgx.model.session import check_network, open_session
+    from bgx.model.store import Store
+    from bgx.settings import DeviceSettings, ModelSettings
+
+    folder = tmp_path_factory.mktemp("stocked")
+    store = Store(ModelSettings(folder=folder))
+    file = tiny_network(folder / "tiny.onnx")
+    added = store.add("u2netp", file, store.registry(), check=check_network)
+    open_session(added, DeviceSettings("cpu"), store)
+    return folder
+
+
+@pytest.fixture
+def stocked_home(_stocked_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """This test has a tiny network under the name of u2netp, and uses it where it names none."""
+    monkeypatch.setenv("BGX_HOME", str(_stocked_home))
+    monkeypatch.setenv("BGX_MODEL", "u2netp")
+    return _stocked_home
 
 
 @pytest.fixture

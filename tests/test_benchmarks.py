@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from support.networks import u2net_network
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 # Benchmarks are scripts that import their neighbours: they run with their own folder on the path.
 sys.path.insert(0, str(BENCHMARKS))
+import encoders  # noqa: E402
+import limit  # noqa: E402
 import measure  # noqa: E402
 import photos  # noqa: E402
 import vs_rembg  # noqa: E402
@@ -198,3 +203,91 @@ def test_a_tool_that_leaves_photos_out_ends_the_comparison(tmp_path: Path) -> No
 
     with pytest.raises(SystemExit, match="forgetful left out photo-001"):
         work.cut_all(tool)
+
+
+def _pixels(height: int, width: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 4), np.uint8)
+
+
+@pytest.mark.parametrize("library", encoders.LIBRARIES)
+@pytest.mark.parametrize("filter_name", encoders.FILTERS)
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("height", [3, encoders.BLOCK, 3 * encoders.BLOCK + 1])
+def test_an_encoder_is_bit_exact(library: str, filter_name: str, threads: int, height: int) -> None:
+    pixels = _pixels(height, 7)
+    filter_rows = encoders.FILTERS[filter_name]
+    data = encoders.encode_png(pixels, filter_rows, library, threads=threads)
+
+    assert encoders.opens_to(data, pixels)
+    # Pillow may stop reading before the checksum of the zlib stream; zlib does not.
+    stream = data[data.index(b"IDAT") + 4 : data.index(b"IEND") - 8]
+    assert len(zlib.decompress(stream)) == height * (1 + 7 * 4)
+
+
+def test_other_pixels_are_not_taken_for_exact() -> None:
+    pixels = _pixels(4, 5)
+    data = encoders.encode_png(pixels)
+    pixels[2, 3, 1] ^= 1
+
+    assert not encoders.opens_to(data, pixels)
+
+
+def test_every_encoder_is_compared() -> None:
+    compared = encoders.make_encoders((60, 45), seed=3, cores=2)
+    results = encoders.compare(compared, repeats=1)
+
+    assert [result.encoder for result in results] == [encoder.name for encoder in compared]
+    assert all(result.exact for result in results)
+    assert {result.threads for result in results} == {1, 2}
+    kept, zeroed = (
+        next(result for result in results if result.encoder == f"Pillow level 6, {colours}")
+        for colours in ("colours kept", "zeroed")
+    )
+    assert zeroed.megabytes < kept.megabytes
+
+
+def test_the_networks_arithmetic_is_counted(tmp_path: Path) -> None:
+    path = u2net_network(tmp_path / "u2netp.onnx")
+
+    assert limit.network_flops(path) == pytest.approx(39.5e9, rel=0.01)
+
+
+def test_a_round_measures_every_floor() -> None:
+    samples = [limit.Sample.draw((60, 45), seed) for seed in range(2)]
+    calls: list[object] = []
+    one = limit.measure_round(
+        samples, {256: limit.matrix_product(256)}, calls.append, operations=10**6, cores=2
+    )
+
+    assert set(one["floors"]) == {*limit.STAGES, "network"}
+    assert all(seconds > 0 for seconds in one["floors"].values())
+    assert one["floors"]["network"] == pytest.approx(1e6 / one["peak_flops"])
+    assert one["network_alone"] > 0
+    assert calls
+
+
+def test_a_samples_cut_out_has_no_colours_under_alpha_0() -> None:
+    sample = limit.Sample.draw((60, 45), 3)
+
+    transparent = sample.pixels[sample.pixels[:, :, 3] == 0]
+    assert len(transparent) > 0
+    assert not transparent.any()
+    assert np.array_equal(sample.pixels[:, :, 3], np.asarray(sample.alpha))
+
+
+def test_the_limits_ratios_are_taken_within_a_round() -> None:
+    rounds = [
+        {
+            "floors": {"decode": 0.1 * load, "network": 0.3 * load},
+            "peak_flops": 1e11 / load,
+            "network_alone": 0.33 * load,
+            "batch": 0.5 * load,
+        }
+        for load in (1, 10, 2)
+    ]
+    summary = limit.summarize(rounds)
+
+    assert summary["limit"] == pytest.approx(0.8)
+    assert summary["batch over limit"] == pytest.approx(1.25)
+    assert summary["network alone over floor"] == pytest.approx(1.1)
+    assert "1.25 x the limit" in limit.describe(summary)

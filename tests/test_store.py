@@ -19,9 +19,9 @@ from bgx.errors import (
     UsageError,
 )
 from bgx.model.registry import ModelEntry, load_registry
-from bgx.model.session import check_network
+from bgx.model.session import check_network, open_session
 from bgx.model.store import ModelFile, Store, rembg_paths
-from bgx.settings import ModelSettings
+from bgx.settings import DeviceSettings, ModelSettings
 from support.networks import tiny_network
 
 
@@ -224,6 +224,16 @@ def test_a_damaged_record_hides_one_name_only(
     assert "shoes" in store.registry()
 
 
+def test_what_a_killed_process_left_behind_is_no_network(
+    store: Store, network: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    add(store, "shoes", network)
+    put(store.models / ".bgx-abc123.json", b"")
+    put(store.models / ".bgx-abc123.onnx", b"")
+    assert [name for name in store.registry() if name not in load_registry()] == ["shoes"]
+    assert not caplog.text
+
+
 def test_only_md5_published_is_enough_and_sha256_is_the_key(store: Store, network: Path) -> None:
     put(store.models / "old.onnx", network.read_bytes())
     found = store.locate(entry("old", md5(network)))
@@ -317,9 +327,12 @@ def test_a_path_to_nothing_is_named(store: Store, model: str) -> None:
 
 
 def test_remove_takes_the_file_and_what_was_recorded(store: Store, network: Path) -> None:
-    path = add(store, "shoes", network).path
-    assert store.remove("shoes") == path
+    file = add(store, "shoes", network)
+    open_session(file, DeviceSettings("cpu"), store)
+    assert everything(store.prepared)
+    assert store.remove("shoes") == file.path
     assert everything(store.models) == set()
+    assert everything(store.prepared) == set()
     assert "shoes" not in store.registry()
 
 

@@ -19,6 +19,8 @@ from bgx.model.store import Store
 from bgx.run.pipeline import Cutout, Pipeline, count_workers, cut_all, name_picture, process
 from bgx.run.plan import plan_batch
 from bgx.settings import (
+    DEFAULT_MAX_PIXELS,
+    DEFAULT_MAX_SIZE,
     DEFAULT_MODEL,
     DeviceSettings,
     ModelSettings,
@@ -57,8 +59,8 @@ class Remover:
         workers: int | None = None,
         threads: int | None = None,
         batch_size: int | None = None,
-        max_size: int = 800,
-        max_pixels: int = 200_000_000,
+        max_size: int = DEFAULT_MAX_SIZE,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
         offline: bool = False,
     ) -> None:
         self._model = model

@@ -7,6 +7,7 @@
     │   ├── UnreadableError         not a picture, truncated, empty, no permission
     │   ├── TooLargeError           more pixels than --max-pixels, or more than memory holds
     │   ├── InferenceError          the network failed on this picture alone
+    │   ├── NoSubjectError          nothing found that a canvas could be built around
     │   ├── UnwritableError         this one target cannot be written (name too long, say)
     │   └── BugError         70     bgx's own fault, met on this picture
     ├── UsageError            2   what was asked for cannot be done as asked
@@ -67,6 +68,10 @@ class TooLargeError(PictureError):
 
 class InferenceError(PictureError):
     code = "inference"
+
+
+class NoSubjectError(PictureError):
+    code = "no-subject"
 
 
 class UnwritableError(PictureError):

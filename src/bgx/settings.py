@@ -16,12 +16,22 @@ from typing import Literal, get_args
 from bgx.errors import UsageError
 
 DEFAULT_MODEL = "u2net"
+DEFAULT_MAX_SIZE = 800
+DEFAULT_MAX_PIXELS = 200_000_000
 
 Existing = Literal["skip", "update", "overwrite"]
 Format = Literal["png", "webp", "jpg", "avif", "tiff"]
 PngLevel = Literal["fast", "small"]
+ShadowKind = Literal["soft", "contact"]
+Align = Literal["center", "bottom"]
+ColourSpace = Literal["keep", "srgb"]
 Colour = tuple[int, int, int]
 """sRGB red, green, blue, each 0..255."""
+
+WHITE: Colour = (255, 255, 255)
+
+MAX_SIDE = 30_000
+"""Of a finished picture whose size is asked for, pixels."""
 
 FORMATS: tuple[Format, ...] = get_args(Format)
 OPAQUE_FORMATS: frozenset[Format] = frozenset({"jpg"})
@@ -49,8 +59,8 @@ class ReadSettings:
     picture is refused before it is decoded.
     """
 
-    max_size: int = 800
-    max_pixels: int = 200_000_000
+    max_size: int = DEFAULT_MAX_SIZE
+    max_pixels: int = DEFAULT_MAX_PIXELS
 
     def __post_init__(self) -> None:
         if self.max_size < 64:
@@ -60,20 +70,135 @@ class ReadSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class Length:
+    """Pixels of the finished picture, or percent of the subject's longer side."""
+
+    value: float
+    unit: Literal["px", "%"]
+
+
+@dataclass(frozen=True, slots=True)
+class CanvasSettings:
+    """How the finished picture is framed; nothing asked is the photo as it is.
+
+    crop: frame the subject; size, aspect, margin and fill do so too. margin: room around it. size:
+    width and height, pixels. aspect: width to height; the size is what the subject needs. fill:
+    share (0..1) of the width or height, whichever it reaches first, that the subject takes. align:
+    where the subject stands. upscale: enlarge where that is needed. resize: width and height that
+    the finished picture fits in, pixels.
+    """
+
+    crop: bool = False
+    margin: Length | None = None
+    size: tuple[int, int] | None = None
+    aspect: tuple[int, int] | None = None
+    fill: float | None = None
+    align: Align = "center"
+    upscale: bool = False
+    resize: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        for option, size in (("--canvas", self.size), ("--resize", self.resize)):
+            if size is not None and not all(1 <= side <= MAX_SIDE for side in size):
+                raise UsageError(
+                    f"{option} {size[0]}x{size[1]}: use sides of 1 to {MAX_SIDE:,} pixels"
+                )
+        if self.size is not None and self.aspect is not None:
+            raise UsageError("--canvas: give a size or an aspect, not both")
+        if self.size is not None and self.resize is not None:
+            raise UsageError("--resize: --canvas WxH is the size already; leave one of them out")
+        if self.aspect is not None and not all(1 <= part <= 1000 for part in self.aspect):
+            raise UsageError(f"--canvas {self.aspect[0]}:{self.aspect[1]}: use 1 to 1000 each")
+        if self.fill is not None and not 0.01 <= self.fill <= 1:
+            raise UsageError(f"--fill {self.fill:.0%}: use 1% to 100%")
+        if self.fill is not None and self.margin is not None:
+            raise UsageError("--fill and --margin both say how much room; leave one of them out")
+        if self.margin is not None:
+            self._check_margin(self.margin)
+        if self.align not in get_args(Align):
+            raise UsageError(f"--align {self.align}: use one of {', '.join(get_args(Align))}")
+
+    def _check_margin(self, margin: Length) -> None:
+        most = 10_000 if margin.unit == "px" else 100
+        shown = f"{margin.value:g}{margin.unit}"
+        if not 0 <= margin.value <= most:
+            raise UsageError(f"--margin {shown}: use 0{margin.unit} to {most}{margin.unit}")
+        limit = self.size or self.resize
+        if limit is not None and margin.unit == "px" and 2 * margin.value >= min(limit):
+            raise UsageError(
+                f"--margin {shown}: leaves nothing of {limit[0]} x {limit[1]}; use less"
+            )
+
+    @property
+    def frames_subject(self) -> bool:
+        """Whether the subject decides what is shown."""
+        return self.crop or any(
+            value is not None for value in (self.margin, self.size, self.aspect, self.fill)
+        )
+
+    @property
+    def asked(self) -> bool:
+        """Whether the finished picture is framed otherwise than the photo."""
+        return self.frames_subject or self.resize is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """A shadow below the subject. strength: 0 (none) to 1 (black)."""
+
+    kind: ShadowKind
+    strength: float
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(ShadowKind):
+            raise UsageError(f"--shadow {self.kind}: use one of {', '.join(get_args(ShadowKind))}")
+        if not 0 <= self.strength <= 1:
+            raise UsageError(f"--shadow {self.kind}:{self.strength:.0%}: use 0% to 100%")
+
+
+@dataclass(frozen=True, slots=True)
+class Backdrop:
+    """The photo itself behind the subject, blurred or without colour.
+
+    radius: of the blur, its standard deviation in pixels of the finished picture; None is a
+    fiftieth of its longer side.
+    """
+
+    kind: Literal["blur", "grey"]
+    radius: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.radius is not None and not 0.5 <= self.radius <= 1000:
+            raise UsageError(f"--background blur:{self.radius:g}: use 0.5 to 1000 pixels")
+
+
+Background = Colour | Path | Backdrop
+"""A colour, an image file, or the photo itself."""
+
+
+@dataclass(frozen=True, slots=True)
 class OutputSettings:
     """What is written.
 
     format: None takes it from the target's suffix. quality: 1..100 for lossy JPEG, WebP, AVIF; None
-    is lossless for WebP and the default of the others. background: flatten onto this colour.
+    is lossless for WebP and the default of the others. background: what the subject is put on.
     mask_only: write the matte instead of the cut-out. png_level: "small" takes some thirty times as
-    long for a file a fifth smaller.
+    long for a file a fifth smaller. canvas: the framing. shadow: below the subject. max_bytes: of
+    the file; the quality of lossy formats is lowered as far as that needs. colour: keep the photo's
+    profile or convert to sRGB. keep_metadata: write the photo's EXIF and XMP, place and serial
+    numbers included.
     """
 
     format: Format | None = None
     quality: int | None = None
-    background: Colour | None = None
+    background: Background | None = None
     mask_only: bool = False
     png_level: PngLevel = "fast"
+    canvas: CanvasSettings = CanvasSettings()
+    shadow: Shadow | None = None
+    max_bytes: int | None = None
+    colour: ColourSpace = "keep"
+    keep_metadata: bool = False
 
     def __post_init__(self) -> None:
         if self.format is not None and self.format not in FORMATS:
@@ -85,8 +210,13 @@ class OutputSettings:
                 raise UsageError(
                     f"--quality has no meaning for {self.format}, which is lossless; leave it out"
                 )
-        if self.mask_only and self.background is not None:
-            raise UsageError("--mask-only writes the matte and needs no --background")
+        for option, value in (("--background", self.background), ("--shadow", self.shadow)):
+            if self.mask_only and value is not None:
+                raise UsageError(f"--mask-only writes the matte and needs no {option}")
+        if self.max_bytes is not None and self.max_bytes < 1:
+            raise UsageError(f"--max-bytes {self.max_bytes}: use 1 or more")
+        if self.colour not in get_args(ColourSpace):
+            raise UsageError(f"--colour {self.colour}: use keep or srgb")
 
 
 @dataclass(frozen=True, slots=True)

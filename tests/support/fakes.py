@@ -116,12 +116,17 @@ class GatedNetwork(FakeNetwork):
         return super().run(batch)
 
 
-def save_photo(path: Path, *, size: tuple[int, int] = (48, 36), subject: int = 255) -> Path:
-    """A black photo with a grey rectangle in its middle, its folder made where missing."""
+def draw_photo(size: tuple[int, int] = (48, 36), subject: int = 255) -> Image.Image:
+    """A black photo with a grey rectangle in its middle."""
     width, height = size
     photo = Image.new("RGB", size, "black")
     box = (width // 4, height // 4, 3 * width // 4, 3 * height // 4)
     photo.paste((subject, subject, subject), box)
+    return photo
+
+
+def save_photo(path: Path, *, size: tuple[int, int] = (48, 36), subject: int = 255) -> Path:
+    """Save such a photo; its folder is made where missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    photo.save(path)
+    draw_photo(size, subject).save(path)
     return path

@@ -42,8 +42,10 @@ def tiny_network(
 
     computed on the means of 4 x 4 blocks and enlarged linearly: near 0 on black and dark grey
     (below 0.3), near 1 on white, light grey (above 0.7) and any saturated colour, half where the
-    sum is 0.5, with edges some 4 pixels wide. The other six outputs are ever coarser maxima of it.
-    size: width and height, multiples of 128. logits: leave the last sigmoid out. note: text that
+    sum is 0.5, with edges some 4 pixels wide. The other six outputs are the same and ever coarser
+    maxima of it.
+
+    size: width and height, multiples of 64. logits: leave the last sigmoid out. note: text that
     changes the file and nothing else.
     """
     width, height = size
@@ -59,10 +61,10 @@ def tiny_network(
         graph.conv_of("input.1", weight, mix @ np.asarray(mean, np.float32), strides=[4, 4])
     )
     sum_up = np.array([1, *[0.5] * len(pairs)], np.float32).reshape(1, -1, 1, 1)
-    sides = [graph.conv_of(features, 12 * sum_up, np.array([-6], np.float32))]
-    while len(sides) < 6:
-        sides.append(graph.pool(sides[-1]))
-    sides = [graph.enlarge(side, "input.1") for side in sides]
+    coarse = [graph.conv_of(features, 12 * sum_up, np.array([-6], np.float32))]
+    while len(coarse) < 5:
+        coarse.append(graph.pool(coarse[-1]))
+    sides = [graph.enlarge(side, "input.1") for side in (coarse[0], *coarse)]
     fuse = np.array([1, 0, 0, 0, 0, 0], np.float32).reshape(1, 6, 1, 1)
     fused = graph.conv_of(graph.concat(sides), fuse, np.zeros(1, np.float32))
     outputs = [fused, *sides]
@@ -103,6 +105,32 @@ def u2net_network(path: Path, size: Literal["u2netp", "u2net"] = "u2netp", seed:
     fused = graph.conv(graph.concat(sides), 1, kernel=1)
     outputs = [graph.sigmoid(output) for output in (fused, *sides)]
     return graph.save(path, (320, 320), outputs)
+
+
+def random_network(path: Path, steps: Sequence[str], *, seed: int, side: int) -> Path:
+    """Write a small network of U²-Net's parts in any order, with random weights.
+
+    steps: ``step`` (convolution and Relu), ``pool``, ``up`` (back to the size before the last
+    pool), ``join`` and ``add`` (with the last map of the same size). The network ends at the size
+    of its input, (1, 3, side, side).
+    """
+    graph = _Graph(seed)
+    level = graph.conv("input.1", 4)
+    above: list[str] = []
+    for step in steps:
+        if step == "step":
+            level = graph.step(level, 4)
+        elif step == "pool" and len(above) < 4:
+            above.append(level)
+            level = graph.pool(level)
+        elif step == "up" and above:
+            level = graph.enlarge(level, above.pop())
+        elif step == "join":
+            level = graph.conv(graph.concat([level, graph.relu(level)]), 4)
+        elif step == "add":
+            level = graph.node("Add", [level, graph.sigmoid(level)])
+    matte = graph.sigmoid(graph.conv(graph.enlarge(level, "input.1"), 1))
+    return graph.save(path, (side, side), [matte])
 
 
 @dataclass(frozen=True)

@@ -119,20 +119,21 @@ def _cut(plan: Plan, report: Report, request: Request, console: Console) -> bool
 
     try:
         session = open_network(request, pictures=len(plan.jobs))
+        pipeline = Pipeline(session, request.read, request.output)
     except (BgxError, KeyboardInterrupt) as error:
         for job in plan.jobs:
             report.add(Skipped(job, "stopped" if isinstance(error, BgxError) else "interrupted"))
         raise
     report.device = session.plan.device
     workers = count_workers(session.plan, request.device.workers, count_cores())
-    pipeline = Pipeline(session, request.read, request.output)
     with interruptible(console.complain) as stop, console.progress(len(plan.jobs)):
         for outcome in process(plan.jobs, pipeline, workers=workers, stop=stop):
             report.add(outcome)
             # What ends the run is raised at its end, and said there.
             if isinstance(outcome, Failed) and isinstance(outcome.error, PictureError):
                 console.complain(str(outcome.error))
-            console.advance(outcome.job.source.name)
+            if not isinstance(outcome, Skipped):
+                console.advance(outcome.job.source.name)
         return stop.is_set()
 
 

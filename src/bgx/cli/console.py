@@ -32,6 +32,12 @@ def show_text(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def shorten(text: str, width: int = 32) -> str:
+    """A long name loses its middle: its end often tells it from others."""
+    half = width // 2
+    return text if len(text) <= width else f"{text[:half]}…{text[1 - half :]}"
+
+
 def put(line: str) -> None:
     """One line on stdout, names of files byte for byte. Raises as :func:`put_bytes`."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
@@ -79,7 +85,7 @@ class Console:
     @contextmanager
     def progress(self, total: int) -> Iterator[None]:
         """Show the bar for as long as the block runs."""
-        if self._quiet or not sys.stderr.isatty():
+        if self._quiet or sys.stderr is None or not sys.stderr.isatty():
             yield
             return
         from tqdm import tqdm
@@ -94,7 +100,7 @@ class Console:
     def advance(self, name: str) -> None:
         """One picture is finished."""
         if self._bar is not None:
-            self._bar.set_postfix_str(show_text(name), refresh=False)
+            self._bar.set_postfix_str(shorten(show_text(name)), refresh=False)
             self._bar.update()
 
 

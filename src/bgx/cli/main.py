@@ -11,6 +11,7 @@ import click
 
 from bgx import __version__
 from bgx.cli.batch import batch
+from bgx.cli.bench import bench
 from bgx.cli.console import say
 from bgx.cli.info import info
 from bgx.cli.models import models
@@ -31,7 +32,7 @@ def bgx() -> None:
     """Remove photo backgrounds in batches, fast."""
 
 
-for command in (remove, batch, models, info):
+for command in (remove, batch, models, info, bench):
     bgx.add_command(command)
 
 

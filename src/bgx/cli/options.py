@@ -12,6 +12,8 @@ import click
 
 from bgx.errors import UsageError
 from bgx.settings import (
+    DEFAULT_MAX_PIXELS,
+    DEFAULT_MAX_SIZE,
     DEFAULT_MODEL,
     FORMATS,
     DeviceSettings,
@@ -36,7 +38,7 @@ def option(*names: str, **attributes: Any) -> Callable[[Any], Any]:
     return click.option(*names, **(defaults | attributes))
 
 
-_PICTURE_OPTIONS = (
+_NETWORK_OPTIONS = (
     option("--model", "-m", default=DEFAULT_MODEL, help="Network: a name or FILE.onnx."),
     option(
         "--device",
@@ -45,6 +47,19 @@ _PICTURE_OPTIONS = (
         metavar="DEVICE",
         help="auto, cpu, cuda[:N], tensorrt[:N], directml[:N], coreml or openvino.",
     ),
+    option("--threads", type=int, help="Threads of one network run.  [default: chosen]"),
+    option("--offline", is_flag=True, help="Never use the network."),
+    option("--quiet", is_flag=True, help="Say nothing but errors."),
+    option(
+        "--verbose",
+        "-v",
+        count=True,
+        show_default=False,
+        help="Say more; -vv says everything.",
+    ),
+)
+
+_PICTURE_OPTIONS = (
     option(
         "--format",
         "-f",
@@ -77,32 +92,29 @@ _PICTURE_OPTIONS = (
         default="skip",
         help="Where the target exists: leave it, redo it if the source is newer, or redo it.",
     ),
-    option("--max-size", default=800, help="Long side of the working image, pixels."),
-    option("--max-pixels", default=200_000_000, help="Refuse larger pictures."),
-    option("--threads", type=int, help="Threads of one network run.  [default: chosen]"),
-    option("--offline", is_flag=True, help="Never use the network."),
+    option("--max-size", default=DEFAULT_MAX_SIZE, help="Long side of the working image, pixels."),
+    option("--max-pixels", default=DEFAULT_MAX_PIXELS, help="Refuse larger pictures."),
     option("--report", metavar="FILE|-", help="Write a JSON line for each picture."),
-    option("--quiet", is_flag=True, help="Say nothing but errors."),
-    option(
-        "--verbose",
-        "-v",
-        count=True,
-        show_default=False,
-        help="Say more; -vv says everything.",
-    ),
 )
+
+
+def network_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of every command that runs a network."""
+    for decorate in reversed(_NETWORK_OPTIONS):
+        command = decorate(command)
+    return command
 
 
 def picture_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of every command that cuts out pictures."""
     for decorate in reversed(_PICTURE_OPTIONS):
         command = decorate(command)
-    return command
+    return network_options(command)
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The options of :func:`picture_options`, checked."""
+    """The options of :func:`picture_options` or :func:`network_options`, checked."""
 
     model: str
     models: ModelSettings
@@ -119,19 +131,19 @@ def make_request(
     *,
     model: str,
     device: str,
-    file_format: Format | None,
-    quality: int | None,
-    png_level: PngLevel,
-    mask_only: bool,
-    background: str | None,
-    existing: Existing,
-    max_size: int,
-    max_pixels: int,
     threads: int | None,
     offline: bool,
-    report: str | None,
     quiet: bool,
     verbose: int,
+    file_format: Format | None = None,
+    quality: int | None = None,
+    png_level: PngLevel = "fast",
+    mask_only: bool = False,
+    background: str | None = None,
+    existing: Existing = "skip",
+    max_size: int = DEFAULT_MAX_SIZE,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    report: str | None = None,
     workers: int | None = None,
     batch_size: int | None = None,
 ) -> Request:

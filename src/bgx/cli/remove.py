@@ -142,7 +142,8 @@ def _cut(job: Job, request: Request, report: Report) -> None:
     name = "stdin" if job.source == _PIPE else str(job.source)
     cutout = pipeline.cut(job.source if data is None else data, name)
     if job.target == _PIPE:
-        put_bytes(pipeline.encode(cutout, "stdout"))
+        data, measured = pipeline.encode(cutout, "stdout")
+        put_bytes(data)
     else:
-        pipeline.write(cutout, job.target)
-    report.add(Done(job, cutout.measured))
+        measured = pipeline.write(cutout, job.target)
+    report.add(Done(job, measured))

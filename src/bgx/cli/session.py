@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
     from bgx.cli.options import Request
     from bgx.model.session import Session
+
+log = logging.getLogger(__name__)
 
 
 def read_stdin() -> bytes:
@@ -53,7 +56,13 @@ def open_network(request: Request, *, pictures: int) -> Session:
 
     store = Store(request.models)
     file = store.resolve(request.model, store.registry(), progress=not request.quiet)
-    return open_session(file, request.device, store, pictures=pictures)
+    session = open_session(file, request.device, store, pictures=pictures)
+    plan = session.plan
+    log.info(
+        "%s on %s: %d at once, %d threads each, in batches of %d",
+        *(file.path, plan.device, plan.runs, plan.threads, plan.batch_size),
+    )
+    return session
 
 
 @contextmanager

@@ -30,3 +30,27 @@ def flatten(image: Image.Image, alpha: Image.Image, background: Colour) -> Image
     canvas = Image.new("RGB", image.size, background)
     canvas.paste(image, mask=alpha)
     return canvas
+
+
+def compose_picture(
+    image: Image.Image,
+    alpha: Image.Image,
+    backdrop: Image.Image | None,
+    shadow: Image.Image | None,
+) -> Image.Image:
+    """The photo over its shadow over a backdrop; mode RGB, or RGBA where there is no backdrop.
+
+    image: mode RGB. alpha: mode L. shadow: mode L, the alpha of a layer of black. All have one size
+    and may be turned into the result.
+    """
+    if backdrop is None:
+        picture = cut_out(image, alpha)
+        if shadow is None:
+            return picture
+        ground = Image.new("RGBA", picture.size)
+        ground.putalpha(shadow)
+        return Image.alpha_composite(ground, picture)
+    if shadow is not None:
+        backdrop.paste((0, 0, 0), mask=shadow)
+    backdrop.paste(image, mask=alpha)
+    return backdrop

@@ -44,10 +44,7 @@ def measure_matte(alpha: Image.Image) -> tuple[float, tuple[int, int, int, int] 
     """Coverage (mean alpha, 0..1) and the subject's box (left, top, right, bottom) or None."""
     values = np.asarray(alpha)
     coverage = float(np.dot(alpha.histogram(), np.arange(256))) / (255 * values.size)
-    subject = values >= SUBJECT_ALPHA
-    rows = np.flatnonzero(subject.any(axis=1))
+    rows, columns = (np.flatnonzero(values.max(axis) >= SUBJECT_ALPHA) for axis in (1, 0))
     if rows.size == 0:
         return coverage, None
-    top, bottom = int(rows[0]), int(rows[-1]) + 1
-    columns = np.flatnonzero(subject[top:bottom].any(axis=0))
-    return coverage, (int(columns[0]), top, int(columns[-1]) + 1, bottom)
+    return coverage, (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)

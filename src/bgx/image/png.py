@@ -56,6 +56,8 @@ def encode_png(
     *,
     icc: bytes | None = None,
     dpi: tuple[float, float] | None = None,
+    exif: bytes | None = None,
+    xmp: bytes | None = None,
     threads: int = 1,
 ) -> bytes:
     """Encode an image of mode L, RGB or RGBA, losslessly.
@@ -69,6 +71,10 @@ def encode_png(
     if dpi:
         per_metre = (round(value / 0.0254) for value in dpi)
         chunks += _chunk(b"pHYs", struct.pack(">2IB", *per_metre, 1))
+    if exif:
+        chunks += _chunk(b"eXIf", exif.removeprefix(b"Exif\0\0"))
+    if xmp:
+        chunks += _chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0", xmp)
     chunks += _chunk(b"IDAT", *_deflate_rows(image, threads))
     chunks += _chunk(b"IEND")
     return b"".join(chunks)

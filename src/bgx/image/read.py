@@ -21,8 +21,11 @@ from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError, _imaging
 
 from bgx.errors import PictureError, TooLargeError, UnreadableError
 from bgx.image.compose import flatten
+from bgx.image.icc import convert_colours
+from bgx.image.metadata import read_metadata
 
 if TYPE_CHECKING:
+    from bgx.image.metadata import Metadata
     from bgx.settings import ReadSettings
 
 log = logging.getLogger(__name__)
@@ -74,6 +77,7 @@ class Photo:
     same size, or None where the file had none or an opaque one. working: mode RGB, long side at
     most ``ReadSettings.max_size``; what the network sees. icc: an RGB profile that describes
     ``image``. dpi: horizontal, vertical. notes: what the report should say about the file.
+    metadata: EXIF and XMP, where they were asked for.
     """
 
     image: Image.Image
@@ -82,6 +86,7 @@ class Photo:
     icc: bytes | None
     dpi: tuple[float, float] | None
     notes: tuple[str, ...] = ()
+    metadata: Metadata | None = None
 
 
 def prepare_process() -> None:
@@ -109,11 +114,13 @@ def count_pixels(source: Picture) -> int:
         return 0
 
 
-def read_photo(source: Picture, settings: ReadSettings, *, name: str) -> Photo:
+def read_photo(
+    source: Picture, settings: ReadSettings, *, name: str, metadata: bool = False
+) -> Photo:
     """Decode a picture.
 
     source: a path, a whole file's bytes, or an image of Pillow's, which stays untouched. name: what
-    messages call it.
+    messages call it. metadata: read EXIF and XMP too.
 
     Raises UnreadableError (missing, no permission, empty, truncated, not a picture) and
     TooLargeError (more than ``settings.max_pixels``, or more than memory holds).
@@ -121,12 +128,12 @@ def read_photo(source: Picture, settings: ReadSettings, *, name: str) -> Photo:
     try:
         if isinstance(source, Image.Image):
             _check_size(source, settings, name)
-            return make_photo(source.copy(), settings, name=name)
+            return make_photo(source.copy(), settings, name=name, metadata=metadata)
         with (
             io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as stream,
             _open(stream, name) as opened,
         ):
-            return make_photo(opened, settings, name=name)
+            return make_photo(opened, settings, name=name, metadata=metadata)
     except PictureError:
         raise
     except Image.DecompressionBombError as error:
@@ -139,7 +146,9 @@ def read_photo(source: Picture, settings: ReadSettings, *, name: str) -> Photo:
         raise UnreadableError(f"{name}: cannot be read: {_explain(error)}") from error
 
 
-def make_photo(image: Image.Image, settings: ReadSettings, *, name: str) -> Photo:
+def make_photo(
+    image: Image.Image, settings: ReadSettings, *, name: str, metadata: bool = False
+) -> Photo:
     """A photo from an image Pillow opened; the image is taken over and must not be used again.
 
     Raises TooLargeError before anything is decoded, and whatever Pillow's decoder raises.
@@ -152,6 +161,7 @@ def make_photo(image: Image.Image, settings: ReadSettings, *, name: str) -> Phot
     image.load()
     exif = _read_exif(image)
     dpi = _read_dpi(image, exif)
+    kept = read_metadata(image) if metadata else None
     turn = _TURNS.get(exif.get(ExifTags.Base.Orientation, 1))
     if turn is not None:
         image = image.transpose(turn)
@@ -163,7 +173,7 @@ def make_photo(image: Image.Image, settings: ReadSettings, *, name: str) -> Phot
         rgb = image.copy()
     # They would copy what it says into the output: the orientation, an RGB photo's CMYK profile.
     rgb.info = {}
-    return Photo(rgb, alpha, _shrink(rgb, alpha, settings.max_size), icc, dpi, notes)
+    return Photo(rgb, alpha, _shrink(rgb, alpha, settings.max_size), icc, dpi, notes, kept)
 
 
 def _check_size(image: Image.Image, settings: ReadSettings, name: str) -> None:
@@ -279,7 +289,7 @@ def _to_rgb(
         image = _scale_to_8_bits(image)
     if icc is not None and icc[16:20] != b"RGB ":
         # The profile of a CMYK or grey picture cannot describe RGB numbers: use it up here.
-        image, icc = _convert_to_srgb(image, icc), None
+        image, icc = convert_colours(image, icc), None
     if image.mode == "LAB":
         image = _lab_to_srgb(image)
     return image if image.mode == "RGB" else image.convert("RGB"), alpha, icc
@@ -304,22 +314,6 @@ def _find_white(dtype: np.dtype[Any], peak: float) -> float:
     else:
         whites = [65535.0] if dtype.itemsize == 2 else [255.0, 65535.0, float(np.iinfo(dtype).max)]
     return next((white for white in whites if peak <= white), peak)
-
-
-def _convert_to_srgb(image: Image.Image, icc: bytes) -> Image.Image:
-    try:
-        converted = ImageCms.profileToProfile(
-            image,
-            ImageCms.ImageCmsProfile(io.BytesIO(icc)),
-            ImageCms.createProfile("sRGB"),
-            renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
-            outputMode="RGB",
-            flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
-        )
-    except (ImageCms.PyCMSError, OSError, ValueError) as error:
-        log.debug("ICC profile ignored: %s", error)
-        return image.convert("RGB")
-    return cast("Image.Image", converted)
 
 
 def _lab_to_srgb(image: Image.Image) -> Image.Image:

@@ -16,17 +16,22 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from bgx.errors import OutputError, UnwritableError, UsageError
+from bgx.image.jpeg import encode_white_jpeg
 from bgx.image.png import encode_png
 from bgx.settings import FORMAT_BY_SUFFIX, Format, PngLevel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-_JPEG_QUALITY = 92
-_AVIF_QUALITY = 80
+    from bgx.image.metadata import Metadata
+
+_DEFAULT_QUALITIES: dict[Format, int] = {"jpg": 92, "avif": 80}
+_WORST_QUALITY = 20
+_LOSSLESS: frozenset[Format] = frozenset({"png", "tiff"})
 _TIFF_COMPRESSION = "tiff_adobe_deflate"
 
 _MAX_SIDE: dict[Format, int] = {"jpg": 65_500, "webp": 16_383, "avif": 65_536}
@@ -68,13 +73,16 @@ def encode_picture(
     png_level: PngLevel = "fast",
     icc: bytes | None = None,
     dpi: tuple[float, float] | None = None,
+    metadata: Metadata | None = None,
+    exact_white: bool = False,
     threads: int = 1,
 ) -> bytes:
     """Encode a picture of mode RGBA, RGB or L.
 
-    name: what messages call it. quality: 1..100; None is lossless for WebP. threads: that one
-    picture may use. An ICC profile is not written to a grey picture, which it could not describe.
-    Raises UnwritableError where the format cannot hold the picture.
+    name: what messages call it. quality: 1..100; None is lossless for WebP. exact_white: white
+    pixels of a JPEG are to be white again after decoding. threads: that one picture may use. An ICC
+    profile is not written to a grey picture, which it could not describe. Raises UnwritableError
+    where the format cannot hold the picture.
     """
     width, height = picture.size
     most = _MAX_SIDE.get(file_format)
@@ -85,10 +93,12 @@ def encode_picture(
         )
     if picture.mode == "L":
         icc = None
+    exif, xmp = (metadata.exif, metadata.xmp) if metadata else (None, None)
     if file_format == "png" and png_level == "fast":
-        return encode_png(picture, icc=icc, dpi=dpi, threads=threads)
-    # Said even where there is none: Pillow would take what the picture carries.
-    options: dict[str, Any] = {"icc_profile": icc}
+        return encode_png(picture, icc=icc, dpi=dpi, exif=exif, xmp=xmp, threads=threads)
+    options: dict[str, Any] = {"icc_profile": icc} if icc else {}
+    options |= _describe(file_format, dpi, exif, xmp)
+    quality = quality or _DEFAULT_QUALITIES.get(file_format)
     match file_format:
         case "png":
             options |= {"optimize": True}
@@ -98,20 +108,18 @@ def encode_picture(
             options |= lossless if quality is None else lossy
         case "jpg":
             # Full chroma: a red shoe on white shows 4:2:0 as a pink fringe.
-            options |= {"quality": quality or _JPEG_QUALITY, "subsampling": 0}
+            options |= {"quality": quality, "subsampling": 0}
         case "avif":
-            options |= {"quality": quality or _AVIF_QUALITY, "speed": 8, "subsampling": "4:4:4"}
+            options |= {"quality": quality, "speed": 8, "subsampling": "4:4:4"}
             if picture.mode == "RGBA":
                 # Holes in the subject and specks beside it would cost more than the 3 % of size.
                 options["advanced"] = {"alpha:lossless": "1"}
         case "tiff":
             options |= {"compression": _TIFF_COMPRESSION}
-    if dpi and file_format in {"webp", "avif"}:
-        options["exif"] = _exif_with_dpi(dpi)
-    elif dpi:
-        options["dpi"] = dpi
     stream = io.BytesIO()
     try:
+        if file_format == "jpg" and picture.mode == "RGB" and exact_white:
+            return encode_white_jpeg(picture, **options)
         picture.save(
             stream, format="JPEG" if file_format == "jpg" else file_format.upper(), **options
         )
@@ -123,12 +131,77 @@ def encode_picture(
     return stream.getvalue()
 
 
-def _exif_with_dpi(dpi: tuple[float, float]) -> bytes:
+def encode_within(
+    limit: int,
+    encode: Callable[[int | None], bytes],
+    file_format: Format,
+    quality: int | None,
+    *,
+    name: str,
+) -> tuple[bytes, int | None]:
+    """A file of at most ``limit`` bytes, and its quality where that had to be lowered.
+
+    encode: makes the file at a quality, 1..100 or None. quality: the one asked for; of the lower
+    ones, the highest that gives a file small enough is found. Raises UnwritableError where there is
+    none worth looking at, or none to lower.
+    """
+    data = encode(quality)
+    if len(data) <= limit:
+        return data, None
+    best = (quality or _DEFAULT_QUALITIES.get(file_format, 0)) - 1
+    if file_format in _LOSSLESS or best < 0:
+        raise UnwritableError(
+            f"{name}: {len(data):,} bytes without loss are more than --max-bytes {limit:,}; "
+            "make it smaller with --resize, or choose --format jpg"
+        )
+    fitting: tuple[bytes, int] | None = None
+    worst = _WORST_QUALITY
+    while worst <= best:
+        middle = (worst + best + 1) // 2
+        data = encode(middle)
+        if len(data) <= limit:
+            fitting, worst = (data, middle), middle + 1
+        else:
+            best = middle - 1
+    if fitting is None:
+        raise UnwritableError(
+            f"{name}: does not go into {limit:,} bytes at quality {_WORST_QUALITY}; "
+            "raise --max-bytes, or make it smaller with --resize"
+        )
+    return fitting
+
+
+def _describe(
+    file_format: Format, dpi: tuple[float, float] | None, exif: bytes | None, xmp: bytes | None
+) -> dict[str, Any]:
+    """Pillow's options for what a file says beside the pixels."""
+    options: dict[str, Any] = {}
+    if dpi and file_format in {"webp", "avif"}:
+        exif = _exif_with_dpi(dpi, exif)
+    elif dpi:
+        options["dpi"] = dpi
+    match file_format:
+        case "png" if xmp:
+            options["pnginfo"] = PngInfo()
+            options["pnginfo"].add_itxt("XML:com.adobe.xmp", xmp.decode("utf-8", "replace"))
+        case "tiff" if exif or xmp:
+            tags = Image.Exif()
+            tags.load(exif or b"")
+            if xmp:
+                tags[0x02BC] = xmp
+            return options | {"exif": tags}
+        case _ if xmp:
+            options["xmp"] = xmp
+    return options | {"exif": exif} if exif else options
+
+
+def _exif_with_dpi(dpi: tuple[float, float], exif: bytes | None) -> bytes:
     """WebP and AVIF have no field of their own for the resolution; EXIF's tags serve."""
-    exif = Image.Exif()
-    exif[0x011A], exif[0x011B] = dpi
-    exif[0x0128] = 2  # per inch
-    return exif.tobytes()
+    tags = Image.Exif()
+    tags.load(exif or b"")
+    tags[0x011A], tags[0x011B] = dpi
+    tags[0x0128] = 2  # per inch
+    return tags.tobytes()
 
 
 def write_file(target: Path, data: bytes) -> None:

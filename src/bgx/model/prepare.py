@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, MutableSequence, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
-    from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
+    from onnx import GraphProto, ModelProto, NodeProto
 
 PREPARE_VERSION = 1
 """Part of the cache key: raise it when the copy changes."""
@@ -72,36 +72,47 @@ def prepare(original: bytes | Path, output: int = 0) -> bytes:
     from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
 
     try:
-        content = original if isinstance(original, bytes) else original.read_bytes()
-        model = onnx.load_model_from_string(content)
-    except (OSError, DecodeError) as error:
-        raise DoesNotFit(f"cannot be read: {error}") from None
-    _check_form(model, output)
-    _fix_batch(model.graph, 1)
-    _scale_resizes(model)
-    _keep_output(model.graph, output)
-    _free_batch(model)
-    try:
+        model = onnx.load_model_from_string(
+            original if isinstance(original, bytes) else original.read_bytes()
+        )
+        _fix_weights(model)
+        _check_form(model, output)
+        _keep_output(model.graph, output)
+        _fix_batch(model.graph, 1)
+        _scale_resizes(model)
+        _check_per_picture(model.graph)
+        _free_batch(model)
         onnx.checker.check_model(model, full_check=True)
         copy: bytes = model.SerializeToString()
     except (
+        OSError,
+        ValueError,
+        DecodeError,
+        EncodeError,
         onnx.checker.ValidationError,
         onnx.shape_inference.InferenceError,
-        EncodeError,
-        ValueError,
     ) as error:
-        raise DoesNotFit(f"the copy is not valid: {error}") from None
+        raise DoesNotFit(f"not to be read or written: {error}") from None
     return copy
+
+
+def _fix_weights(model: ModelProto) -> None:
+    """Make constants of weights that are inputs as well, which they had to be before IR version 4.
+
+    ONNX Runtime computes nothing beforehand from a weight that a caller might replace.
+    """
+    weights = {tensor.name for tensor in model.graph.initializer}
+    _drop(model.graph.input, [value.name not in weights for value in model.graph.input])
+    model.ir_version = max(model.ir_version, 4)
 
 
 def _check_form(model: ModelProto, output: int) -> None:
     graph = model.graph
     if any(tensor.external_data for tensor in graph.initializer):
         raise DoesNotFit("weights in a file of their own")
-    inputs = _true_inputs(graph)
-    if len(inputs) != 1:
-        raise DoesNotFit(f"{len(inputs)} inputs")
-    dims = inputs[0].type.tensor_type.shape.dim
+    if len(graph.input) != 1:
+        raise DoesNotFit(f"{len(graph.input)} inputs")
+    dims = graph.input[0].type.tensor_type.shape.dim
     if len(dims) != 4 or any(dim.dim_value < 1 for dim in list(dims)[1:]):
         raise DoesNotFit("input is not (batch, channels, height, width) of fixed size")
     if dims[0].dim_value > 1:
@@ -110,14 +121,38 @@ def _check_form(model: ModelProto, output: int) -> None:
         raise DoesNotFit(f"no output {output}")
 
 
-def _true_inputs(graph: GraphProto) -> list[ValueInfoProto]:
-    # Before IR version 4 every initializer was an input as well.
-    weights = {tensor.name for tensor in graph.initializer}
-    return [value for value in graph.input if value.name not in weights]
+def _keep_output(graph: GraphProto, output: int) -> None:
+    """Drop every other output and what only they needed."""
+    kept = type(graph.output[output])()
+    kept.CopyFrom(graph.output[output])
+    del graph.output[:]
+    graph.output.append(kept)
+    if graph.input[0].name not in _drop_unused(graph):
+        raise DoesNotFit(f"output {kept.name} does not depend on the input")
+
+
+def _drop_unused(graph: GraphProto) -> set[str]:
+    """Drop the nodes and weights that no output depends on; the names that are left."""
+    needed = {value.name for value in graph.output}
+    used = []
+    for node in reversed(graph.node):
+        used.append(not needed.isdisjoint(node.output))
+        if used[-1]:
+            needed.update(node.input)
+    _drop(graph.node, used[::-1])
+    _drop(graph.initializer, [tensor.name in needed for tensor in graph.initializer])
+    return needed
+
+
+def _drop(field: MutableSequence[Any], kept: Sequence[bool]) -> None:
+    """Delete the elements of a repeated field that are not kept."""
+    for index in range(len(kept) - 1, -1, -1):
+        if not kept[index]:
+            del field[index]
 
 
 def _fix_batch(graph: GraphProto, size: int) -> None:
-    dim = _true_inputs(graph)[0].type.tensor_type.shape.dim[0]
+    dim = graph.input[0].type.tensor_type.shape.dim[0]
     dim.Clear()
     dim.dim_value = size
 
@@ -133,8 +168,9 @@ def _scale_resizes(model: ModelProto) -> None:
             raise DoesNotFit(f"{pending[0].name}: its size depends on more than the input's size")
         for node in known:
             _set_scales(model.graph, node, shapes[node.input[0]], values[_sizes(node)])
-        # The next round sees through the ones just done.
+        # The next round sees the shapes behind the ones just done.
         pending = [node for node in pending if _sizes(node)]
+    _drop_unused(model.graph)
 
 
 def _sizes(node: NodeProto) -> str:
@@ -144,10 +180,7 @@ def _sizes(node: NodeProto) -> str:
 def _static_shapes(model: ModelProto) -> dict[str, tuple[int, ...]]:
     import onnx
 
-    try:
-        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
-    except onnx.shape_inference.InferenceError as error:
-        raise DoesNotFit(f"its shapes contradict each other: {error}") from None
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     shapes = {}
     for value in (*inferred.input, *inferred.value_info, *inferred.output):
         if value.type.tensor_type.HasField("shape"):
@@ -183,7 +216,10 @@ def _constant_sizes(
         helper.make_graph(nodes, "sizes", [], outputs, constants),
         opset_imports=model.opset_import,
     )
-    return dict(zip(names, ReferenceEvaluator(arithmetic).run(None, {}), strict=True))
+    try:
+        return dict(zip(names, ReferenceEvaluator(arithmetic).run(None, {}), strict=True))
+    except Exception as error:  # noqa: BLE001 - it raises whatever the operators raise
+        raise DoesNotFit(f"its sizes cannot be computed: {error!r}") from None
 
 
 def _set_scales(
@@ -214,38 +250,13 @@ def _set_scales(
             attribute.CopyFrom(helper.make_attribute(attribute.name, "half_pixel"))
 
 
-def _keep_output(graph: GraphProto, output: int) -> None:
-    """Drop every other output and whatever only they needed."""
-    kept = graph.output[output]
-    del graph.output[output + 1 :]
-    del graph.output[:output]
-    needed = {kept.name}
-    nodes = []
-    for node in reversed(graph.node):
-        if needed.isdisjoint(node.output):
-            continue
-        _check_per_picture(node)
-        needed.update(node.input)
-        nodes.append(node)
-    nodes.reverse()
-    weights = [tensor for tensor in graph.initializer if tensor.name in needed]
-    inputs = _true_inputs(graph)
-    for field, values in (
-        (graph.node, nodes),
-        (graph.initializer, weights),
-        (graph.input, inputs),
-    ):
-        copies = [type(value).FromString(value.SerializeToString()) for value in values]
-        del field[:]
-        field.extend(copies)
-
-
-def _check_per_picture(node: NodeProto) -> None:
-    if node.op_type not in _PER_PICTURE or node.domain not in {"", "ai.onnx"}:
-        raise DoesNotFit(f"{node.name}: {node.op_type} may mix the pictures of a batch")
-    for attribute in node.attribute:
-        if node.op_type == "Concat" and attribute.name == "axis" and attribute.i in {0, -4}:
-            raise DoesNotFit(f"{node.name}: joins along the batch")
+def _check_per_picture(graph: GraphProto) -> None:
+    for node in graph.node:
+        if node.op_type not in _PER_PICTURE or node.domain not in {"", "ai.onnx"}:
+            raise DoesNotFit(f"{node.name}: {node.op_type} may mix the pictures of a batch")
+        for attribute in node.attribute:
+            if node.op_type == "Concat" and attribute.name == "axis" and attribute.i in {0, -4}:
+                raise DoesNotFit(f"{node.name}: joins along the batch")
 
 
 def _free_batch(model: ModelProto) -> None:

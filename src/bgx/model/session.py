@@ -122,17 +122,22 @@ def open_session(
     """
     available = load_runtime().get_available_providers()
     conflict = explain_conflict(find_flavours())
+    width, height = file.entry.input
+    try:
+        plans = plan_engines(
+            device,
+            available,
+            count_cores(),
+            pictures=pictures,
+            cache=store.engines,
+            pixels=width * height,
+        )
+    except DeviceUnavailableError:
+        if conflict:
+            raise DeviceUnavailableError(f"--device {device.device}: {conflict}") from None
+        raise
     if conflict:
         log.warning("%s", conflict)
-    width, height = file.entry.input
-    plans = plan_engines(
-        device,
-        available,
-        count_cores(),
-        pictures=pictures,
-        cache=store.engines,
-        pixels=width * height,
-    )
     if plans[0].provider == "TensorrtExecutionProvider":
         store.engines.mkdir(parents=True, exist_ok=True)
     name = str(file.path)

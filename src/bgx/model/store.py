@@ -3,9 +3,9 @@
 ::
 
     FOLDER/models/NAME.onnx        fetched, or added by the user
-    FOLDER/models/NAME.json        the user added it: its own hash, and settings of a new name
-    FOLDER/stamps/…json            what a file hashed to, valid while its size and time stay
-    FOLDER/prepared/…onnx          copies made by bgx.model.prepare
+    FOLDER/models/NAME.json        the user added it: its own hash, and how it is fed
+    FOLDER/stamps/….json           what a file hashed to, valid while its size and time stay
+    FOLDER/prepared/SHA256-….onnx  copies made by bgx.model.prepare of the file with that hash
     FOLDER/engines/                engines and timings built by TensorRT and others
 """
 
@@ -92,7 +92,7 @@ class Store:
     def registry(self) -> dict[str, ModelEntry]:
         """The built-in registry, the user's file, and the names the user added with a file."""
         registry = load_registry(self.settings.registry)
-        for record in sorted(self.models.glob("*.json")):
+        for record in sorted(self.models.glob("[!.]*.json")):
             name = record.stem
             if name in registry:
                 continue
@@ -194,8 +194,8 @@ class Store:
             with files.temporary(self.models, ".onnx") as copy:
                 shutil.copyfile(file, copy)
                 check(copy, entry, str(file))
-                digests = _hash(copy)
-                added = replace(entry, hash=f"sha256:{digests.sha256}", bytes=copy.stat().st_size)
+                digest, size = f"sha256:{_hash(copy).sha256}", copy.stat().st_size
+                added = replace(entry, url=None, hash=digest, bytes=size)
                 copy.replace(self._own(name))
             files.write(self._record(name), json.dumps(_table(added), indent=2).encode())
         except OSError as error:
@@ -203,10 +203,10 @@ class Store:
                 f"{self.models}: {file} cannot be kept there: {error.strerror or error}; "
                 "make room or set BGX_HOME to another folder"
             ) from None
-        return ModelFile(added, self._own(name), f"sha256:{digests.sha256}", "added")
+        return ModelFile(added, self._own(name), digest, "added")
 
     def remove(self, name: str) -> Path:
-        """Delete the name's file from bgx's own folder; rembg's files are never touched.
+        """Delete the name's file and its prepared copies; rembg's files are never touched.
 
         Returns the path it had. Raises MissingModelError when there is none.
         """
@@ -214,6 +214,9 @@ class Store:
         if Path(name).name != name or not (_is_file(path) or _is_file(record)):
             raise MissingModelError(f"{name}: no file of it in {self.models}; nothing removed")
         try:
+            if _is_file(path):
+                for copy in self.prepared.glob(f"{self._digests(path).sha256}-*"):
+                    copy.unlink(missing_ok=True)
             path.unlink(missing_ok=True)
             record.unlink(missing_ok=True)
         except OSError as error:

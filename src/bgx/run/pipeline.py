@@ -9,21 +9,22 @@ import logging
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from bgx.errors import BgxError, BugError, InferenceError, PictureError, TooLargeError
-from bgx.image.compose import cut_out, flatten
+from bgx.image.compose import flatten
+from bgx.image.finish import Finisher
 from bgx.image.matte import measure_matte, multiply_alpha, stretch_map, upsample_matte
 from bgx.image.read import Photo, Picture, count_pixels, read_photo
 from bgx.image.tensor import fill_tensor
-from bgx.image.write import encode_picture, format_of, write_file
+from bgx.image.write import encode_picture, encode_within, format_of, write_file
 from bgx.run.outcome import Done, Failed, Job, Measured, Outcome, Skipped
-from bgx.run.stages import Bound, Stage, run_stages
-from bgx.settings import OPAQUE_FORMATS
+from bgx.run.stages import Bound, Occupancy, Stage, run_stages
+from bgx.settings import OPAQUE_FORMATS, WHITE, OutputSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -31,13 +32,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
+    from bgx.image.metadata import Metadata
     from bgx.model.providers import EnginePlan
     from bgx.model.registry import ModelEntry
-    from bgx.settings import Colour, Format, OutputSettings, PngLevel, ReadSettings
+    from bgx.settings import Format, PngLevel, ReadSettings
 
 log = logging.getLogger(__name__)
-
-WHITE: Colour = (255, 255, 255)
 
 _PIXELS_PER_WORKER = 25_000_000
 """Room for one large photo each; larger ones take the room of several and run with fewer beside
@@ -72,7 +72,8 @@ class Cutout:
     """A finished picture.
 
     image: RGBA with straight alpha; RGB where a background was asked for; L for the matte alone.
-    matte: mode L, the photo's size. icc, dpi: the photo's own. measured: what it came to.
+    matte: mode L, the image's size. icc: what describes the image. dpi, metadata: the photo's own.
+    measured: what it came to. output: what was asked for.
     """
 
     image: Image.Image
@@ -80,6 +81,8 @@ class Cutout:
     icc: bytes | None = field(repr=False)
     dpi: tuple[float, float] | None
     measured: Measured
+    metadata: Metadata | None = field(default=None, repr=False)
+    output: OutputSettings = field(default=OutputSettings(), repr=False)
 
     def encode(
         self,
@@ -87,23 +90,53 @@ class Cutout:
         *,
         name: str = "cut-out",
         quality: int | None = None,
-        png_level: PngLevel = "fast",
+        png_level: PngLevel | None = None,
         threads: int = 1,
     ) -> bytes:
-        """The file's bytes; transparency goes on white where the format has none."""
+        """The file's bytes; transparency goes on white where the format has none.
+
+        quality, png_level: None is what was asked for with the cut-out. Raises UnwritableError.
+        """
+        data, _ = self.encode_noted(
+            file_format, name=name, quality=quality, png_level=png_level, threads=threads
+        )
+        return data
+
+    def encode_noted(
+        self,
+        file_format: Format,
+        *,
+        name: str,
+        quality: int | None = None,
+        png_level: PngLevel | None = None,
+        threads: int = 1,
+    ) -> tuple[bytes, tuple[str, ...]]:
+        """As :meth:`encode`, with notes for the report."""
+        output = self.output
         image = self.image
         if file_format in OPAQUE_FORMATS and image.mode == "RGBA":
             image = flatten(image.convert("RGB"), image.getchannel("A"), WHITE)
-        return encode_picture(
-            image,
-            file_format,
-            name=name,
-            quality=quality,
-            png_level=png_level,
-            icc=self.icc,
-            dpi=self.dpi,
-            threads=threads,
-        )
+        quality = quality or output.quality
+
+        def encode(quality: int | None) -> bytes:
+            return encode_picture(
+                image,
+                file_format,
+                name=name,
+                quality=quality,
+                png_level=png_level or output.png_level,
+                icc=self.icc,
+                dpi=self.dpi,
+                metadata=self.metadata,
+                exact_white=output.canvas.asked and output.background in {None, WHITE},
+                threads=threads,
+            )
+
+        if output.max_bytes is None:
+            return encode(quality), ()
+        data, lowered = encode_within(output.max_bytes, encode, file_format, quality, name=name)
+        note = f"quality {lowered} to stay within {output.max_bytes:,} bytes"
+        return data, (note,) if lowered else ()
 
     def save(self, target: str | Path, *, quality: int | None = None) -> None:
         """Write to a path whose suffix names the format, in one step: complete or not at all."""
@@ -115,7 +148,8 @@ class Cutout:
 class Pipeline:
     """The steps of one picture's way around one network. Thread-safe: it keeps no state.
 
-    codec_threads: that encoding one picture may use.
+    codec_threads: that encoding one picture may use. Raises UsageError where the output's
+    background cannot be read.
     """
 
     def __init__(
@@ -130,19 +164,20 @@ class Pipeline:
         self._codec_threads = codec_threads
         self._read = read
         self._output = output
+        self._finisher = Finisher(output)
 
     def load(self, source: Picture, name: str) -> Loaded:
         """Decode, and fill the network's input."""
         seconds: dict[str, float] = {}
         entry = self.network.entry
         with _timed(seconds, "read"):
-            photo = read_photo(source, self._read, name=name)
+            photo = read_photo(source, self._read, name=name, metadata=self._output.keep_metadata)
             width, height = entry.input
             tensor = np.empty((1, 3, height, width), np.float32)
             fill_tensor(photo.working, tensor[0], mean=entry.mean, std=entry.std, scale=entry.scale)
         return Loaded(name, photo, tensor, seconds)
 
-    def infer(self, loaded: Sequence[Loaded]) -> list[NDArray[np.float32] | PictureError]:
+    def infer(self, loaded: Sequence[Loaded]) -> list[NDArray[np.float32] | BgxError]:
         """A map, float32 [height, width], 0..1, or an error for each picture.
 
         A batch that fails is taken apart and tried picture by picture.
@@ -152,9 +187,9 @@ class Pipeline:
             with _timed(seconds, "infer"):
                 batch = [one.tensor for one in loaded]
                 maps = self.network.run(np.concatenate(batch) if len(batch) > 1 else batch[0])
-        except (InferenceError, MemoryError) as error:
-            if len(loaded) == 1:
-                return [_blame(loaded[0].name, error)]
+        except Exception as error:  # noqa: BLE001 - becomes the pictures' value
+            if len(loaded) == 1 or _ends_run(error):
+                return [_blame(one.name, error) for one in loaded]
             log.info("batch of %d failed (%r); retrying picture by picture", len(loaded), error)
             return [result for one in loaded for result in self.infer([one])]
         for one in loaded:
@@ -162,38 +197,38 @@ class Pipeline:
         return [stretch_map(values) if self.network.entry.stretch else values for values in maps]
 
     def compose(self, loaded: Loaded, matte: NDArray[np.float32]) -> Cutout:
-        """The picture as asked for. Takes over the photo's pixels."""
-        photo, output = loaded.photo, self._output
+        """The picture as asked for. Takes over the photo's pixels. Raises NoSubjectError."""
+        photo = loaded.photo
         with _timed(loaded.seconds, "compose"):
             alpha = multiply_alpha(upsample_matte(matte, photo.image.size), photo.alpha)
-            coverage, bbox = measure_matte(alpha)
-            background = output.background
-            if background is None and output.format in OPAQUE_FORMATS:
-                background = WHITE
-            if output.mask_only:
-                image = alpha
-            elif background is not None:
-                image = flatten(photo.image, alpha, background)
-            else:
-                image = cut_out(photo.image, alpha)
-        measured = Measured(*image.size, coverage, bbox, loaded.seconds, photo.notes)
-        return Cutout(image, alpha, photo.icc, photo.dpi, measured)
-
-    def encode(self, cutout: Cutout, name: str) -> bytes:
-        """The file's bytes, in the format asked for. Raises UnwritableError."""
-        output = self._output
-        return cutout.encode(
-            output.format or "png",
-            name=name,
-            quality=output.quality,
-            png_level=output.png_level,
-            threads=self._codec_threads,
+            finished = self._finisher.finish(photo, photo.image, alpha, name=loaded.name)
+            coverage, bbox = measure_matte(finished.matte)
+        image, notes = finished.image, photo.notes + finished.notes
+        return Cutout(
+            image,
+            finished.matte,
+            finished.icc,
+            photo.dpi,
+            Measured(*image.size, coverage, bbox, loaded.seconds, notes),
+            photo.metadata,
+            self._output,
         )
 
-    def write(self, cutout: Cutout, target: Path) -> None:
+    def encode(self, cutout: Cutout, name: str) -> tuple[bytes, Measured]:
+        """The file's bytes, in the format asked for, and what is measured with them.
+
+        Raises UnwritableError.
+        """
+        file_format = self._output.format or "png"
+        data, notes = cutout.encode_noted(file_format, name=name, threads=self._codec_threads)
+        return data, replace(cutout.measured, notes=cutout.measured.notes + notes)
+
+    def write(self, cutout: Cutout, target: Path) -> Measured:
         """Encode and write, complete or not at all. Raises UnwritableError, OutputError."""
         with _timed(cutout.measured.seconds, "write"):
-            write_file(target, self.encode(cutout, str(target)))
+            data, measured = self.encode(cutout, str(target))
+            write_file(target, data)
+        return measured
 
     def cut(self, source: Picture, name: str) -> Cutout:
         """One picture, all steps but writing. Raises PictureError."""
@@ -204,9 +239,9 @@ class Pipeline:
             raise _blame(name, error) from error
 
     def infer_one(self, loaded: Loaded) -> NDArray[np.float32]:
-        """The map of one picture. Raises PictureError."""
+        """The map of one picture. Raises BgxError."""
         [matte] = self.infer([loaded])
-        if isinstance(matte, PictureError):
+        if isinstance(matte, BgxError):
             raise matte
         return matte
 
@@ -217,22 +252,25 @@ def count_workers(plan: EnginePlan, asked: int | None, cores: int) -> int:
 
 
 def process(
-    jobs: Sequence[Job], pipeline: Pipeline, *, workers: int, stop: threading.Event | None = None
+    jobs: Sequence[Job],
+    pipeline: Pipeline,
+    *,
+    workers: int,
+    stop: threading.Event | None = None,
+    meter: dict[str, Occupancy] | None = None,
 ) -> Iterator[Outcome]:
     """Cut out and write; yields exactly one outcome a job, as they are finished.
 
     workers: pictures in work at once (on a GPU: decoders, and as many encoders). When ``stop`` is
     set, what is in work is finished and the rest is yielded as skipped. A run-wide error (device,
-    output) sets it too, and is raised at the end.
+    output) sets it too, and is raised at the end. ``meter`` receives the stages' occupancy.
     """
     stop = stop or threading.Event()
     fatal: BgxError | None = None
     left = dict(enumerate(jobs))
 
     def finish(job: Job, loaded: Loaded, matte: NDArray[np.float32]) -> Done:
-        cutout = pipeline.compose(loaded, matte)
-        pipeline.write(cutout, job.target)
-        return Done(job, cutout.measured)
+        return Done(job, pipeline.write(pipeline.compose(loaded, matte), job.target))
 
     def load(job: Job) -> Loaded:
         return pipeline.load(job.source, str(job.source))
@@ -243,11 +281,12 @@ def process(
         _bound(pipeline.network, workers),
         weigh=lambda job: count_pixels(job.source),
         stop=stop,
+        meter=meter,
     )
     for index, value in flow:
         job = left.pop(index)
         if isinstance(value, BgxError):
-            if not isinstance(value, PictureError):
+            if _ends_run(value):
                 fatal = fatal or value
                 stop.set()
             yield Failed(job, value)
@@ -313,12 +352,9 @@ def _make_stages(
         return [Stage("cut", _each(cut), workers)]
 
     def infer(values: list[tuple[Any, Loaded]]) -> list[Any]:
-        try:
-            mattes = pipeline.infer([loaded for _, loaded in values])
-        except Exception as error:  # noqa: BLE001 - becomes each picture's value
-            return [_as_value(loaded.name, error) for _, loaded in values]
+        mattes = pipeline.infer([loaded for _, loaded in values])
         return [
-            matte if isinstance(matte, PictureError) else (item, loaded, matte)
+            matte if isinstance(matte, BgxError) else (item, loaded, matte)
             for (item, loaded), matte in zip(values, mattes, strict=True)
         ]
 
@@ -335,27 +371,32 @@ def _each(operate: Callable[[Any], Any]) -> Callable[[list[Any]], list[Any]]:
     def attempt(value: Any) -> Any:
         try:
             return operate(value)
+        except BgxError as error:
+            return error
         except Exception as error:  # noqa: BLE001 - becomes the picture's value
-            return _as_value(name_picture(value[0] if isinstance(value, tuple) else value), error)
+            return _blame(name_picture(value[0] if isinstance(value, tuple) else value), error)
 
     return lambda values: [attempt(value) for value in values]
 
 
-def _as_value(name: str, error: Exception) -> BgxError:
-    """What an exception met on a picture becomes on its way to the report."""
+def _ends_run(error: Exception) -> bool:
+    """Whether no other picture will fare better."""
+    return isinstance(error, BgxError) and not isinstance(error, PictureError)
+
+
+def _blame(name: str, error: Exception) -> BgxError:
+    """What is said of a picture that met an exception which does not name it."""
     match error:
+        case InferenceError():
+            return InferenceError(f"{name}: {error}")
         case BgxError():
             return error
         case MemoryError():
-            return _blame(name, error)
+            return TooLargeError(f"{name}: not enough memory; scale it down or use fewer --workers")
     log.debug("unexpected error", exc_info=error)
-    return BugError(f"{name}: unexpected {error!r}; please report this as a bug")
-
-
-def _blame(name: str, error: InferenceError | MemoryError) -> PictureError:
-    if isinstance(error, MemoryError):
-        return TooLargeError(f"{name}: not enough memory; scale it down or use fewer --workers")
-    return InferenceError(f"{name}: {error}")
+    bug = BugError(f"{name}: unexpected {error!r}; please report this as a bug")
+    bug.__cause__ = error
+    return bug
 
 
 @contextmanager

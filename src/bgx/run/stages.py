@@ -8,7 +8,8 @@ stage to stage; there are no sentinels and nothing that could wait for itself.
 
 from __future__ import annotations
 
-from collections import deque
+import time
+from collections import Counter, deque
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,23 @@ class Bound:
 
 
 @dataclass(slots=True)
+class Occupancy:
+    """How full a stage is, summed over seconds. busy: workers at work. queued: batches and values
+    that wait for one."""
+
+    workers: int
+    seconds: float = 0.0
+    busy: float = 0.0
+    queued: float = 0.0
+
+    def add(self, seconds: float, started: int, waiting: int) -> None:
+        """started: batches handed to the stage's pool. waiting: values not yet handed to it."""
+        self.seconds += seconds
+        self.busy += seconds * min(started, self.workers)
+        self.queued += seconds * (max(0, started - self.workers) + waiting)
+
+
+@dataclass(slots=True)
 class _Item:
     index: int
     weight: int
@@ -52,15 +70,16 @@ def run_stages(
     weigh: Callable[[Any], int] = lambda _: 0,
     stop: threading.Event | None = None,
     in_order: bool = False,
+    meter: dict[str, Occupancy] | None = None,
 ) -> Iterator[tuple[int, Any]]:
     """Yield (index of the value, what the last stage made of it or the exception it ended as).
 
     As they are finished, or in the order of the values; the bound counts what is finished but not
     yet yielded too. When ``stop`` is set, or a stage raises, nothing more is started; what is in
     work is finished and yielded, then the exception is raised. Values that were not started are
-    not yielded.
+    not yielded. ``meter`` receives each stage's occupancy.
     """
-    flow = _Flow(values, stages, bound, weigh, stop)
+    flow = _Flow(values, stages, bound, weigh, stop, meter)
     try:
         yield from flow.in_order() if in_order else flow.as_finished()
     finally:
@@ -77,7 +96,13 @@ class _Flow:
         bound: Bound,
         weigh: Callable[[Any], int],
         stop: threading.Event | None,
+        meter: dict[str, Occupancy] | None,
     ) -> None:
+        self._occupancy = [Occupancy(stage.workers) for stage in stages]
+        if meter is not None:
+            names = [stage.name for stage in stages]
+            meter.update(zip(names, self._occupancy, strict=True))
+        self._observed = time.perf_counter()
         self._values = enumerate(values)
         self._stages = stages
         self._bound = bound
@@ -130,9 +155,19 @@ class _Flow:
                 for future, (number, _) in self._running.items():
                     if number == 0:
                         future.cancel()
-            for future in wait(self._running, return_when=FIRST_COMPLETED).done:
+            done = wait(self._running, return_when=FIRST_COMPLETED).done
+            self._observe()
+            for future in done:
                 finished += self._collect(future)
         return finished
+
+    def _observe(self) -> None:
+        """Account for the time since the last call; what is in work has not changed in it."""
+        now = time.perf_counter()
+        started = Counter(number for number, _ in self._running.values())
+        for number, occupancy in enumerate(self._occupancy):
+            occupancy.add(now - self._observed, started[number], len(self._waiting[number]))
+        self._observed = now
 
     @property
     def _stopping(self) -> bool:

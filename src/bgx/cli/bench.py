@@ -1,0 +1,99 @@
+"""``bgx bench``: which flags are the fastest on this machine."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bgx.cli.console import Console, put, set_up_logging
+from bgx.cli.options import make_request, network_options, option
+from bgx.errors import ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from bgx.cli.options import Request
+    from bgx.run.bench import Result
+
+
+@click.command()
+@click.argument("photos", nargs=-1, metavar="[PHOTOS]...")
+@option("--count", "-n", type=click.IntRange(2), default=16, help="Photos of one round.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@option("--workers", type=int, help="Measure only this.")
+@option("--batch-size", type=int, help="Measure only this.")
+@network_options
+def bench(photos: tuple[str, ...], count: int, as_json: bool, **options: Any) -> ExitCode:
+    """Measure on this machine which flags are the fastest, and where the time goes.
+
+    PHOTOS are files or folders like the ones to be cut out; without them some are drawn.
+    """
+    request = make_request(**options)
+    console = Console(quiet=request.quiet)
+    set_up_logging(console, request.verbose)
+    with tempfile.TemporaryDirectory(prefix="bgx-photos-") as folder:
+        results = _measure(_find(photos, count, Path(folder)), request)
+    if as_json:
+        put(json.dumps([result.as_dict() for result in results], indent=2))
+    else:
+        _print(results)
+    return ExitCode.OK
+
+
+def _find(photos: tuple[str, ...], count: int, folder: Path) -> list[Path]:
+    """As many photos as asked for, the same ones again where there are fewer."""
+    from bgx.image.read import SUFFIXES
+    from bgx.run.bench import draw_photos
+    from bgx.run.plan import expand_patterns, plan_batch
+
+    if not photos:
+        return draw_photos(folder, count)
+    plan = plan_batch(
+        expand_patterns(photos), folder, suffix=".png", suffixes=SUFFIXES, existing="overwrite"
+    )
+    found = [job.source for job in plan.jobs]
+    if not found:
+        raise UsageError("no photos found to measure with; name others or none")
+    return (found * count)[:count]
+
+
+def _measure(photos: list[Path], request: Request) -> list[Result]:
+    from bgx.model.providers import count_cores
+    from bgx.model.session import open_session
+    from bgx.model.store import Store
+    from bgx.run.bench import make_policies, measure
+
+    store = Store(request.models)
+    file = store.resolve(request.model, store.registry(), progress=not request.quiet)
+    cores = count_cores()
+    asked = request.device
+    policies = [asked]
+    if asked.workers is asked.threads is asked.batch_size is None:
+        gpu = open_session(file, asked, store).plan.device != "cpu"
+        policies = make_policies(asked, cores, gpu=gpu)
+    return measure(
+        photos,
+        policies,
+        lambda policy: open_session(file, policy, store),
+        request.read,
+        request.output,
+        cores=cores,
+    )
+
+
+def _print(results: list[Result]) -> None:
+    from bgx.run.bench import STEPS
+
+    put(f"{'photos/s':>8}  {'read':>6} {'infer':>6} {'compose':>7} {'write':>6} ms  flags")
+    for result in results:
+        steps = [f"{result.milliseconds[step]:.0f}" for step in STEPS]
+        put(
+            f"{result.pictures_per_second:8.2f}  {steps[0]:>6} {steps[1]:>6} {steps[2]:>7} "
+            f"{steps[3]:>6}     {result.flags}"
+        )
+        for name, stage in result.stages.items():
+            put(f"{'':10}{name}: {stage['busy']:.0%} busy, {stage['queued']:.1f} waiting")
+    best = max(results, key=lambda result: result.pictures_per_second)
+    put(f"best here: --device {best.device} {best.flags}")

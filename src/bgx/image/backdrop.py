@@ -1,0 +1,136 @@
+"""What stands behind the subject where it is no plain colour. All give mode RGB.
+
+Blur and grey mix light, so they work on linear values: highlights of a blurred photo stay bright as
+behind a lens, and grey is as light as its colour was.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageOps
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from bgx.image.canvas import Placement
+
+_LUMINANCE = (0.2126, 0.7152, 0.0722)
+"""Of linear red, green and blue (ITU-R BT.709, whose primaries sRGB has)."""
+
+_FINE = 4.0
+"""Standard deviation, pixels: what is to be blurred more is shrunk first."""
+
+_REACH = 3
+"""Standard deviations at which a Gauss curve is cut off."""
+
+
+def cover_canvas(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """An image scaled until it covers the size, its overhang cut off on both sides alike."""
+    return ImageOps.fit(image, size, Image.Resampling.LANCZOS)
+
+
+def spread_photo(photo: Image.Image, placement: Placement) -> Image.Image:
+    """The photo where it stands behind the placed subject, mirrored beyond its own edges."""
+    across = _Span.along(0, photo.width, placement)
+    down = _Span.along(1, photo.height, placement)
+    width = placement.size[0] - across.before - across.after
+    height = placement.size[1] - down.before - down.after
+    visible = photo.resize(
+        (width, height),
+        Image.Resampling.LANCZOS,
+        box=(across.start, down.start, across.end, down.end),
+        reducing_gap=3.0,
+    )
+    if visible.size == placement.size:
+        return visible
+    pads = (down.before, down.after), (across.before, across.after), (0, 0)
+    return Image.fromarray(np.pad(np.asarray(visible), pads, mode="symmetric"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """One axis of the finished picture: photo from start to end, beyond it before and after."""
+
+    start: float
+    end: float
+    before: int
+    after: int
+
+    @classmethod
+    def along(cls, axis: int, length: int, placement: Placement) -> _Span:
+        source, target = placement.source, placement.target
+        step = (source[axis + 2] - source[axis]) / (target[axis + 2] - target[axis])
+        first = source[axis] - target[axis] * step
+        last = first + placement.size[axis] * step
+        return cls(
+            max(0.0, first),
+            min(float(length), last),
+            max(0, round(-first / step)),
+            max(0, round((last - length) / step)),
+        )
+
+
+def blur_image(image: Image.Image, radius: float) -> Image.Image:
+    """Gaussian blur. image: mode RGB. radius: standard deviation, pixels."""
+    step = max(1, int(radius / _FINE))
+    planes = []
+    for channel in image.split():
+        light = _average_blocks(_TO_LINEAR[np.asarray(channel)], step)
+        for _ in range(2):  # along the columns, then along the rows
+            light = _convolve(light, radius / step).T
+        planes.append(_to_encoded(light))
+    blurred = Image.fromarray(np.stack(planes, axis=-1))
+    if step == 1:
+        return blurred
+    box = (0, 0, image.width / step, image.height / step)
+    return blurred.resize(image.size, Image.Resampling.BICUBIC, box=box)
+
+
+def grey_image(image: Image.Image) -> Image.Image:
+    """The image, mode RGB, without colour."""
+    pixels = np.asarray(image)
+    light = np.zeros(pixels.shape[:2], np.float32)
+    for channel, weight in enumerate(_LUMINANCE):
+        light += (_TO_LINEAR * np.float32(weight))[pixels[..., channel]]
+    return Image.fromarray(_to_encoded(light)).convert("RGB")
+
+
+def _average_blocks(values: NDArray[np.float32], step: int) -> NDArray[np.float32]:
+    """Means of blocks of step x step pixels; the last ones repeat the border."""
+    height, width = values.shape
+    padded = np.pad(values, ((0, -height % step), (0, -width % step)), mode="edge")
+    rows, columns = padded.shape[0] // step, padded.shape[1] // step
+    means: NDArray[np.float32] = padded.reshape(rows, step, columns, step).mean(axis=(1, 3))
+    return means
+
+
+def _convolve(values: NDArray[np.float32], deviation: float) -> NDArray[np.float32]:
+    """Each column with a Gauss curve; beyond the border it goes on as it ends."""
+    reach = max(1, round(_REACH * deviation))
+    curve = np.exp(-0.5 * (np.arange(-reach, reach + 1) / deviation) ** 2)
+    padded = np.pad(values, ((reach, reach), (0, 0)), mode="edge")
+    result = np.zeros_like(values)
+    for offset, weight in enumerate((curve / curve.sum()).astype(np.float32)):
+        result += weight * padded[offset : offset + len(values)]
+    return result
+
+
+def _decode(encoded: NDArray[np.float32]) -> NDArray[np.float32]:
+    """sRGB's curve (IEC 61966-2-1), 0..1 to linear 0..1."""
+    low = encoded / np.float32(12.92)
+    high = ((encoded + np.float32(0.055)) / np.float32(1.055)) ** np.float32(2.4)
+    return np.where(encoded <= 0.04045, low, high)
+
+
+_TO_LINEAR = _decode(np.arange(256, dtype=np.float32) / np.float32(255))
+_LEVELS = 1 << 14
+_HALF_WAY = _decode((np.arange(255, dtype=np.float32) + np.float32(0.5)) / np.float32(255))
+_FROM_LINEAR = np.searchsorted(_HALF_WAY, np.arange(_LEVELS + 1) / _LEVELS).astype(np.uint8)
+
+
+def _to_encoded(light: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Linear 0..1 to sRGB 0..255."""
+    return _FROM_LINEAR[(light * np.float32(_LEVELS) + np.float32(0.5)).astype(np.int32)]

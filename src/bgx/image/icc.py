@@ -1,0 +1,60 @@
+"""Colour profiles: littleCMS through Pillow. No profile stands for sRGB."""
+
+from __future__ import annotations
+
+import io
+import logging
+from functools import cache
+from typing import TYPE_CHECKING, cast
+
+from PIL import Image, ImageCms
+
+if TYPE_CHECKING:
+    from bgx.settings import Colour
+
+log = logging.getLogger(__name__)
+
+
+@cache
+def srgb_profile() -> bytes:
+    """An sRGB profile for files. Its date (ICC.1, 7.2.7) is fixed: equal pictures, equal bytes."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    return profile[:24] + bytes((0x07, 0xE0, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0)) + profile[36:]
+
+
+def convert_colours(
+    image: Image.Image, source: bytes | None, target: bytes | None = None
+) -> Image.Image:
+    """The picture, mode RGB, in another profile's numbers; the image itself where they are equal.
+
+    image: of the mode that the profile ``source`` describes. Relative colorimetric with black-point
+    compensation, as photo editors do by default. A profile that littleCMS refuses is taken for
+    sRGB.
+    """
+    if source == target and image.mode == "RGB":
+        return image
+    try:
+        converted = ImageCms.profileToProfile(
+            image,
+            _open_profile(source),
+            _open_profile(target),
+            renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+            outputMode="RGB",
+            flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+        )
+    except (ImageCms.PyCMSError, OSError, ValueError) as error:
+        log.debug("ICC profile ignored: %s", error)
+        return image.convert("RGB")
+    return cast("Image.Image", converted)
+
+
+def convert_colour(colour: Colour, target: bytes | None) -> Colour:
+    """An sRGB colour in a profile's numbers; white and black are the same in all."""
+    if target is None or colour in {(0, 0, 0), (255, 255, 255)}:
+        return colour
+    pixel = convert_colours(Image.new("RGB", (1, 1), colour), None, target).getpixel((0, 0))
+    return cast("Colour", pixel)
+
+
+def _open_profile(icc: bytes | None) -> ImageCms.ImageCmsProfile:
+    return ImageCms.ImageCmsProfile(io.BytesIO(srgb_profile() if icc is None else icc))

@@ -1,0 +1,159 @@
+"""Options of the finished picture as people write them, and the settings they come to.
+
+Both doors and the presets share these: one name, one form, one meaning each.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast
+
+from bgx.errors import UsageError
+from bgx.settings import Backdrop, CanvasSettings, Length, OutputSettings, Shadow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Unpack
+
+    from bgx.settings import Align, Background, Colour, ColourSpace, Format, PngLevel, ShadowKind
+
+_Value = TypeVar("_Value")
+
+_STRENGTHS: dict[ShadowKind, float] = {"soft": 0.35, "contact": 0.5}
+
+
+class PictureOptions(TypedDict, total=False):
+    """The command line's options of the same names; None is as if left out."""
+
+    format: Format | None
+    quality: int | None
+    png_level: PngLevel
+    mask_only: bool
+    background: str | Colour | Path | None
+    crop: bool
+    margin: str | int | None
+    canvas: str | None
+    fill: str | None
+    align: Align
+    upscale: bool
+    resize: str | int | None
+    shadow: str | None
+    max_bytes: str | int | None
+    colour: ColourSpace
+    keep_metadata: bool
+
+
+def make_output(**options: Unpack[PictureOptions]) -> OutputSettings:
+    """Raises UsageError."""
+    size, aspect = _parse(parse_canvas, options.get("canvas")) or (None, None)
+    canvas = CanvasSettings(
+        crop=options.get("crop", False),
+        margin=_parse(parse_margin, options.get("margin")),
+        size=size,
+        aspect=aspect,
+        fill=_parse(parse_fill, options.get("fill")),
+        align=options.get("align", "center"),
+        upscale=options.get("upscale", False),
+        resize=_parse(parse_resize, options.get("resize")),
+    )
+    return OutputSettings(
+        format=options.get("format"),
+        quality=options.get("quality"),
+        background=_parse(parse_background, options.get("background")),
+        mask_only=options.get("mask_only", False),
+        png_level=options.get("png_level", "fast"),
+        canvas=canvas,
+        shadow=_parse(parse_shadow, options.get("shadow")),
+        max_bytes=_parse(parse_bytes, options.get("max_bytes")),
+        colour=options.get("colour", "keep"),
+        keep_metadata=options.get("keep_metadata", False),
+    )
+
+
+def _parse(parse: Callable[[Any], _Value], text: Any) -> _Value | None:
+    return None if text is None else parse(text)
+
+
+def parse_background(text: str | Colour | Path) -> Background:
+    """``blur``, ``blur:RADIUS``, ``original-greyed``, a colour, or the path of an image file."""
+    if not isinstance(text, str):
+        return text
+    kind, _, radius = text.partition(":")
+    if kind == "blur":
+        return Backdrop("blur", _parse_number(radius, "--background", text) if radius else None)
+    if text == "original-greyed":
+        return Backdrop("grey")
+    from bgx.image.colour import parse_colour
+
+    try:
+        return parse_colour(text)
+    except UsageError:
+        path = Path(text).expanduser()
+        if path.is_file():
+            return path
+        raise UsageError(
+            f"--background {text}: use a colour (white, #ffffff), an image file, "
+            "blur[:RADIUS] or original-greyed"
+        ) from None
+
+
+def parse_margin(text: str | int) -> Length:
+    """``3%`` or ``40px``; a bare number is pixels."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(%|px)?", str(text).strip())
+    if match is None:
+        raise UsageError(f"--margin {text}: use percent of the subject (3%) or pixels (40px)")
+    return Length(float(match[1]), "%" if match[2] == "%" else "px")
+
+
+def parse_canvas(text: str) -> tuple[tuple[int, int] | None, tuple[int, int] | None]:
+    """``2000x2000`` (a size), ``square`` or ``4:5`` (an aspect): the one of the two, and None."""
+    if text == "square":
+        return None, (1, 1)
+    match = re.fullmatch(r"(\d{1,9})\s*([x:])\s*(\d{1,9})", text.strip())
+    if match is None:
+        raise UsageError(f"--canvas {text}: use a size (2000x2000), square, or an aspect (4:5)")
+    pair = int(match[1]), int(match[3])
+    return (pair, None) if match[2] == "x" else (None, pair)
+
+
+def parse_fill(text: str) -> float:
+    """``85%`` as 0.85."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", text.strip())
+    if match is None:
+        raise UsageError(f"--fill {text}: use percent of the canvas (85%)")
+    return float(match[1]) / 100
+
+
+def parse_resize(text: str | int) -> tuple[int, int]:
+    """``1200x800``, or ``1200`` for the longer side."""
+    match = re.fullmatch(r"(\d{1,9})(?:\s*x\s*(\d{1,9}))?", str(text).strip())
+    if match is None:
+        raise UsageError(f"--resize {text}: use WIDTHxHEIGHT or the longer side, in pixels")
+    return int(match[1]), int(match[2] or match[1])
+
+
+def parse_shadow(text: str) -> Shadow | None:
+    """``none``, ``soft`` or ``contact``, with a strength of its own as in ``soft:40%``."""
+    if text == "none":
+        return None
+    match = re.fullmatch(r"(soft|contact)(?::(\d+(?:\.\d+)?)%)?", text.strip())
+    if match is None:
+        raise UsageError(f"--shadow {text}: use none, soft or contact, with a strength (soft:40%)")
+    kind = cast("ShadowKind", match[1])
+    return Shadow(kind, float(match[2]) / 100 if match[2] else _STRENGTHS[kind])
+
+
+def parse_bytes(text: str | int) -> int:
+    """``10MB``, ``500kB`` (thousands) or a number of bytes."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(k|m)?b?", str(text).strip().lower())
+    if match is None:
+        raise UsageError(f"--max-bytes {text}: use a number with kB or MB (10MB), or of bytes")
+    return int(float(match[1]) * {None: 1, "k": 1_000, "m": 1_000_000}[match[2]])
+
+
+def _parse_number(text: str, option: str, whole: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"{option} {whole}: {text} is no number") from None

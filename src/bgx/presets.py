@@ -1,0 +1,104 @@
+"""Presets: options that a marketplace's rule comes to, by name.
+
+The tables stand in ``presets.toml``, the user's own in a second file of the same form. Reading them
+loads neither numpy nor a runtime.
+"""
+
+from __future__ import annotations
+
+import datetime
+import difflib
+import tomllib
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from bgx.errors import UsageError
+from bgx.options import PictureOptions, make_output
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
+    from pathlib import Path
+
+_FIELDS = {"rule": str, "written": datetime.date, "options": dict}
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """Options by name. rule: what they stand for. written: when the rule was written down."""
+
+    name: str
+    rule: str
+    written: datetime.date
+    options: PictureOptions
+
+
+def load_presets(extra: Path | None = None) -> dict[str, Preset]:
+    """The built-in presets, then the user's, which may replace some.
+
+    Raises UsageError naming the file, the table and the field that is wrong.
+    """
+    presets = _read_presets(files("bgx") / "presets.toml")
+    return presets if extra is None else presets | _read_presets(extra)
+
+
+def find_preset(name: str, extra: Path | None = None) -> Preset:
+    """Raises UsageError that suggests the nearest name."""
+    presets = load_presets(extra)
+    try:
+        return presets[name]
+    except KeyError:
+        near = difflib.get_close_matches(name.lower(), presets, n=1)
+        hint = f"did you mean {near[0]}?" if near else "see: bgx presets"
+        raise UsageError(f"--preset {name}: no such preset; {hint}") from None
+
+
+def _read_presets(source: Path | Traversable) -> dict[str, Preset]:
+    try:
+        content = tomllib.loads(source.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{source}: cannot be read: {error.strerror}") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"{source}: not valid TOML: {error}") from None
+    try:
+        return {name: _make_preset(name, table) for name, table in content.items()}
+    except UsageError as error:
+        raise UsageError(f"{source}: {error}") from None
+
+
+def _make_preset(name: str, table: Any) -> Preset:
+    if not isinstance(table, dict):
+        raise UsageError(f"{name}: must be a table, [{name}]")
+    for field in table.keys() - _FIELDS.keys():
+        raise UsageError(f"[{name}] {field}: no such field; use {', '.join(_FIELDS)}")
+    for field, kind in _FIELDS.items():
+        if not isinstance(table.get(field), kind):
+            raise UsageError(f"[{name}] {field}: missing, or not {_KINDS[kind]}")
+    options: Any = {}
+    for option, value in table["options"].items():
+        field = option.replace("-", "_")
+        if field not in PictureOptions.__annotations__:
+            near = difflib.get_close_matches(field, PictureOptions.__annotations__, n=1)
+            hint = f"; did you mean {near[0].replace('_', '-')}?" if near else ""
+            raise UsageError(f"[{name}.options] {option}: no such option{hint}")
+        kind = _OPTION_KINDS.get(field, str)
+        if type(value) is not kind:
+            raise UsageError(f"[{name}.options] {option} = {value!r}: must be {_KINDS[kind]}")
+        options[field] = value
+    try:
+        make_output(**options)
+    except UsageError as error:
+        raise UsageError(f"[{name}.options] {error}") from None
+    return Preset(name, table["rule"], table["written"], options)
+
+
+_OPTION_KINDS: dict[str, type] = {"quality": int} | dict.fromkeys(
+    ("mask_only", "crop", "upscale", "keep_metadata"), bool
+)
+_KINDS: dict[type, str] = {
+    str: "a text in quotes",
+    int: "a whole number",
+    bool: "true or false",
+    datetime.date: "a date (2026-01-31)",
+    dict: "a table",
+}

@@ -1,0 +1,237 @@
+"""The door for Python: the same rooms as the command line, errors raised and yielded."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from PIL import Image
+
+import bgx
+from bgx import Cutout, Remover, remove
+from bgx.errors import (
+    MissingModelError,
+    UnknownModelError,
+    UnreadableError,
+    UsageError,
+)
+from bgx.run.outcome import Done, Failed, Skipped
+from support import shell
+from support.fakes import draw_photo, save_photo
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(autouse=True)
+def _workplace(stocked_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def remover() -> Remover:
+    return Remover("u2netp", device="cpu")
+
+
+def as_bytes(photo: Image.Image) -> bytes:
+    stream = io.BytesIO()
+    photo.save(stream, format="PNG")
+    return stream.getvalue()
+
+
+# One picture --------------------------------------------------------------------------------------
+
+
+def test_a_picture_may_be_a_path_its_name_its_bytes_or_an_image(remover: Remover) -> None:
+    photo = draw_photo((90, 60))
+    path = save_photo(Path("in.png"), size=(90, 60))
+
+    cutouts = [remover.cut(source) for source in (photo, path, "in.png", as_bytes(photo))]
+
+    assert {cutout.image.mode for cutout in cutouts} == {"RGBA"}
+    assert {cutout.matte.tobytes() for cutout in cutouts} == {cutouts[0].matte.tobytes()}
+    assert cutouts[0].image.getpixel((45, 30)) == (255, 255, 255, 255)
+    assert cutouts[0].image.getpixel((1, 1)) == (0, 0, 0, 0)
+
+
+def test_saving(remover: Remover) -> None:
+    save_photo(Path("in.jpg"))
+
+    remover.cut("in.jpg").save("new/out.webp")
+
+    with Image.open("new/out.webp") as image:
+        assert (image.format, image.mode) == ("WEBP", "RGBA")
+
+
+def test_remove_in_one_line() -> None:
+    save_photo(Path("in.jpg"))
+
+    remove("in.jpg", "out.png", model="u2netp")
+
+    with Image.open("out.png") as image:
+        assert image.mode == "RGBA"
+
+
+def test_options_of_a_picture(remover: Remover) -> None:
+    photo = draw_photo()
+
+    assert remover.cut(photo, mask_only=True).image.mode == "L"
+    for white in ("white", "#ffffff", (255, 255, 255)):
+        assert remover.cut(photo, background=white).image.getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_what_it_came_to(remover: Remover) -> None:
+    measured = remover.cut(draw_photo((90, 60))).measured
+
+    assert (measured.width, measured.height) == (90, 60)
+    assert measured.bbox is not None
+    assert 0.1 < measured.coverage < 0.5
+
+
+def test_errors_are_raised_and_name_the_picture(remover: Remover) -> None:
+    with pytest.raises(UnreadableError, match=r"gone\.jpg: cannot be read"):
+        remover.cut("gone.jpg")
+    with pytest.raises(UnreadableError, match="picture: not a picture"):
+        remover.cut(b"text")
+
+
+def test_wrong_values_are_told_before_anything_is_loaded() -> None:
+    for options in ({"device": "gpu"}, {"workers": 0}, {"max_size": 1}, {"max_pixels": 0}):
+        with pytest.raises(UsageError):
+            Remover(**options)
+    with pytest.raises(UsageError, match="whitish"):
+        Remover("nosuch").cut(draw_photo(), background="whitish")
+
+
+def test_the_network_is_looked_for_when_the_first_picture_comes() -> None:
+    with pytest.raises(UnknownModelError, match="did you mean u2netp"):
+        Remover("u2nettp").cut(draw_photo())
+    with pytest.raises(MissingModelError, match="bgx models download silueta"):
+        Remover("silueta", offline=True).cut(draw_photo())
+
+
+def test_a_remover_is_shared_by_threads(remover: Remover) -> None:
+    """The first of them come at once."""
+    photos = [draw_photo((60 + number, 40)) for number in range(8)]
+    gate = threading.Barrier(4)
+
+    def cut(photo: Image.Image) -> Cutout:
+        if photo.width < 64:
+            gate.wait(60)
+        return remover.cut(photo)
+
+    with ThreadPoolExecutor(4) as pool:
+        cutouts = list(pool.map(cut, photos))
+
+    for photo, cutout in zip(photos, cutouts, strict=True):
+        assert cutout.image.size == photo.size
+        assert cutout.matte.tobytes() == remover.cut(photo).matte.tobytes()
+
+
+# Many pictures ------------------------------------------------------------------------------------
+
+
+def test_many_come_in_order_with_errors_in_their_places(remover: Remover) -> None:
+    photos = [draw_photo((40 + number, 40)) for number in range(6)]
+    sources: list[bytes | Image.Image] = [*photos[:3], b"text", *photos[3:]]
+
+    results = list(remover.cut_many(iter(sources)))
+
+    assert isinstance(results[3], UnreadableError)
+    cutouts = [result for result in results if isinstance(result, Cutout)]
+    assert [cutout.image.width for cutout in cutouts] == [40, 41, 42, 43, 44, 45]
+    for photo, cutout in zip(photos, cutouts, strict=True):
+        assert cutout.matte.tobytes() == remover.cut(photo).matte.tobytes()
+
+
+def test_many_are_taken_only_as_far_ahead_as_fits() -> None:
+    taken = 0
+
+    def photos() -> Iterator[Image.Image]:
+        nonlocal taken
+        for _ in range(100):
+            taken += 1
+            yield draw_photo()
+
+    results = Remover("u2netp", device="cpu", workers=2).cut_many(photos())
+    next(results)
+
+    assert taken < 10
+    assert sum(1 for _ in results) == 99
+
+
+# Batches ------------------------------------------------------------------------------------------
+
+
+def test_a_batch_yields_an_outcome_a_picture(remover: Remover) -> None:
+    save_photo(Path("in/a.jpg"))
+    save_photo(Path("in/sub/b.jpg"))
+    Path("in/c.jpg").write_bytes(b"")
+
+    first = {outcome.job.source.name: outcome for outcome in remover.batch(["in"], out="out")}
+    second = {outcome.job.source.name: outcome for outcome in remover.batch(["in"], out="out")}
+
+    assert {name: type(outcome) for name, outcome in first.items()} == {
+        "a.jpg": Done,
+        "b.jpg": Done,
+        "c.jpg": Failed,
+    }
+    assert first["b.jpg"].job.target == Path("out/sub/b.png")
+    assert {name: type(outcome) for name, outcome in second.items()} == {
+        "a.jpg": Skipped,
+        "b.jpg": Skipped,
+        "c.jpg": Failed,
+    }
+
+
+def test_a_batch_writes_what_the_command_line_writes(remover: Remover) -> None:
+    save_photo(Path("in/a.png"), size=(90, 60))
+
+    outcomes = list(remover.batch([Path("in")], "ours", format="jpg", background="#102030"))
+    options = ("--format", "jpg", "--background", "#102030")
+    assert shell.bgx("batch", "in", "-o", "theirs", *options).code == 0
+
+    assert len(outcomes) == 1
+    assert Path("ours/a.jpg").read_bytes() == Path("theirs/a.jpg").read_bytes()
+
+
+def test_a_batch_raises_what_makes_no_sense(remover: Remover) -> None:
+    save_photo(Path("in/a.jpg"))
+
+    with pytest.raises(UsageError, match="is the input folder too"):
+        list(remover.batch(["in"], out="in"))
+    with pytest.raises(UsageError, match="--quality has no meaning for png"):
+        list(remover.batch(["in"], out="out", quality=80))
+
+
+def test_a_batch_that_has_nothing_to_do_loads_no_network() -> None:
+    save_photo(Path("in/a.jpg"))
+    save_photo(Path("out/a.png"))
+
+    [outcome] = Remover("nosuch").batch(["in"], out="out")
+
+    assert isinstance(outcome, Skipped)
+
+
+def test_existing_targets_are_redone_when_asked(remover: Remover) -> None:
+    save_photo(Path("in/a.jpg"))
+    for number, existing in enumerate(["skip", "overwrite", "update"]):
+        save_photo(Path("out/a.png"), size=(9, 9))
+        os.utime("out/a.png", (1000, 1000))
+        [outcome] = remover.batch(["in"], out="out", existing=existing)  # type: ignore[arg-type]
+        assert isinstance(outcome, Skipped if number == 0 else Done)
+
+
+# The package --------------------------------------------------------------------------------------
+
+
+def test_the_package_exports_the_door() -> None:
+    assert bgx.Remover is Remover
+    assert sorted(bgx.__all__) == ["Cutout", "Remover", "__version__", "remove"]
+    with pytest.raises(AttributeError, match="no attribute 'nosuch'"):
+        bgx.nosuch  # noqa: B018

@@ -1,0 +1,318 @@
+"""Where a subject stands in the finished picture, to the pixel, and the pixels put there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from PIL import Image
+
+from bgx.errors import UsageError
+from bgx.image.canvas import Box, Placement, find_subject, place, put_on_canvas
+from bgx.image.matte import SUBJECT_ALPHA
+from bgx.image.regions import label_regions
+from bgx.settings import Align, CanvasSettings, Length
+from support.pictures import product
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_sides = st.integers(1, 700)
+
+
+@st.composite
+def _subjects(draw: st.DrawFn) -> tuple[tuple[int, int], Box]:
+    """A photo's size and a box in it: odd sizes, at the border, the whole frame."""
+    width, height = draw(_sides), draw(_sides)
+    left, top = draw(st.integers(0, width - 1)), draw(st.integers(0, height - 1))
+    right, bottom = draw(st.integers(left + 1, width)), draw(st.integers(top + 1, height))
+    return (width, height), (left, top, right, bottom)
+
+
+def _size(box: Box) -> tuple[int, int]:
+    return box[2] - box[0], box[3] - box[1]
+
+
+def _gaps(placement: Placement) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom."""
+    left, top, right, bottom = placement.target
+    return left, top, placement.size[0] - right, placement.size[1] - bottom
+
+
+@given(_subjects())
+def test_nothing_asked_is_the_photo_as_it_is(subject: tuple[tuple[int, int], Box]) -> None:
+    size, box = subject
+    whole = (0, 0, *size)
+    assert place(size, box, CanvasSettings()) == Placement(whole, size, whole)
+
+
+@given(_subjects(), st.integers(0, 90))
+def test_a_crop_is_the_subject_and_its_margin(
+    subject: tuple[tuple[int, int], Box], margin: int
+) -> None:
+    size, box = subject
+    assert place(size, box, CanvasSettings(crop=True)).size == _size(box)
+    placement = place(size, box, CanvasSettings(margin=Length(margin, "px")))
+    assert placement.source == box
+    assert _size(placement.target) == _size(box)
+    assert _gaps(placement) == (margin,) * 4
+
+
+@given(_subjects(), st.integers(0, 100))
+def test_a_margin_in_percent_is_of_the_longer_side(
+    subject: tuple[tuple[int, int], Box], percent: int
+) -> None:
+    size, box = subject
+    placement = place(size, box, CanvasSettings(margin=Length(percent, "%")))
+    assert _gaps(placement) == (round(percent / 100 * max(_size(box))),) * 4
+
+
+_framings = st.fixed_dictionaries(
+    {"upscale": st.booleans(), "align": st.sampled_from(["center", "bottom"])},
+    optional={
+        "size": st.tuples(st.integers(200, 900), st.integers(200, 900)),
+        "aspect": st.tuples(st.integers(1, 9), st.integers(1, 9)),
+        "fill": st.floats(0.05, 1),
+        "margin": st.builds(Length, st.integers(0, 99), st.sampled_from(["px", "%"])),
+        "resize": st.tuples(st.integers(200, 900), st.integers(200, 900)),
+        "crop": st.just(True),
+    },
+)
+
+
+def _settings(framing: dict[str, Any]) -> CanvasSettings:
+    try:
+        return CanvasSettings(**framing)
+    except UsageError:
+        assume(False)
+        raise
+
+
+@given(_subjects(), _framings)
+def test_any_framing_keeps_the_subject_whole_and_in_shape(
+    subject: tuple[tuple[int, int], Box], framing: dict[str, Any]
+) -> None:
+    size, box = subject
+    canvas = _settings(framing)
+    placement = place(size, box, canvas)
+    assert placement.source == (box if canvas.frames_subject else (0, 0, *size))
+    assert min(_gaps(placement)) >= 0
+    width, height = _size(placement.source)
+    shown = _size(placement.target)
+    scale = max(shown) / max(width, height)
+    assert abs(shown[0] - width * scale) <= 1
+    assert abs(shown[1] - height * scale) <= 1
+    left, top, right, bottom = _gaps(placement)
+    assert abs(left - right) <= 1
+    if canvas.align == "center":
+        assert abs(top - bottom) <= 1
+    if not canvas.upscale:
+        assert shown[0] <= width
+        assert shown[1] <= height
+    if canvas.resize is not None:
+        assert placement.size[0] <= canvas.resize[0]
+        assert placement.size[1] <= canvas.resize[1]
+
+
+@given(_subjects(), st.floats(0.3, 1), st.tuples(st.integers(200, 900), st.integers(200, 900)))
+def test_fill_is_the_subjects_share_and_nothing_is_enlarged(
+    subject: tuple[tuple[int, int], Box], fill: float, size: tuple[int, int]
+) -> None:
+    photo, box = subject
+    large = place(photo, box, CanvasSettings(size=size, fill=fill, upscale=True))
+    assert large.size == size
+    assert large.note is None
+    placement = place(photo, box, CanvasSettings(size=size, fill=fill))
+    shown = _size(placement.target)
+    if placement.note is None:
+        assert placement == large
+    else:
+        # Smaller than asked, in the same shape, with the subject as it is.
+        assert shown == _size(box)
+        assert placement.size < size
+        assert placement.note == (
+            f"not enlarged: {placement.size[0]} x {placement.size[1]}, "
+            f"subject {shown[0]} x {shown[1]}"
+        )
+    width, height = placement.size
+    # One pixel of rounding for the subject, one for the canvas.
+    reached = max((shown[0]) / width, (shown[1]) / height)
+    assert abs(reached - fill) <= 2 / min(width, height) + 1e-9
+
+
+@given(_subjects(), st.tuples(st.integers(1, 9), st.integers(1, 9)), st.integers(0, 50))
+def test_an_aspect_is_the_smallest_that_holds_the_subject(
+    subject: tuple[tuple[int, int], Box], aspect: tuple[int, int], margin: int
+) -> None:
+    photo, box = subject
+    canvas = CanvasSettings(aspect=aspect, margin=Length(margin, "px"))
+    placement = place(photo, box, canvas)
+    (width, height), (across, down) = placement.size, aspect
+    assert abs(width - height * across / down) <= 1 or abs(height - width * down / across) <= 1
+    left, top, right, bottom = _gaps(placement)
+    assert margin in {left, top}
+    assert min(left, top, right, bottom) == margin
+
+
+@pytest.mark.parametrize(
+    ("framing", "below"),
+    [
+        (CanvasSettings(size=(400, 400), align="bottom"), 0),
+        (CanvasSettings(size=(400, 400), margin=Length(30, "px"), align="bottom"), 30),
+        (CanvasSettings(size=(400, 400), fill=0.8, align="bottom"), 40),
+        (CanvasSettings(aspect=(1, 2), margin=Length(10, "%"), align="bottom"), 40),
+    ],
+)
+def test_at_the_bottom_the_subject_stands_on_its_margin(
+    framing: CanvasSettings, below: int
+) -> None:
+    placement = place((800, 800), (100, 200, 500, 400), framing)
+    assert placement.size[1] - placement.target[3] == below
+
+
+def test_a_photo_without_framing_is_only_scaled() -> None:
+    placement = place((3000, 2000), None, CanvasSettings(resize=(1000, 1000)))
+    assert placement == Placement((0, 0, 3000, 2000), (1000, 667), (0, 0, 1000, 667))
+    small = place((300, 200), None, CanvasSettings(resize=(1000, 1000)))
+    assert small.size == (300, 200)
+    assert small.note == "not enlarged: 300 x 200, subject 300 x 200"
+
+
+@pytest.mark.parametrize(
+    ("values", "word"),
+    [
+        ({"size": (0, 10)}, "--canvas 0x10"),
+        ({"size": (10, 40_000)}, "--canvas 10x40000"),
+        ({"resize": (0, 0)}, "--resize 0x0"),
+        ({"size": (100, 100), "resize": (50, 50)}, "--resize"),
+        ({"size": (100, 100), "aspect": (1, 1)}, "--canvas"),
+        ({"aspect": (0, 1)}, "--canvas 0:1"),
+        ({"fill": 0.0}, "--fill 0%"),
+        ({"fill": 1.2}, "--fill 120%"),
+        ({"fill": 0.5, "margin": Length(3, "%")}, "--fill and --margin"),
+        ({"size": (100, 90), "margin": Length(45, "px")}, "--margin 45px"),
+        ({"margin": Length(-1, "px")}, "--margin -1px"),
+        ({"margin": Length(float("nan"), "%")}, "--margin nan%"),
+        ({"align": "top"}, "--align top"),
+    ],
+)
+def test_contradictions_are_refused(values: dict[str, Any], word: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        CanvasSettings(**values)
+    assert str(raised.value).startswith(word)
+
+
+def _box_of(alpha: NDArray[np.uint8]) -> Box | None:
+    rows, columns = np.nonzero(alpha >= SUBJECT_ALPHA)
+    if rows.size == 0:
+        return None
+    return int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1
+
+
+@given(_subjects(), st.integers(SUBJECT_ALPHA, 255))
+def test_the_subjects_box_is_that_of_its_alpha(
+    subject: tuple[tuple[int, int], Box], value: int
+) -> None:
+    size, box = subject
+    alpha = Image.new("L", size, SUBJECT_ALPHA - 1)
+    alpha.paste(value, box)
+    assert find_subject(alpha) == box
+
+
+@pytest.mark.parametrize("size", [(400, 300), (1500, 1101)])
+def test_specks_are_ignored_and_pairs_are_not(size: tuple[int, int]) -> None:
+    width, height = size
+    alpha = np.zeros((height, width), np.uint8)
+    alpha[100:200, 100:180] = 255
+    alpha[5:9, 7:11] = 255
+    alpha[-3:, -4:] = 200
+    assert find_subject(Image.fromarray(alpha)) == (100, 100, 180, 200)
+    alpha[120:180, 300:340] = 255  # the other shoe
+    assert find_subject(Image.fromarray(alpha)) == (100, 100, 340, 200)
+
+
+def test_a_thin_part_belongs_to_the_subject_it_hangs_on() -> None:
+    alpha = np.zeros((3000, 3000), np.uint8)
+    alpha[1000:2000, 1000:2000] = 255
+    alpha[1500, 300:1000] = 255  # a cord of one pixel, which a small picture hardly shows
+    assert find_subject(Image.fromarray(alpha)) == (300, 1000, 2000, 2000)
+
+
+def test_no_subject() -> None:
+    assert find_subject(Image.new("L", (30, 20), SUBJECT_ALPHA - 1)) is None
+
+
+@given(arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12)))
+def test_regions_are_what_flooding_finds(mask: NDArray[np.bool_]) -> None:
+    labels, areas = label_regions(mask)
+    assert (labels > 0).tolist() == mask.tolist()
+    assert np.bincount(labels.ravel(), minlength=len(areas))[1:].tolist() == areas[1:].tolist()
+    left = {(int(y), int(x)) for y, x in np.argwhere(mask)}
+    while left:
+        seed = left.pop()
+        region, edge = {seed}, [seed]
+        while edge:
+            y, x = edge.pop()
+            for near in [(y + i, x + j) for i in (-1, 0, 1) for j in (-1, 0, 1)]:
+                if near in left:
+                    left.remove(near)
+                    region.add(near)
+                    edge.append(near)
+        assert len({int(labels[spot]) for spot in region}) == 1
+        assert areas[labels[seed]] == len(region)
+
+
+@pytest.mark.parametrize("size", [(480, 360), (333, 517)])
+def test_a_crop_holds_the_photos_own_pixels(size: tuple[int, int]) -> None:
+    photo, alpha = product(size)
+    box = _box_of(np.asarray(alpha))
+    placement = place(size, box, CanvasSettings(margin=Length(11, "px")))
+    colours, matte = put_on_canvas(photo, alpha, placement)
+    assert colours.size == matte.size == placement.size
+    shown = np.asarray(matte)
+    assert _box_of(shown) == placement.target
+    inside = colours.crop(placement.target)
+    assert inside.tobytes() == photo.crop(box).tobytes()
+    assert shown.sum() == np.asarray(matte.crop(placement.target), np.int64).sum()
+
+
+def test_far_haze_and_what_is_beside_the_box_are_cut_away() -> None:
+    alpha = np.full((200, 200), SUBJECT_ALPHA - 1, np.uint8)
+    alpha[50:100, 50:100] = 255
+    alpha[52:98, 70:98] = SUBJECT_ALPHA - 1  # haze inside the box too
+    placement = place((200, 200), (50, 50, 100, 100), CanvasSettings(margin=Length(9, "px")))
+    _, matte = put_on_canvas(Image.new("RGB", (200, 200)), Image.fromarray(alpha), placement)
+    subject = np.asarray(matte) >= SUBJECT_ALPHA
+    far = np.ones_like(subject)
+    for y, x in np.argwhere(subject):
+        far[max(0, y - 3) : y + 4, max(0, x - 3) : x + 4] = False
+    assert far.any()
+    assert not np.asarray(matte)[far].any()
+
+
+def test_shrinking_bleeds_no_background_into_the_subject() -> None:
+    width = 600
+    photo = Image.new("RGB", (width, width), (0, 0, 255))
+    photo.paste((255, 0, 0), (100, 100, 500, 500))
+    alpha = Image.new("L", photo.size)
+    alpha.paste(255, (100, 100, 500, 500))
+    placement = place(photo.size, (100, 100, 500, 500), CanvasSettings(size=(150, 150), fill=0.9))
+    colours, matte = put_on_canvas(photo, alpha, placement)
+    shown = np.asarray(colours)[np.asarray(matte) >= SUBJECT_ALPHA]
+    assert len(shown) == 135 * 135
+    assert (shown == (255, 0, 0)).all()
+
+
+@pytest.mark.parametrize("align", ["center", "bottom"])
+def test_a_scaled_subject_fills_its_share_of_the_written_alpha(align: Align) -> None:
+    photo, alpha = product((1200, 900))
+    box = find_subject(alpha)
+    placement = place(photo.size, box, CanvasSettings(size=(400, 400), fill=0.85, align=align))
+    _, matte = put_on_canvas(photo, alpha, placement)
+    shown = _box_of(np.asarray(matte))
+    assert shown is not None
+    assert max(_size(shown)) == pytest.approx(340, abs=3)

@@ -1,0 +1,188 @@
+"""A run that is killed or interrupted, and the same command again.
+
+How far a run is shows in its report: a picture's row is on the disk as soon as it is finished. One
+picture takes seconds, so that no run is over before it is met.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from PIL import Image
+
+from bgx.errors import ExitCode
+from support.fakes import save_photo
+from support.shell import PATIENCE, bgx, command, read_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+PHOTOS = 40
+SLOW = "2/99"
+REPORT = Path("report.jsonl")
+
+posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+
+
+@pytest.fixture(autouse=True)
+def _photos(stocked_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small photos, and one at the end that --png-level small works on for seconds."""
+    monkeypatch.chdir(tmp_path)
+    for number in range(PHOTOS - 1):
+        save_photo(Path(f"in/{number % 3}/{number:02}.png"), size=(350, 250))
+    save_noise(Path(f"in/{SLOW}.png"))
+
+
+def save_noise(path: Path) -> None:
+    Image.effect_noise((3000, 2000), 90).convert("RGB").save(path, compress_level=0)
+
+
+@pytest.fixture
+def run() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts batches, and ends those that still run."""
+    started = []
+
+    def start(*options: str) -> subprocess.Popen[str]:
+        arguments = command("batch", "in", "-o", "out", "--report", REPORT, *options)
+        process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    """Return as soon as it holds; fail if the process ends before."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert process.poll() is None, "the run was over before it could be met"
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def finished() -> int:
+    """Rows of the report on the disk."""
+    return REPORT.read_bytes().count(b"\n") if REPORT.exists() else 0
+
+
+def outputs() -> dict[str, int]:
+    """Every file below the output folder with the time it was written."""
+    return {
+        path.as_posix(): path.stat().st_mtime_ns
+        for path in Path("out").rglob("*")
+        if path.is_file()
+    }
+
+
+def assert_all_done() -> None:
+    """Every photo has its cut-out, whole, and nothing else is there."""
+    assert set(outputs()) == {f"out/{path.relative_to('in').as_posix()}" for path in sources()}
+    for path in sources():
+        with Image.open(path) as photo, Image.open(Path("out") / path.relative_to("in")) as image:
+            image.load()
+            assert (image.mode, image.size) == ("RGBA", photo.size)
+
+
+def sources() -> list[Path]:
+    return sorted(Path("in").rglob("*.png"))
+
+
+@pytest.mark.parametrize("after", [1, 5, 20])
+def test_a_killed_run_is_finished_by_the_same_command(
+    run: Callable[..., subprocess.Popen[str]], after: int
+) -> None:
+    process = run("--png-level", "small")
+    wait_until(lambda: finished() >= after, process)
+    process.kill()
+    process.wait()
+    before = {path: written for path, written in outputs().items() if not path.endswith(".bgx-tmp")}
+    assert 1 <= len(before) < PHOTOS
+    for path in before:
+        with Image.open(path) as image:
+            image.load()
+
+    again = bgx("batch", "in", "-o", "out", "--report", REPORT)
+
+    assert again.code == 0
+    assert_all_done()
+    after_it = outputs()
+    assert {path: after_it[path] for path in before} == before
+    *rows, last = read_rows(REPORT)
+    assert len(rows) == PHOTOS
+    assert (last["done"], last["skipped"]) == (PHOTOS - len(before), len(before))
+
+
+def test_files_that_a_killed_run_left_are_cleared_away() -> None:
+    """It is killed when a file is written and not yet in its place."""
+    killed = (
+        "import os, pathlib, sys; from bgx.cli.main import run;"
+        "pathlib.Path.replace = lambda *_: os.kill(os.getpid(), 9);"
+        "run(sys.argv[1:])"
+    )
+    subprocess.run([sys.executable, "-c", killed, "batch", "in", "-o", "out"], timeout=PATIENCE)
+    [*left] = outputs()
+    assert left
+    assert all(path.endswith(".bgx-tmp") for path in left)
+
+    assert bgx("batch", "in", "-o", "out").code == 0
+    assert_all_done()
+
+
+def interrupt(process: subprocess.Popen[str], number: int) -> str:
+    """Send a signal; what the process says until it ends."""
+    process.send_signal(number)
+    _, err = process.communicate(timeout=PATIENCE)
+    return err
+
+
+@posix
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_finishes_what_is_in_work_and_reports(
+    run: Callable[..., subprocess.Popen[str]], number: int
+) -> None:
+    process = run("--png-level", "small")
+    wait_until(lambda: finished() >= 2, process)
+
+    err = interrupt(process, number)
+
+    assert process.returncode == ExitCode.INTERRUPTED
+    assert "bgx: interrupted: finishing what is in work; press Ctrl-C again" in err
+    assert "Traceback" not in err
+    *rows, last = read_rows(REPORT)
+    assert len(rows) == len({row["source"] for row in rows}) == PHOTOS
+    done = {row["target"] for row in rows if row["status"] == "done"}
+    assert set(outputs()) == done
+    assert 2 <= len(done) < PHOTOS
+    assert {row.get("reason") for row in rows if row["status"] == "skipped"} == {"interrupted"}
+    assert last["unfinished"] == PHOTOS - len(done)
+    assert f"bgx: {len(done)} done, {PHOTOS - len(done)} not finished in " in err
+
+    assert bgx("batch", "in", "-o", "out").code == 0
+    assert_all_done()
+
+
+@posix
+def test_a_second_ctrl_c_ends_it_at_once(run: Callable[..., subprocess.Popen[str]]) -> None:
+    """Nobody waits for the slow picture, and nothing of it is kept."""
+    save_noise(Path("in/0/01.png"))
+    process = run("--png-level", "small", "--workers", "1")
+    wait_until(lambda: finished() == 1, process)
+
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    assert "finishing what is in work" in process.stderr.readline()
+    err = interrupt(process, signal.SIGINT)
+
+    assert (process.returncode, err) == (ExitCode.INTERRUPTED, "")
+    assert [Path(row["source"]).name for row in read_rows(REPORT)] == ["00.png"]
+    assert "out/0/01.png" not in outputs()

@@ -1,0 +1,189 @@
+"""The house, read from the imports of every module: which room may know which, and what loads."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import bgx
+
+PACKAGE = Path(bgx.__file__).parent
+
+# A room may import from the rooms below it and from itself. Rooms side by side do not know each
+# other.
+FLOORS = [
+    {"errors"},
+    {"settings"},
+    {"image", "model"},
+    {"run"},
+    {"options"},
+    {"presets"},
+    {"cli", "api"},
+    {"__main__"},
+]
+
+# Third parties that have one room, or one module, each.
+OWNERS = {
+    "click": ["bgx.cli"],
+    "tqdm": ["bgx.cli.console", "bgx.model.fetch"],
+    "pooch": ["bgx.model.fetch"],
+    "platformdirs": ["bgx.model.store"],
+    "onnxruntime": ["bgx.model.providers", "bgx.model.session", "bgx.model.quantize"],
+    "onnx": ["bgx.model.prepare", "bgx.model.quantize"],
+    "pillow_heif": ["bgx.image"],
+    "isal": ["bgx.image"],
+    "torch": ["bgx.train"],
+}
+
+HEAVY = {"numpy", "PIL", "onnxruntime", "onnx", "pooch", "tqdm", "platformdirs"}
+
+
+@dataclass(frozen=True)
+class Import:
+    """One name a module imports. at_load: when the module itself is imported."""
+
+    module: str
+    name: str
+    at_load: bool
+
+
+@cache
+def all_imports() -> list[Import]:
+    return [found for path in sorted(PACKAGE.rglob("*.py")) for found in imports_of(path)]
+
+
+def imports_of(path: Path) -> list[Import]:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    module = ".".join(["bgx", *(part for part in parts if part != "__init__")])
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    deferred = {
+        id(node)
+        for outer in ast.walk(tree)
+        if isinstance(outer, ast.FunctionDef | ast.AsyncFunctionDef)
+        or (isinstance(outer, ast.If) and ast.unparse(outer.test) == "TYPE_CHECKING")
+        for node in ast.walk(outer)
+    }
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: imports are absolute"
+            # `from bgx import api` names a room, `from bgx import __version__` does not.
+            names = [
+                f"bgx.{alias.name}" if node.module == "bgx" and is_room(alias.name) else node.module
+                for alias in node.names
+                if node.module
+            ]
+        else:
+            continue
+        found += [Import(module, name, id(node) not in deferred) for name in names]
+    return found
+
+
+def is_room(name: str) -> bool:
+    return (PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").is_file()
+
+
+def room(module: str) -> str:
+    """The part of a module's name below bgx; empty for the package itself."""
+    return [*module.split("."), ""][1]
+
+
+def floor(name: str) -> int:
+    return next(number for number, rooms in enumerate(FLOORS) if name in rooms)
+
+
+def test_every_room_has_its_floor() -> None:
+    rooms = {room(found.module) for found in all_imports()} - {"", "train"}
+
+    assert rooms <= set().union(*FLOORS)
+
+
+def test_imports_go_one_way() -> None:
+    wrong = [
+        found
+        for found in all_imports()
+        if found.name.startswith("bgx.")
+        and room(found.module) not in {"", "train", room(found.name)}
+        and not floor(room(found.name)) < floor(room(found.module))
+    ]
+
+    assert wrong == []
+
+
+def test_training_is_imported_by_nobody() -> None:
+    assert not [
+        found
+        for found in all_imports()
+        if found.name.startswith("bgx.train") and room(found.module) != "train"
+    ]
+
+
+def test_only_the_pipeline_knows_pictures_and_network() -> None:
+    knows = {
+        module: {room(found.name) for found in all_imports() if found.module == module}
+        for module in {found.module for found in all_imports() if room(found.module) == "run"}
+    }
+
+    assert {module for module, rooms in knows.items() if {"image", "model"} <= rooms} == {
+        "bgx.run.pipeline"
+    }
+
+
+@pytest.mark.parametrize("library", sorted(OWNERS))
+def test_a_library_has_its_room(library: str) -> None:
+    users = {found.module for found in all_imports() if found.name.split(".")[0] == library}
+
+    assert not [
+        module
+        for module in users
+        if not any(module == owner or module.startswith(f"{owner}.") for owner in OWNERS[library])
+    ]
+
+
+def test_runtimes_are_imported_when_they_are_used() -> None:
+    heavy = {"onnxruntime", "onnx", "pooch", "tqdm", "platformdirs", "torch", "pillow_heif"}
+
+    assert not [
+        found for found in all_imports() if found.at_load and found.name.split(".")[0] in heavy
+    ]
+
+
+def loaded_by(code: str) -> set[str]:
+    """The heavy libraries in a new Python after it ran this."""
+    script = f"import sys; {code}; print(); print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, check=True, text=True
+    )
+    return HEAVY & set(done.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["--version"], ["remove", "--help"], ["batch", "--help"], ["bench", "--help"]],
+)
+def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
+    assert loaded_by(f"from bgx.cli.main import run; run({json.dumps(arguments)})") == set()
+
+
+def test_the_package_itself_is_light() -> None:
+    assert loaded_by("import bgx; bgx.__version__; from bgx import errors, settings") == set()
+
+
+def test_the_registry_is_read_without_numpy() -> None:
+    assert loaded_by(
+        "from bgx.model.registry import load_registry; load_registry();"
+        "from bgx.model.store import Store; Store().registry()"
+    ) <= {"platformdirs"}
+
+
+def test_listing_models_loads_neither_numpy_nor_a_runtime() -> None:
+    assert loaded_by("from bgx.cli.main import run; run(['models', 'list'])") <= {"platformdirs"}

@@ -1,0 +1,375 @@
+"""What runs where: plans as pure data, the runtime as it really is, cores as they really are."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bgx.errors import BadModelError, DeviceUnavailableError, ExitCode, RuntimeMissingError
+from bgx.model.providers import (
+    PROVIDER_BY_DEVICE,
+    EnginePlan,
+    count_cores,
+    explain_conflict,
+    find_flavours,
+    inspect_runtime,
+    load_runtime,
+    one_line,
+    plan_engines,
+    runtime_errors,
+    start,
+)
+from bgx.settings import DEVICES, DeviceSettings
+from support.networks import tiny_network
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CACHE = Path("cache")
+EVERYTHING = [*PROVIDER_BY_DEVICE.values(), "AzureExecutionProvider"]
+SMALL, LARGE = 320 * 320, 1024 * 1024
+
+
+def plan(
+    device: str = "cpu",
+    *,
+    cores: int = 8,
+    pictures: int | None = None,
+    pixels: int = SMALL,
+    workers: int | None = None,
+    threads: int | None = None,
+    batch_size: int | None = None,
+) -> EnginePlan:
+    settings = DeviceSettings(device, workers, threads, batch_size)
+    [only] = plan_engines(
+        settings, EVERYTHING, cores, pictures=pictures, cache=CACHE, pixels=pixels
+    )
+    return only
+
+
+def test_many_pictures_on_a_cpu_run_single_threaded_one_a_core() -> None:
+    for pictures in (None, 8, 1000):
+        many = plan(pictures=pictures)
+        assert (many.runs, many.threads, many.batch_size) == (8, 1, 1)
+
+
+def test_one_picture_on_a_cpu_has_all_cores() -> None:
+    one = plan(pictures=1)
+    assert (one.runs, one.threads, one.pool_size) == (1, 8, 8)
+
+
+def test_few_pictures_share_the_cores() -> None:
+    few = plan(pictures=3)
+    assert (few.runs, few.threads) == (3, 2)
+
+
+def test_workers_and_threads_are_taken_as_told() -> None:
+    assert (plan(workers=2).runs, plan(workers=2).threads) == (2, 4)
+    assert (plan(threads=4).runs, plan(threads=4).threads) == (2, 4)
+    assert (plan(workers=3, threads=5).runs, plan(workers=3, threads=5).threads) == (3, 5)
+    assert plan(workers=16).runs == 16
+
+
+def test_large_inputs_take_more_cores_each_so_that_memory_does_not_grow_with_cores() -> None:
+    large = plan(cores=64, pixels=LARGE)
+    assert large.runs * LARGE <= 64 * SMALL
+    assert large.threads >= LARGE // SMALL
+
+
+@given(
+    cores=st.integers(1, 256),
+    pictures=st.none() | st.integers(0, 1000),
+    pixels=st.integers(1, 4096 * 4096),
+)
+def test_left_to_itself_bgx_never_uses_more_threads_than_cores(
+    cores: int, pictures: int | None, pixels: int
+) -> None:
+    for device in DEVICES[1:]:
+        made = plan(device, cores=cores, pictures=pictures, pixels=pixels)
+        assert 1 <= made.runs * made.threads <= cores
+        assert 1 <= made.pool_size <= cores
+        assert made.batch_size >= 1
+
+
+def test_a_thread_of_the_pool_spins_only_where_it_disturbs_nobody() -> None:
+    assert plan(pictures=1).config["session.intra_op.allow_spinning"] == "1"
+    assert plan(pictures=9, workers=1).config["session.intra_op.allow_spinning"] == "0"
+
+
+def test_cuda() -> None:
+    made = plan("cuda:1")
+    name, options = made.providers[0]
+    assert (made.device, name) == ("cuda:1", "CUDAExecutionProvider")
+    assert options == {"device_id": "1", "cudnn_conv_algo_search": "HEURISTIC"}
+    assert made.providers[-1][0] == "CPUExecutionProvider"
+    assert made.batch_size > 1
+    assert not made.fixed_batch
+
+
+def test_tensorrt_keeps_its_engines_and_timings_and_has_cuda_for_the_rest() -> None:
+    made = plan("tensorrt")
+    names = [name for name, _ in made.providers]
+    assert names == [PROVIDER_BY_DEVICE[kind] for kind in ("tensorrt", "cuda", "cpu")]
+    options = made.providers[0][1]
+    assert options["trt_engine_cache_path"] == options["trt_timing_cache_path"] == str(CACHE)
+    assert options["trt_engine_cache_enable"] == options["trt_timing_cache_enable"] == "True"
+    assert made.fixed_batch
+
+
+def test_directml_runs_one_at_a_time_without_a_memory_pattern() -> None:
+    made = plan("directml:2")
+    assert made.providers[0] == ("DmlExecutionProvider", {"device_id": "2"})
+    assert (made.runs, made.memory_pattern) == (1, False)
+    assert all(plan(kind).memory_pattern for kind in DEVICES[1:] if kind not in {"cpu", "directml"})
+
+
+def test_the_cpu_gives_memory_back_as_soon_as_it_can() -> None:
+    assert (plan("cpu").memory_pattern, plan("cpu").memory_reuse) == (False, False)
+
+
+def test_coreml_has_a_program_of_static_shapes() -> None:
+    made = plan("coreml")
+    assert made.providers[0][1] == {"ModelFormat": "MLProgram", "RequireStaticInputShapes": "1"}
+    assert made.fixed_batch
+    assert (made.device, made.batch_size, made.runs) == ("coreml", 1, 1)
+
+
+def test_openvino_computes_in_fp32_on_the_cores_there_are() -> None:
+    options = plan("openvino").providers[0][1]
+    assert options["precision"] == "FP32"
+    assert (options["num_of_threads"], options["num_streams"]) == ("8", "8")
+    alone = plan("openvino", pictures=1).providers[0][1]
+    assert (alone["num_of_threads"], alone["num_streams"]) == ("8", "1")
+
+
+def test_a_gpus_batch_is_no_larger_than_the_job_and_smaller_for_large_inputs() -> None:
+    assert plan("cuda", pictures=3).batch_size == 3
+    assert plan("cuda", batch_size=5).batch_size == 5
+    assert plan("cuda", pixels=LARGE).batch_size < plan("cuda").batch_size
+    assert plan(batch_size=5).batch_size == 1
+
+
+def test_auto_tries_the_best_first_and_ends_on_the_cpu() -> None:
+    plans = plan_engines(DeviceSettings(), EVERYTHING, 4, pictures=None, cache=CACHE)
+    assert [made.device for made in plans] == ["cuda:0", "directml:0", "openvino", "cpu"]
+    [only] = plan_engines(DeviceSettings(), ["CPUExecutionProvider"], 4, pictures=None, cache=CACHE)
+    assert only.device == "cpu"
+
+
+@pytest.mark.parametrize("device", [name for name in DEVICES[1:] if name != "cpu"])
+def test_a_device_that_is_not_there_is_an_error_with_the_remedy(device: str) -> None:
+    with pytest.raises(DeviceUnavailableError, match=r"pip .*install") as caught:
+        plan_engines(
+            DeviceSettings(device), ["CPUExecutionProvider"], 4, pictures=None, cache=CACHE
+        )
+    assert f"--device {device}" in str(caught.value)
+    assert caught.value.exit_code is ExitCode.DEVICE
+
+
+def test_a_provider_that_does_not_load_is_never_silently_the_cpu(tmp_path: Path) -> None:
+    network = tiny_network(tmp_path / "tiny.onnx")
+    absent = EnginePlan("cuda:0", (("CUDAExecutionProvider", {}), ("CPUExecutionProvider", {})))
+    with (
+        pytest.warns(UserWarning, match="not in available provider"),
+        pytest.raises(DeviceUnavailableError, match="--device cuda:0") as caught,
+    ):
+        start(network, absent, "tiny")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"no network", bytes(999)])
+def test_what_is_no_network_is_not_blamed_on_the_device(
+    tmp_path: Path, content: bytes, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "garbage.onnx"
+    file.write_bytes(content)
+    with pytest.raises(BadModelError, match="the file: not a network") as caught:
+        start(file, EnginePlan("cpu"), "the file")
+    assert "\n" not in str(caught.value)
+    # Raised and said once; ONNX Runtime does not print it as well.
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_report_of_this_machine() -> None:
+    report = inspect_runtime()
+    assert report.version == metadata.version(next(iter(report.flavours)))
+    assert "cpu" in report.loads
+    assert report.auto in report.loads
+    assert report.why
+    assert set(report.loads).isdisjoint(report.fails)
+    assert report.trouble is None
+
+
+def test_telemetry_is_off_before_the_runtime_is_imported() -> None:
+    code = """
+import os, sys
+os.environ.pop("ORT_DISABLE_TELEMETRY", None)
+class Watch:
+    def find_spec(self, name, *_):
+        if name == "onnxruntime":
+            print(os.environ.get("ORT_DISABLE_TELEMETRY"))
+sys.meta_path.insert(0, Watch())
+import bgx.model.providers, bgx.model.session, bgx.model.store
+assert "onnxruntime" not in sys.modules
+bgx.model.providers.load_runtime()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"
+
+
+def install(folder: Path, name: str) -> None:
+    """Make Python's own metadata say that a distribution is installed in `folder`."""
+    info = folder / f"{name.replace('-', '_')}-1.2.3.dist-info"
+    info.mkdir(parents=True)
+    text = f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2.3\n"
+    (info / "METADATA").write_text(text, encoding="utf-8")
+
+
+@pytest.fixture
+def nothing_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """A folder to install into, the only one that counts."""
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    for name in [name for name in sys.modules if name.split(".")[0] == "onnxruntime"]:
+        monkeypatch.delitem(sys.modules, name)
+    yield tmp_path
+    sys.modules.pop("onnxruntime", None)
+
+
+def test_without_any_flavour_one_line_says_what_to_install(nothing_installed: Path) -> None:
+    with pytest.raises(RuntimeMissingError) as caught:
+        load_runtime()
+    assert str(caught.value) == 'no onnxruntime flavour is installed; run: pip install "bgx[cpu]"'
+    assert caught.value.exit_code is ExitCode.DEVICE
+    report = inspect_runtime()
+    assert (report.version, report.auto, report.flavours) == (None, None, {})
+    assert report.trouble == str(caught.value)
+
+
+def test_two_flavours_are_detected_and_explained(nothing_installed: Path) -> None:
+    install(nothing_installed, "onnxruntime")
+    assert explain_conflict(find_flavours()) is None
+    install(nothing_installed, "onnxruntime-gpu")
+    said = explain_conflict(find_flavours())
+    assert said is not None
+    assert "pip uninstall -y onnxruntime onnxruntime-gpu" in said
+    with pytest.raises(RuntimeMissingError, match="overwrite each other"):
+        load_runtime()
+    assert inspect_runtime().trouble == said
+
+
+def test_the_ruins_of_an_uninstalled_flavour_are_explained(nothing_installed: Path) -> None:
+    install(nothing_installed, "onnxruntime-gpu")
+    # Uninstalling the other flavour took the files and left the folder.
+    (nothing_installed / "onnxruntime").mkdir()
+    with pytest.raises(RuntimeMissingError, match="--force-reinstall onnxruntime-gpu"):
+        load_runtime()
+
+
+def test_every_exception_of_the_runtime_is_known() -> None:
+    from onnxruntime.capi import onnxruntime_pybind11_state as binding
+
+    for name in ("Fail", "RuntimeException", "InvalidArgument", "EPFail"):
+        assert getattr(binding, name) in runtime_errors()
+
+
+@given(st.text())
+def test_messages_of_the_runtime_become_one_short_line(text: str) -> None:
+    said = one_line(RuntimeError(text))
+    assert len(said.splitlines()) == 1 or not text.strip()
+    assert len(said) <= 300
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : Got a wrong shape\nat x",
+            "Got a wrong shape",
+        ),
+        (
+            "/src/state.cc:729 void ns::Register(Options&, const Map&) Please install",
+            "Please install",
+        ),
+        ("[ONNXRuntimeError] : 1 : FAIL : /src/a.cu:3 bool f() out of memory", "out of memory"),
+        ("", "RuntimeError"),
+    ],
+)
+def test_numbers_and_source_lines_of_the_runtime_are_left_out(text: str, said: str) -> None:
+    assert one_line(RuntimeError(text)) == said
+
+
+def cgroup(folder: Path, lines: str, files: dict[str, str]) -> int:
+    """Cores counted with these lines in /proc/self/cgroup and these files under /sys/fs/cgroup."""
+    own = folder / "cgroup"
+    own.write_text(lines, encoding="utf-8")
+    for name, content in files.items():
+        path = folder / "mount" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, encoding="utf-8")
+    return count_cores(cgroup=own, mount=folder / "mount")
+
+
+@pytest.fixture
+def many_cores(monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
+    return 16
+
+
+@pytest.mark.parametrize(
+    ("lines", "files", "cores"),
+    [
+        ("", {}, 16),
+        ("0::/\n", {"cpu.max": "max 100000\n"}, 16),
+        ("0::/\n", {"cpu.max": "400000 100000\n"}, 4),
+        ("0::/\n", {"cpu.max": "250000 100000\n"}, 2),
+        ("0::/\n", {"cpu.max": "50000 100000\n"}, 1),
+        ("0::/a/b\n", {"a/b/cpu.max": "max 100000", "a/cpu.max": "300000 100000"}, 3),
+        ("0::/a/b\n", {"a/b/cpu.max": "200000 100000", "a/cpu.max": "300000 100000"}, 2),
+        ("0::/host/path\n", {"cpu.max": "500000 100000"}, 5),
+        ("0::/\n", {"cpu.max": "not a number"}, 16),
+        ("0::/\n", {"cpu.max": "100000 0"}, 16),
+        ("0::/\n", {"cpu.max": "9900000 100000"}, 16),
+        (
+            "3:cpu,cpuacct:/docker/1\n1:memory:/docker/1\n",
+            {"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"},
+            3,
+        ),
+        (
+            "3:cpu,cpuacct:/docker/1\n",
+            {"cpu/docker/1/cpu.cfs_quota_us": "-1", "cpu/docker/1/cpu.cfs_period_us": "100000"},
+            16,
+        ),
+        ("garbage\n\n:::\n", {}, 16),
+    ],
+)
+def test_cores_are_the_smaller_of_affinity_and_quota(
+    many_cores: int, tmp_path: Path, lines: str, files: dict[str, str], cores: int
+) -> None:
+    assert cgroup(tmp_path, lines, files) == cores
+    assert cores <= many_cores
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux has affinity")
+def test_a_process_bound_to_one_core_counts_one() -> None:
+    code = (
+        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))});"
+        "from bgx.model.providers import count_cores; print(count_cores())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "1"
+
+
+def test_without_affinity_and_cgroups_the_machines_cores_count(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 7)
+    assert count_cores(cgroup=tmp_path / "none") == 7

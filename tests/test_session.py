@@ -1,0 +1,428 @@
+"""A session: mattes that do not depend on the batch, the device or who else is asking."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import pytest
+
+from bgx.errors import BadModelError, DeviceUnavailableError, ExitCode, InferenceError
+from bgx.model.providers import EnginePlan, load_runtime
+from bgx.model.registry import ModelEntry, load_registry
+from bgx.model.session import Session, check_network, open_session
+from bgx.model.store import ModelFile, Store
+from bgx.settings import DeviceSettings, ModelSettings
+from support.networks import tiny_network, u2net_network, written_network
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+CPU = DeviceSettings("cpu")
+U2NET = load_registry()["u2net"]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(ModelSettings(folder=tmp_path / "store", offline=True))
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_network(tmp_path_factory.mktemp("network") / "tiny.onnx")
+
+
+def file_of(store: Store, path: Path, **changes: Any) -> ModelFile:
+    found = store.resolve(str(path), load_registry())
+    return replace(found, entry=replace(found.entry, **changes))
+
+
+def noise(count: int, side: int = 320) -> NDArray[np.float32]:
+    return np.random.default_rng(3).standard_normal((count, 3, side, side), np.float32)
+
+
+def fixed(path: Path, plan: EnginePlan, entry: ModelEntry = U2NET) -> Session:
+    return Session(path, plan, entry, name=str(path), output=entry.output)
+
+
+def picture() -> NDArray[np.float32]:
+    """A white and a red square on black, as the network is fed."""
+    rgb = np.zeros((320, 320, 3))
+    rgb[40:120, 40:120] = 1
+    rgb[200:280, 200:280] = (1, 0, 0)
+    fed = (rgb - U2NET.mean) / U2NET.std
+    return np.ascontiguousarray(fed.transpose(2, 0, 1)[None], np.float32)
+
+
+def test_a_matte_is_float_of_the_inputs_size(store: Store, network: Path) -> None:
+    session = open_session(file_of(store, network), CPU, store)
+    matte = session.run(picture())
+    assert matte.shape == (1, 320, 320)
+    assert matte.dtype == np.float32
+    assert matte.flags.c_contiguous
+    assert matte[0, 80, 80] > 0.9
+    assert matte[0, 240, 240] > 0.9
+    assert matte[0, 160, 160] < 0.1
+    assert (session.device, session.provider) == ("cpu", "CPUExecutionProvider")
+    assert session.entry is not None
+
+
+def test_no_pictures_no_mattes(store: Store, network: Path) -> None:
+    session = open_session(file_of(store, network), CPU, store)
+    assert session.run(noise(0)).shape == (0, 320, 320)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 9])
+def test_in_a_batch_each_picture_has_the_matte_it_has_alone(
+    store: Store, network: Path, count: int
+) -> None:
+    copy = open_session(file_of(store, network), CPU, store)
+    [path] = store.prepared.glob("*.onnx")
+    batch = noise(count)
+    alone = np.concatenate([copy.run(one[None]) for one in batch])
+    for fixed_batch in (True, False):
+        plan = EnginePlan("cpu", batch_size=4, fixed_batch=fixed_batch)
+        together = fixed(path, plan).run(batch)
+        assert together.shape == (count, 320, 320)
+        assert np.abs(together - alone).max() <= 1e-6
+    assert np.array_equal(copy.run(batch), alone)
+
+
+def test_the_published_form_runs_one_picture_at_a_time(network: Path) -> None:
+    session = fixed(network, EnginePlan("cpu", batch_size=16))
+    assert session.plan.batch_size == 1
+    assert session.run(noise(3)).shape == (3, 320, 320)
+
+
+def test_many_threads_get_their_own_mattes(store: Store, network: Path) -> None:
+    session = open_session(file_of(store, network), CPU, store)
+    batch = noise(24)
+    expected = session.run(batch)
+    with ThreadPoolExecutor(8) as pool:
+        mattes = list(pool.map(lambda one: session.run(one[None])[0], batch))
+    assert np.array_equal(np.stack(mattes), expected)
+
+
+@pytest.mark.parametrize("pictures", [1, 2, None])
+def test_however_many_pictures_the_mattes_are_the_same(
+    store: Store, network: Path, pictures: int | None
+) -> None:
+    file = file_of(store, network)
+    expected = open_session(file, CPU, store).run(picture())
+    given = open_session(file, CPU, store, pictures=pictures).run(picture())
+    assert np.abs(given - expected).max() <= 1e-6
+
+
+def test_the_copy_is_made_once(store: Store, network: Path) -> None:
+    file = file_of(store, network)
+    first = open_session(file, CPU, store).run(picture())
+    [copy] = store.prepared.iterdir()
+    state = copy.stat()
+    again = open_session(file, CPU, store).run(picture())
+    assert np.array_equal(first, again)
+    assert [copy] == list(store.prepared.iterdir())
+    assert (copy.stat().st_ino, copy.stat().st_mtime_ns) == (state.st_ino, state.st_mtime_ns)
+
+
+def test_another_file_has_a_copy_of_its_own(store: Store, network: Path, tmp_path: Path) -> None:
+    open_session(file_of(store, network), CPU, store)
+    other = tiny_network(tmp_path / "other.onnx", note="another file")
+    open_session(file_of(store, other), CPU, store)
+    open_session(file_of(store, network, output=6), CPU, store)
+    assert len(list(store.prepared.iterdir())) == 3
+
+
+def test_a_copy_that_differs_is_not_used(
+    store: Store,
+    network: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    wrong = tiny_network(tmp_path / "wrong.onnx", mean=(0, 0, 0)).read_bytes()
+    monkeypatch.setattr("bgx.model.session.prepare", lambda *_: wrong)
+    with caplog.at_level(logging.DEBUG):
+        session = open_session(file_of(store, network), CPU, store)
+    original = fixed(network, EnginePlan("cpu"))
+    assert np.array_equal(session.run(picture()), original.run(picture()))
+    assert "differ from the original's" in caplog.text
+    assert not list(store.prepared.glob("*.onnx"))
+
+
+MIXING = """net (float[1,3,320,320] x) => (float[1,1,320,320] y)
+    <int64[3] whole = {1, 1, -1}, int64[4] square = {1, 1, 320, 320}>
+    {
+        sum = ReduceMean <axes = [1]> (x)
+        flat = Reshape (sum, whole)
+        soft = Softmax <axis = 2> (flat)
+        y = Reshape (soft, square)
+    }"""
+
+
+def test_a_graph_of_another_form_runs_as_it_is(
+    store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = file_of(store, written_network(tmp_path / "mixing.onnx", MIXING))
+    with caplog.at_level(logging.DEBUG):
+        session = open_session(file, CPU, store)
+    assert "ReduceMean may mix the pictures" in caplog.text
+    batch = noise(3)
+    together = session.run(batch)
+    for index in range(3):
+        assert np.array_equal(together[index], session.run(batch[index : index + 1])[0])
+    # What was found out once is remembered.
+    [refusal] = store.prepared.iterdir()
+    assert "ReduceMean" in refusal.read_text(encoding="utf-8")
+    assert np.array_equal(open_session(file, CPU, store).run(batch), together)
+
+
+def test_a_folder_that_cannot_be_written_costs_time_and_nothing_else(
+    store: Store, network: Path
+) -> None:
+    file = file_of(store, network)
+    store.prepared.write_bytes(b"a file where the folder should be")
+    session = open_session(file, CPU, store)
+    expected = fixed(network, EnginePlan("cpu")).run(picture())
+    assert np.abs(session.run(picture()) - expected).max() <= 1e-4
+
+
+def test_logits_become_the_same_matte_by_sigmoid(
+    store: Store, network: Path, tmp_path: Path
+) -> None:
+    raw = tiny_network(tmp_path / "logits.onnx", logits=True)
+    logits = open_session(file_of(store, raw, activation="sigmoid"), CPU, store)
+    plain = open_session(file_of(store, network), CPU, store)
+    assert np.abs(logits.run(picture()) - plain.run(picture())).max() <= 1e-6
+
+
+def test_sigmoid_of_huge_values_is_no_overflow(store: Store, tmp_path: Path) -> None:
+    text = """net (float[1,3,8,8] x) => (float[1,1,8,8] y) <float[1,3,1,1] w = {1e9, 0.0, 0.0}>
+        { y = Conv (x, w) }"""
+    path = written_network(tmp_path / "huge.onnx", text)
+    session = open_session(file_of(store, path, input=(8, 8), activation="sigmoid"), CPU, store)
+    matte = session.run(noise(1, 8))
+    assert set(np.unique(matte)) == {0.0, 1.0}
+
+
+def test_values_that_are_no_numbers_are_an_error_of_the_picture(network: Path) -> None:
+    session = fixed(network, EnginePlan("cpu"))
+    with pytest.raises(InferenceError, match="no numbers") as caught:
+        session.run(np.full((1, 3, 320, 320), np.nan, np.float32))
+    assert caught.value.exit_code is ExitCode.PICTURES
+
+
+def test_what_the_runtime_refuses_is_an_error_of_the_picture(network: Path) -> None:
+    session = fixed(network, EnginePlan("cpu"))
+    with pytest.raises(InferenceError) as caught:
+        session.run(noise(1, 64))
+    assert "\n" not in str(caught.value)
+    assert session.run(picture()).shape == (1, 320, 320)
+
+
+WRONG = {
+    r"takes \[1, 3, 64, 64\].*BGX_MODELS": "net (float[1,3,64,64] x) => (float[1,3,64,64] y)",
+    r"takes \[1, 1, 320, 320\]": "net (float[1,1,320,320] x) => (float[1,1,320,320] y)",
+    r"takes tensor\(float16\)": "net (float16[1,3,320,320] x) => (float16[1,3,320,320] y)",
+    r"not one matte per picture": "net (float[1,3,320,320] x) => (float[1,3,320,320] y)",
+    r"takes \['n', 3\]": "net (float[n,3] x) => (float[n,3] y)",
+}
+
+
+@pytest.mark.parametrize("reason", WRONG)
+def test_a_network_of_another_signature_is_named_with_the_reason(
+    tmp_path: Path, reason: str
+) -> None:
+    path = written_network(tmp_path / "wrong.onnx", WRONG[reason] + " { y = Relu (x) }")
+    with pytest.raises(BadModelError, match=reason) as caught:
+        check_network(path, U2NET, str(path))
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_two_inputs_are_one_too_many(tmp_path: Path) -> None:
+    text = """net (float[1,3,320,320] x, float[1] z) => (float[1,3,320,320] y)
+        { y = Add (x, z) }"""
+    path = written_network(tmp_path / "two.onnx", text)
+    with pytest.raises(BadModelError, match="2 inputs"):
+        check_network(path, U2NET, str(path))
+
+
+def test_an_output_that_is_not_there(store: Store, network: Path) -> None:
+    with pytest.raises(BadModelError, match=r"7 outputs.*no number 7"):
+        open_session(file_of(store, network, output=7), CPU, store)
+
+
+def test_an_input_of_open_size_takes_the_entrys(tmp_path: Path) -> None:
+    text = "net (float[n,3,h,w] x) => (float[n,1,h,w] y) { y = ReduceMean <axes = [1]> (x) }"
+    path = written_network(tmp_path / "open.onnx", text)
+    session = fixed(path, EnginePlan("cpu", batch_size=2), replace(U2NET, input=(64, 64)))
+    batch = noise(3, 64)
+    assert np.abs(session.run(batch) - batch.mean(axis=1)).max() <= 1e-6
+
+
+def test_weights_beside_the_file_are_found(store: Store, network: Path, tmp_path: Path) -> None:
+    split = tmp_path / "split.onnx"
+    onnx.save(
+        onnx.load(network),
+        split,
+        save_as_external_data=True,
+        location="split.bin",
+        size_threshold=0,
+    )
+    session = open_session(file_of(store, split), CPU, store)
+    expected = fixed(network, EnginePlan("cpu")).run(picture())
+    assert np.array_equal(session.run(picture()), expected)
+
+
+def test_auto_takes_what_there_is(store: Store, network: Path) -> None:
+    session = open_session(file_of(store, network), DeviceSettings(), store)
+    assert session.run(picture())[0, 80, 80] > 0.9
+
+
+def test_a_device_asked_for_by_name_is_delivered_or_refused(store: Store, network: Path) -> None:
+    if "CUDAExecutionProvider" in load_runtime().get_available_providers():
+        pytest.skip("this runtime has CUDA")
+    with pytest.raises(DeviceUnavailableError, match=r"bgx\[gpu\]") as caught:
+        open_session(file_of(store, network), DeviceSettings("cuda"), store)
+    assert caught.value.exit_code is ExitCode.DEVICE
+
+
+@pytest.fixture
+def two_flavours(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = {"onnxruntime": "1", "onnxruntime-gpu": "1"}
+    monkeypatch.setattr("bgx.model.session.find_flavours", lambda: both)
+
+
+@pytest.mark.usefixtures("two_flavours")
+def test_two_flavours_are_the_reason_given_for_a_device_that_is_not_there(
+    store: Store, network: Path
+) -> None:
+    with pytest.raises(
+        DeviceUnavailableError, match="pip uninstall -y onnxruntime onnxruntime-gpu"
+    ):
+        open_session(file_of(store, network), DeviceSettings("tensorrt"), store)
+
+
+@pytest.mark.usefixtures("two_flavours")
+def test_two_flavours_are_told_and_the_cpu_still_works(
+    store: Store, network: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert open_session(file_of(store, network), CPU, store).device == "cpu"
+    assert "pip uninstall -y onnxruntime onnxruntime-gpu" in caplog.text
+
+
+def test_auto_walks_down_to_what_loads_and_says_why(
+    store: Store,
+    network: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    cpu = ("CPUExecutionProvider", {})
+    plans = [EnginePlan("cuda:0", (("CUDAExecutionProvider", {}), cpu)), EnginePlan("cpu")]
+    monkeypatch.setattr("bgx.model.session.plan_engines", lambda *_, **__: plans)
+    with (
+        caplog.at_level(logging.INFO),
+        pytest.warns(UserWarning, match="not in available provider"),
+    ):
+        session = open_session(file_of(store, network), DeviceSettings(), store)
+    assert session.device == "cpu"
+    assert "--device cuda:0: CUDAExecutionProvider" in caplog.text
+
+
+@dataclass
+class FakeEngine:
+    """Stands in for an ``onnxruntime.InferenceSession``. serve: what a Run does."""
+
+    serve: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+    def get_providers(self) -> list[str]:
+        return ["FakeExecutionProvider"]
+
+    def get_inputs(self) -> list[SimpleNamespace]:
+        shape = ["batch", 3, 320, 320]
+        return [SimpleNamespace(name="input.1", type="tensor(float)", shape=shape)]
+
+    def get_outputs(self) -> list[SimpleNamespace]:
+        return [SimpleNamespace(name="matte")]
+
+    def run(self, _: list[str], feed: dict[str, NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+        return [self.serve(feed["input.1"])]
+
+
+@pytest.mark.parametrize("runs", [1, 2, 4])
+def test_as_many_runs_at_once_as_planned_and_never_more(
+    monkeypatch: pytest.MonkeyPatch, network: Path, runs: int
+) -> None:
+    together = threading.Barrier(runs, timeout=60)
+    lock = threading.Lock()
+    running = most = 0
+
+    def serve(batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        # Passes only when `runs` of them are here at once.
+        together.wait()
+        with lock:
+            running -= 1
+        return batch[:, :1]
+
+    monkeypatch.setattr("bgx.model.session.start", lambda *_: FakeEngine(serve))
+    session = fixed(network, EnginePlan("directml:0", runs=runs))
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(session.run, [noise(1)] * 16))
+    assert most == runs
+
+
+@pytest.mark.parametrize("trouble", [MemoryError("bad allocation"), RuntimeError("CUDA failure 2")])
+def test_a_batch_that_fails_can_be_taken_apart(
+    monkeypatch: pytest.MonkeyPatch, network: Path, trouble: Exception
+) -> None:
+    shapes = []
+
+    def serve(batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        shapes.append(len(batch))
+        if len(batch) > 1:
+            raise trouble
+        return batch[:, :1]
+
+    monkeypatch.setattr("bgx.model.session.start", lambda *_: FakeEngine(serve))
+    session = fixed(network, EnginePlan("cuda:0", batch_size=8, fixed_batch=False))
+    with pytest.raises(InferenceError, match=str(trouble)):
+        session.run(noise(3))
+    assert session.run(noise(1)).shape == (1, 320, 320)
+    # Padded to the planned batch, then one alone as one.
+    assert shapes == [8, 1]
+
+
+def test_nothing_is_printed(store: Store, network: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    open_session(file_of(store, network), CPU, store).run(picture())
+    assert capfd.readouterr() == ("", "")
+
+
+def test_u2nets_true_graph_takes_any_batch(store: Store, tmp_path: Path) -> None:
+    path = u2net_network(tmp_path / "u2netp.onnx")
+    session = open_session(file_of(store, path), CPU, store)
+    [copy] = store.prepared.glob("*.onnx")
+    batch = noise(2)
+    together = fixed(copy, EnginePlan("cpu", threads=os.cpu_count() or 1, batch_size=2)).run(batch)
+    assert np.abs(together - session.run(batch)).max() <= 1e-4
+
+
+@pytest.mark.weights
+def test_the_real_u2netp_gives_what_its_file_gives(store: Store, weights: Path) -> None:
+    session = open_session(file_of(store, weights), CPU, store)
+    assert list(store.prepared.glob("*.onnx"))
+    expected = fixed(weights, EnginePlan("cpu")).run(picture())
+    assert np.abs(session.run(picture()) - expected).max() <= 1e-4
