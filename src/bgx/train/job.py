@@ -1,0 +1,321 @@
+"""From folders of photos and cut-outs to a network's file."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+
+from bgx.errors import BadModelError, OutputError, PictureError, UsageError
+from bgx.model import files
+from bgx.model.providers import count_cores
+from bgx.settings import DeviceSettings, ModelSettings, ReadSettings
+from bgx.train.feed import SIZE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    import torch
+
+    from bgx.model.store import Store
+    from bgx.train.fit import Schedule
+    from bgx.train.network import Lite
+    from bgx.train.pairs import BadPair, Pairs, Source, Square
+    from bgx.train.score import Score
+
+Device = Literal["auto", "cpu", "cuda"]
+
+NOTHING = "nothing"
+"""`TrainSettings.start` for a network of random weights."""
+
+STAGES = ((128, 0.5), (160, 0.3), (192, 0.2))
+"""Side of the input and share of the steps, from random weights: all there is to learn, small and
+quickly, then the outlines. A trained network goes on at the last of them."""
+
+FEWEST = 8
+"""Fewer pairs than this teach nothing."""
+
+HELD_BACK = 0.15
+"""Share of the pairs that only measure; at most MOST_HELD_BACK pairs."""
+MOST_HELD_BACK = 300
+
+TOLERANCE = 5e-3
+"""Largest difference allowed between torch's mattes and the file's, whose weights are halves."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSettings:
+    """What ``bgx train`` is asked for; a wrong value raises UsageError.
+
+    photos: folder of photos. cutouts: folder of their cut-outs or masks, named as they are; None
+    where the teacher labels all. output: the file to make, ``.onnx``. start: a network of the
+    registry or a file that bgx train made, to go on from; NOTHING for random weights. teacher:
+    a network that labels photos without a cut-out. epochs: how often each pair is shown. batch:
+    pairs of one step. rate: of learning, None for one that suits `start`. seed: two runs with the
+    same seed, pairs and machine give the same network on a CPU.
+    """
+
+    photos: Path
+    cutouts: Path | None
+    output: Path
+    start: str = "lite"
+    teacher: str | None = None
+    epochs: int = 30
+    batch: int = 16
+    rate: float | None = None
+    seed: int = 0
+    device: Device = "auto"
+    models: ModelSettings = field(default_factory=ModelSettings)
+
+    def __post_init__(self) -> None:
+        if self.output.suffix.lower() != ".onnx":
+            raise UsageError(f"{self.output}: name a file that ends in .onnx")
+        if self.cutouts is None and self.teacher is None:
+            raise UsageError("name a folder of cut-outs, or a --teacher that makes them")
+        for option, value in (("--epochs", self.epochs), ("--batch", self.batch)):
+            if value < 1:
+                raise UsageError(f"{option} {value}: use 1 or more")
+        if self.rate is not None and not 0 < self.rate < 1:
+            raise UsageError(f"--rate {self.rate}: use a number between 0 and 1")
+        if self.seed < 0:
+            raise UsageError(f"--seed {self.seed}: use 0 or more")
+        if self.device not in get_args(Device):
+            raise UsageError(f"--device {self.device}: use one of {', '.join(get_args(Device))}")
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where an interrupted run goes on from; gone when it is done."""
+        return self.output.with_suffix(".checkpoint")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """What came out. before and after: scores of the start and of the result on held-back pairs.
+
+    pairs: trained on. held_back: scored on. labelled: pairs among both that the teacher labelled.
+    bad: not used, and why. seconds: of the whole job.
+    """
+
+    output: Path
+    before: Score
+    after: Score
+    pairs: int
+    held_back: int
+    labelled: int
+    bad: tuple[BadPair, ...]
+    seconds: float
+
+
+def train(
+    settings: TrainSettings,
+    *,
+    progress: Callable[[int, int, float], None] = lambda done, steps, loss: None,
+) -> TrainResult:
+    """Train a network and write it as an ONNX file.
+
+    progress: told the steps done, their number in all, the last one's loss. An interrupted run goes
+    on from its checkpoint when it is started again with the same settings.
+
+    Raises UsageError (too few pairs; torch is missing; the file that is there is better or none of
+    bgx's), ModelError for `start` and `teacher`, OutputError.
+    """
+    if importlib.util.find_spec("torch") is None:
+        raise UsageError('bgx train needs an extra package; run: pip install "bgx[train]"')
+    import torch
+
+    from bgx.model.store import Store
+    from bgx.train.export import from_onnx, to_onnx
+    from bgx.train.fit import evaluate, fit
+
+    began = time.perf_counter()
+    store = Store(settings.models)
+    device = _device(settings.device)
+    rival = from_onnx(settings.output) if settings.output.exists() else None
+    torch.manual_seed(settings.seed)
+    network = _start(settings.start, store)
+    shown, held, labelled, bad = _read(settings, store)
+    before = evaluate(network, held, SIZE)
+    schedule = _schedule(settings, len(shown))
+    result = fit(
+        network,
+        shown,
+        schedule,
+        device=device,
+        checkpoint=settings.checkpoint,
+        identity=_identity(settings, schedule, shown),
+        progress=lambda done, loss: progress(done, schedule.steps, loss),
+    ).cpu()
+    after = evaluate(result, held, SIZE)
+    if rival is not None:
+        _defend(settings, rival_score=evaluate(rival, held, SIZE), score=after)
+    content = to_onnx(result)
+    _check(content, result, settings.output)
+    _write(settings.output, content)
+    settings.checkpoint.unlink(missing_ok=True)
+    return TrainResult(
+        settings.output,
+        before,
+        after,
+        len(shown),
+        len(held),
+        labelled,
+        tuple(bad),
+        time.perf_counter() - began,
+    )
+
+
+def _device(asked: Device) -> torch.device:
+    import torch
+
+    has_cuda = torch.cuda.is_available()
+    if asked == "cuda" and not has_cuda:
+        raise UsageError("--device cuda: this torch sees no CUDA device; use --device cpu")
+    return torch.device("cuda" if has_cuda and asked != "cpu" else "cpu")
+
+
+def _start(start: str, store: Store) -> Lite:
+    from bgx.train.export import from_onnx
+    from bgx.train.network import Lite
+
+    if start == NOTHING:
+        return Lite(normed=True)
+    return from_onnx(store.resolve(start, store.registry()).path)
+
+
+def _schedule(settings: TrainSettings, count: int) -> Schedule:
+    """Small pictures first where there is all to learn; the last size alone where there is not."""
+    from bgx.train.fit import Schedule
+
+    anew = settings.start == NOTHING
+    return Schedule(
+        steps=max(1, round(count * settings.epochs / settings.batch)),
+        batch=settings.batch,
+        stages=STAGES if anew else ((STAGES[-1][0], 1.0),),
+        rate=settings.rate or (3e-3 if anew else 3e-4),
+        seed=settings.seed,
+    )
+
+
+def _read(settings: TrainSettings, store: Store) -> tuple[Pairs, Pairs, int, list[BadPair]]:
+    """Pairs to train on, pairs held back, how many the teacher labelled, and what is of no use."""
+    from bgx.train.pairs import BadPair, find_sources, gather, read_pair
+
+    sources, bad = find_sources(settings.photos, settings.cutouts)
+    label = None if settings.teacher is None else _teacher(settings.teacher, store)
+
+    def read(source: Source) -> tuple[Square, Square] | BadPair:
+        try:
+            if source.cutout is not None:
+                return read_pair(source.photo, source.cutout)
+            if label is None:
+                return BadPair(source.name, "has no cut-out, and there is no --teacher")
+            return label(source.photo)
+        except PictureError as error:
+            return BadPair(source.name, str(error))
+
+    with ThreadPoolExecutor(count_cores()) as threads:
+        outcomes = list(zip(sources, threads.map(read, sources), strict=True))
+    bad += [outcome for _, outcome in outcomes if isinstance(outcome, BadPair)]
+    good = [(source, found) for source, found in outcomes if not isinstance(found, BadPair)]
+    if len(good) < FEWEST:
+        raise UsageError(
+            f"{settings.photos}: {len(good)} pairs that can be used; bgx train needs {FEWEST}"
+            + (f" (first of what cannot be: {bad[0].name}: {bad[0].reason})" if bad else "")
+        )
+    held = _hold_back([source for source, _ in good])
+
+    def put_together(wanted: bool) -> Pairs:
+        chosen = [pair for pair in good if (pair[0] in held) == wanted]
+        return gather(
+            [photo for _, (photo, _) in chosen],
+            [matte for _, (_, matte) in chosen],
+            [source.cutout is None for source, _ in chosen],
+        )
+
+    labelled = sum(source.cutout is None for source, _ in good)
+    return put_together(False), put_together(True), labelled, bad
+
+
+def _hold_back(sources: Sequence[Source]) -> set[Source]:
+    """Pairs that only measure: the same ones in every run, and the user's own cut-outs if he has.
+
+    The choice hangs on the name alone, so a network is never scored on what an earlier run on the
+    same photos has trained it on.
+    """
+    own = [source for source in sources if source.cutout is not None]
+    ranked = sorted(
+        own if len(own) >= FEWEST else sources,
+        key=lambda source: hashlib.sha256(source.name.encode()).digest(),
+    )
+    return set(ranked[: min(MOST_HELD_BACK, max(2, round(HELD_BACK * len(ranked))))])
+
+
+def _teacher(name: str, store: Store) -> Callable[[Path], tuple[Square, Square]]:
+    """A function that reads a photo and labels it."""
+    from PIL import Image
+
+    from bgx.image.matte import stretch_map
+    from bgx.image.read import read_photo
+    from bgx.image.tensor import fill_tensor
+    from bgx.model.session import open_session
+    from bgx.train.pairs import square
+
+    session = open_session(store.resolve(name, store.registry()), DeviceSettings(), store)
+    entry = session.entry
+
+    def label(path: Path) -> tuple[Square, Square]:
+        photo = read_photo(path, ReadSettings(), name=str(path))
+        width, height = entry.input
+        batch = np.empty((1, 3, height, width), np.float32)
+        fill_tensor(photo.working, batch[0], mean=entry.mean, std=entry.std, scale=entry.scale)
+        [matte] = session.run(batch)
+        if entry.stretch:
+            matte = stretch_map(matte)
+        grey = Image.fromarray((matte.clip(0, 1) * 255).astype(np.uint8))
+        return square(photo.working), square(grey)
+
+    return label
+
+
+def _identity(settings: TrainSettings, schedule: Schedule, pairs: Pairs) -> str:
+    """Equal for two runs that do the same."""
+    digest = hashlib.sha256(f"{settings.start} {schedule}".encode())
+    for values in (pairs.photos, pairs.mattes):
+        digest.update(values.numpy().data)
+    return digest.hexdigest()
+
+
+def _defend(settings: TrainSettings, *, rival_score: Score, score: Score) -> None:
+    if rival_score.value > score.value:
+        raise UsageError(
+            f"{settings.output}: kept, it is better ({rival_score}) than the new one ({score}); "
+            "to have the new one move it away and repeat the command"
+        )
+
+
+def _check(content: bytes, network: Lite, output: Path) -> None:
+    """Raise BadModelError unless ONNX Runtime gives what torch gives."""
+    import torch
+
+    from bgx.model.providers import EnginePlan, start
+
+    noise = np.random.default_rng(0).standard_normal((2, 3, SIZE, SIZE), np.float32)
+    plan = EnginePlan(device="cpu", providers=(("CPUExecutionProvider", {}),))
+    [found] = start(content, plan, str(output)).run(None, {"image": noise})
+    with torch.no_grad():
+        difference = float(np.abs(network(torch.from_numpy(noise)).numpy() - found).max())
+    if not difference <= TOLERANCE:
+        raise BadModelError(f"{output}: not written: ONNX Runtime differs by {difference:.2g}")
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        files.write(path, content)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
