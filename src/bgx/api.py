@@ -21,7 +21,6 @@ from bgx.run.plan import plan_batch
 from bgx.settings import (
     DEFAULT_MAX_PIXELS,
     DEFAULT_MAX_SIZE,
-    DEFAULT_MODEL,
     DeviceSettings,
     ModelSettings,
     OutputSettings,
@@ -43,9 +42,9 @@ __all__ = ["Cutout", "Remover", "remove"]
 class Remover:
     """Removes backgrounds with one network on one device. Thread-safe.
 
-    model: a name of the registry or the path of an ONNX file. device: see ``--device``. The other
-    arguments are the command line's options of the same names. The network is fetched and loaded
-    when the first picture comes.
+    model: a name of the registry or the path of an ONNX file; None as without ``--model``. device:
+    see ``--device``. The other arguments are the command line's options of the same names. The
+    network is fetched and loaded when the first picture comes.
 
     Raises a :class:`bgx.errors.BgxError`: UsageError when made with wrong values; ModelError and
     DeviceError when the network is loaded; PictureError for a picture.
@@ -53,7 +52,7 @@ class Remover:
 
     def __init__(
         self,
-        model: str = DEFAULT_MODEL,
+        model: str | None = None,
         *,
         device: str = "auto",
         workers: int | None = None,
@@ -143,7 +142,7 @@ class Remover:
 
 
 def remove(
-    source: str | Path | bytes | Image.Image, target: str | Path, *, model: str = DEFAULT_MODEL
+    source: str | Path | bytes | Image.Image, target: str | Path, *, model: str | None = None
 ) -> None:
     """Cut out one picture into a file whose suffix names the format."""
     Remover(model).cut(source).save(target)

@@ -11,6 +11,7 @@ import click
 from bgx.cli.console import Console, put, set_up_logging
 from bgx.cli.options import make_request, option, picture_options, split_list
 from bgx.errors import BgxError, ExitCode, OutputError, PictureError, UsageError
+from bgx.settings import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from bgx.cli.options import Request
@@ -114,7 +115,7 @@ def _run(plan: Plan, output: Path, request: Request, console: Console) -> ExitCo
     _make_folder(output)
     remove_leftovers(plan.folders)
     with open_report(request.report) as stream:
-        report = Report(request.model, stream=stream)
+        report = Report(request.model or DEFAULT_MODEL, stream=stream)
         try:
             for outcome in plan.skipped:
                 report.add(outcome)
@@ -140,6 +141,7 @@ def _cut(plan: Plan, report: Report, request: Request, console: Console) -> bool
         for job in plan.jobs:
             report.add(Skipped(job, "stopped" if isinstance(error, BgxError) else "interrupted"))
         raise
+    report.model = request.model or session.entry.name
     report.device, report.precision = session.plan.device, session.precision
     workers = count_workers(session.plan, request.device.workers, count_cores())
     sheet = Sheet(plan.sheet) if plan.sheet else None

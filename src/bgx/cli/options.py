@@ -40,7 +40,11 @@ def option(*names: str, **attributes: Any) -> Callable[[Any], Any]:
 
 
 _NETWORK_OPTIONS = (
-    option("--model", "-m", default=DEFAULT_MODEL, help="Network: a name or FILE.onnx."),
+    option(
+        "--model",
+        "-m",
+        help=f"Network: a name or FILE.onnx.  [default: {DEFAULT_MODEL}, else the best one here]",
+    ),
     option(
         "--device",
         "-d",
@@ -124,7 +128,7 @@ def picture_options(command: Callable[..., Any]) -> Callable[..., Any]:
 class Request:
     """The options of :func:`picture_options` or :func:`network_options`, checked."""
 
-    model: str
+    model: str | None
     models: ModelSettings
     device: DeviceSettings
     read: ReadSettings
@@ -137,7 +141,7 @@ class Request:
 
 def make_request(
     *,
-    model: str,
+    model: str | None,
     device: str,
     threads: int | None,
     offline: bool,

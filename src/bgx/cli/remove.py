@@ -12,7 +12,7 @@ import click
 from bgx.cli.console import Console, put_bytes, set_up_logging
 from bgx.cli.options import make_request, picture_options
 from bgx.errors import BgxError, ExitCode, PictureError, UsageError
-from bgx.settings import FORMAT_BY_SUFFIX
+from bgx.settings import DEFAULT_MODEL, FORMAT_BY_SUFFIX
 
 if TYPE_CHECKING:
     from bgx.cli.options import Request
@@ -106,7 +106,7 @@ def _run(job: Job, request: Request, console: Console) -> ExitCode:
     from bgx.run.report import Report
 
     with open_report(request.report) as stream:
-        report = Report(request.model, stream=stream)
+        report = Report(request.model or DEFAULT_MODEL, stream=stream)
         skipped = None if job.target == _PIPE else skip_existing(job, request.existing)
         if skipped:
             report.add(skipped)
@@ -138,6 +138,7 @@ def _cut(job: Job, request: Request, report: Report) -> None:
 
     data = read_stdin() if job.source == _PIPE else None
     session = open_network(request, pictures=1)
+    report.model = request.model or session.entry.name
     report.device, report.precision = session.plan.device, session.precision
     pipeline = Pipeline(
         session, request.read, request.output, codec_threads=request.device.threads or count_cores()

@@ -6,6 +6,7 @@ anew on every run; that form keeps ONNX Runtime's fast memory layout out of the 
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,6 +62,21 @@ _NO_ROI = "bgx_no_roi"
 
 class DoesNotFit(Exception):  # noqa: N818 - an answer, not an error: the original is used
     """The graph is not of the form this recipe is for; the message says where."""
+
+
+def read_table(path: Path) -> dict[str, Any] | None:
+    """What the file itself says of how it is fed: fields of the registry, as bgx train writes them
+    into the metadata; None where it says nothing, or is no network."""
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    try:
+        model = onnx.load(path, load_external_data=False)
+        [text] = [pair.value for pair in model.metadata_props if pair.key == "bgx"]
+        table = json.loads(text)
+    except (DecodeError, ValueError, OSError):
+        return None
+    return table if isinstance(table, dict) else None
 
 
 def prepare(original: bytes | Path, output: int = 0) -> bytes:

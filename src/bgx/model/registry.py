@@ -34,11 +34,12 @@ _HASH = re.compile(r"sha256:[0-9a-f]{64}|md5:[0-9a-f]{32}")
 class ModelEntry:
     """One network of the registry, checked when made; a wrong field raises UsageError.
 
-    url: where the file is published. hash: ``sha256:…`` or ``md5:…`` of the file. bytes: its size.
-    input: width and height, pixels. mean, std: per channel, after scaling. scale: ``image_max``
-    divides a picture by its own maximum, a number divides by that number. output: index of the
-    network's output that is the matte. activation: what turns it into 0..1. stretch: stretch each
-    matte from its minimum to its maximum. tried: bgx's tests have run the published weights.
+    url: where the file is published. builtin: its name among those that come with bgx. hash:
+    ``sha256:…`` or ``md5:…`` of the file. bytes: its size. input: width and height, pixels. mean,
+    std: per channel, after scaling. scale: ``image_max`` divides a picture by its own maximum, a
+    number divides by that number. output: index of the network's output that is the matte.
+    activation: what turns it into 0..1. stretch: stretch each matte from its minimum to its
+    maximum. tried: bgx's tests have run the published weights.
     """
 
     name: str
@@ -46,6 +47,7 @@ class ModelEntry:
     mean: Triple
     std: Triple
     url: str | None = None
+    builtin: str | None = None
     hash: str | None = None
     bytes: int | None = None
     scale: Scale = "image_max"
@@ -72,7 +74,13 @@ class ModelEntry:
             "hash",
             "sha256:<64 hex digits> or md5:<32 hex digits>, lower case",
         )
-        self._expect(self.url is None or self.hash is not None, "hash", "set where there is a url")
+        self._expect(
+            self.builtin is None or (isinstance(self.builtin, str) and self.url is None),
+            "builtin",
+            "a file's name, and no url beside it",
+        )
+        known = self.url is None and self.builtin is None
+        self._expect(known or self.hash is not None, "hash", "set where there is a url or builtin")
         self._expect(
             self.bytes is None or (_is_int(self.bytes) and self.bytes > 0), "bytes", "1 or more"
         )
@@ -106,6 +114,9 @@ class ModelEntry:
         if not ok:
             raise UsageError(f"[{self.name}] {field} = {getattr(self, field)!r}: must be {want}")
 
+
+FALLBACKS = ("isnet-general-use", "silueta", "u2netp", "lite")
+"""Networks for any subject, best first, for where the default one is not to be had."""
 
 _FIELDS = frozenset(field.name for field in fields(ModelEntry)) - {"name"}
 _REQUIRED = tuple(
@@ -165,11 +176,19 @@ def entry_for_file(registry: Mapping[str, ModelEntry], path: Path) -> ModelEntry
     return registry.get(path.stem.lower(), registry[DEFAULT_MODEL])
 
 
+def builtin_file(name: str) -> Path:
+    """Path of a network that comes with bgx."""
+    return _package() / "weights" / name
+
+
+def _package() -> Path:
+    return Path(str(files("bgx")))
+
+
 def _builtin_path() -> Path:
-    package = Path(str(files("bgx")))
-    installed = package / "models.toml"
+    installed = _package() / "models.toml"
     # An editable install leaves the registry where it stands: at the top of the repository.
-    return installed if installed.is_file() else package.parents[1] / "models.toml"
+    return installed if installed.is_file() else _package().parents[1] / "models.toml"
 
 
 def _read_tables(path: Path) -> dict[str, dict[str, Any]]:

@@ -26,17 +26,21 @@ from typing import Any, Literal
 from bgx.errors import BadModelError, MissingModelError, ModelError, UsageError
 from bgx.model import files
 from bgx.model.registry import (
+    FALLBACKS,
     ModelEntry,
+    builtin_file,
     entry_for_file,
     entry_from_table,
     find_entry,
     load_registry,
 )
-from bgx.settings import ModelSettings
+from bgx.settings import DEFAULT_MODEL, ModelSettings
 
 log = logging.getLogger(__name__)
 
-Origin = Literal["fetched", "added", "rembg", "file"]
+Origin = Literal["builtin", "fetched", "added", "rembg", "file"]
+_LARGEST_OF_OURS = 64_000_000
+
 Check = Callable[[Path, ModelEntry, str], None]
 """Raises BadModelError, naming the file as told, where it does not run as the entry says."""
 
@@ -118,6 +122,8 @@ class Store:
         own = self._own(entry.name)
         if _is_file(own):
             return self._check_own(entry, own, trust_stamp=trust_stamp)
+        if entry.builtin is not None:
+            return self._check_builtin(entry, entry.builtin, trust_stamp=trust_stamp)
         if entry.hash is None:
             return None
         for path in rembg_paths(entry.name, os.environ, _home()):
@@ -141,19 +147,34 @@ class Store:
             return False
 
     def resolve(
-        self, model: str, registry: Mapping[str, ModelEntry], *, progress: bool = False
+        self, model: str | None, registry: Mapping[str, ModelEntry], *, progress: bool = False
     ) -> ModelFile:
         """The file of a NAME of the registry or of a path to FILE.onnx, fetched where needed.
 
-        Raises UnknownModelError, MissingModelError and BadModelError.
+        None is the default network; where that is not to be had, the best other one that is here,
+        and a warning says so. One asked for is never replaced. Raises UnknownModelError,
+        MissingModelError and BadModelError.
         """
+        if model is None:
+            return self._resolve_default(registry, progress=progress)
         if not _is_path(model):
             entry = find_entry(registry, model)
             return self.locate(entry) or self.download(entry, progress=progress)
         path = Path(model)
         _check_readable(path)
         digest = f"sha256:{self._digests(path).sha256}"
-        return ModelFile(entry_for_file(registry, path), path, digest, "file")
+        return ModelFile(_describe(path, registry), path, digest, "file")
+
+    def _resolve_default(self, registry: Mapping[str, ModelEntry], *, progress: bool) -> ModelFile:
+        try:
+            return self.resolve(DEFAULT_MODEL, registry, progress=progress)
+        except MissingModelError as error:
+            for name in FALLBACKS:
+                if name in registry and (found := self.locate(registry[name])):
+                    reason = str(error).partition(";")[0]
+                    log.warning("%s; taking %s, the best network that is here", reason, name)
+                    return found
+            raise
 
     def download(self, entry: ModelEntry, *, progress: bool = False) -> ModelFile:
         """Fetch the entry's file; one that is there and whole is not fetched again.
@@ -193,14 +214,14 @@ class Store:
         if name in registry:
             entry = registry[name]
         else:
-            like = entry_for_file(registry, file)
-            entry = replace(like, name=name, url=None, about=f"added from {file.name}", tried=False)
+            like = replace(_describe(file, registry), url=None, builtin=None, tried=False)
+            entry = replace(like, name=name, about=f"added from {file.name}")
         try:
             with files.temporary(self.models, ".onnx") as copy:
                 shutil.copyfile(file, copy)
                 check(copy, entry, str(file))
                 digest, size = f"sha256:{_hash(copy).sha256}", copy.stat().st_size
-                added = replace(entry, url=None, hash=digest, bytes=size)
+                added = replace(entry, url=None, builtin=None, hash=digest, bytes=size)
                 copy.replace(self._own(name))
             files.write(self._record(name), json.dumps(_table(added), indent=2).encode())
         except OSError as error:
@@ -240,6 +261,17 @@ class Store:
                 f"{entry.name}: not on this machine; run: bgx models download {entry.name}"
             )
         return found
+
+    def _check_builtin(
+        self, entry: ModelEntry, name: str, *, trust_stamp: bool
+    ) -> ModelFile | None:
+        path = builtin_file(name)
+        if not _is_file(path):
+            return None
+        digests = self._digests(path, trust_stamp=trust_stamp)
+        if entry.hash is None or not digests.fits(entry.hash):
+            raise BadModelError(f"{path}: damaged or replaced; install bgx anew")
+        return ModelFile(entry, path, f"sha256:{digests.sha256}", "builtin")
 
     def _own(self, name: str) -> Path:
         return self.models / f"{name}.onnx"
@@ -312,6 +344,20 @@ def _home() -> Path:
     except RuntimeError:
         # A user without a home, as containers have them.
         return Path("~")
+
+
+def _describe(path: Path, registry: Mapping[str, ModelEntry]) -> ModelEntry:
+    """How a file is fed: as it says itself, else as the entry of its stem, else as U²-Net."""
+    from bgx.model.prepare import read_table
+
+    # A large file was not made by bgx train, and takes long to look into.
+    table = read_table(path) if path.stat().st_size <= _LARGEST_OF_OURS else None
+    if table is None:
+        return entry_for_file(registry, path)
+    try:
+        return entry_from_table("file", table, path)
+    except UsageError as error:
+        raise BadModelError(f"{error}; the file was not made by this version of bgx") from None
 
 
 def _is_path(model: str) -> bool:
