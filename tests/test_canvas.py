@@ -135,7 +135,7 @@ def test_fill_is_the_subjects_share_and_nothing_is_enlarged(
         assert shown == _size(box)
         assert placement.size < size
         assert placement.note == (
-            f"not enlarged: {placement.size[0]} x {placement.size[1]}, "
+            f"not enlarged without --upscale: {placement.size[0]} x {placement.size[1]}, "
             f"subject {shown[0]} x {shown[1]}"
         )
     width, height = placement.size
@@ -179,7 +179,7 @@ def test_a_photo_without_framing_is_only_scaled() -> None:
     assert placement == Placement((0, 0, 3000, 2000), (1000, 667), (0, 0, 1000, 667))
     small = place((300, 200), None, CanvasSettings(resize=(1000, 1000)))
     assert small.size == (300, 200)
-    assert small.note == "not enlarged: 300 x 200, subject 300 x 200"
+    assert small.note == "not enlarged without --upscale: 300 x 200, subject 300 x 200"
 
 
 @pytest.mark.parametrize(

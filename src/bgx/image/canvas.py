@@ -88,7 +88,7 @@ def place(photo: tuple[int, int], subject: Box | None, canvas: CanvasSettings) -
 
     photo: width and height. subject: the box to frame; not None where ``canvas.frames_subject``.
     Nothing is enlarged without ``canvas.upscale``: a subject too small for its share of the canvas
-    (``fill``) gets a smaller canvas, one too small for the canvas keeps its size; both give a note.
+    (``fill``) gets a smaller canvas, any other keeps its own size; both give a note.
     """
     source = subject if canvas.frames_subject and subject else (0, 0, *photo)
     width, height = source[2] - source[0], source[3] - source[1]
@@ -128,7 +128,8 @@ def place(photo: tuple[int, int], subject: Box | None, canvas: CanvasSettings) -
         top = size[1] - below - shown[1]
     note = None
     if scale < wanted:
-        note = f"not enlarged: {size[0]} x {size[1]}, subject {shown[0]} x {shown[1]}"
+        sizes = f"{size[0]} x {size[1]}, subject {shown[0]} x {shown[1]}"
+        note = f"not enlarged without --upscale: {sizes}"
     return Placement(source, size, (left, top, left + shown[0], top + shown[1]), note)
 
 
