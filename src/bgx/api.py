@@ -19,6 +19,7 @@ from bgx.options import PictureOptions, make_output
 from bgx.presets import expand_preset
 from bgx.run.pipeline import Cutout, Pipeline, count_workers, cut_all, name_picture, process
 from bgx.run.plan import plan_batch
+from bgx.run.sheet import Sheet
 from bgx.settings import (
     DEFAULT_MAX_PIXELS,
     DEFAULT_MAX_SIZE,
@@ -108,6 +109,8 @@ class Remover:
         out: str | Path,
         *,
         existing: Existing = "skip",
+        review: str | Path | None = None,
+        sheet: str | Path | None = None,
         preset: str | None = None,
         **options: Unpack[PictureOptions],
     ) -> Iterator[Outcome]:
@@ -123,13 +126,17 @@ class Remover:
             suffix=f".{output.format}",
             suffixes=SUFFIXES,
             existing=existing,
+            review=Path(review) if review else None,
+            sheet=Path(sheet) if sheet else None,
         )
-        remove_leftovers({job.target.parent for job in plan.jobs})
+        remove_leftovers(plan.folders)
         yield from plan.skipped
         if plan.jobs:
             session = self._session(many=True)
             pipeline = Pipeline(session, self._read, output)
-            yield from process(plan.jobs, pipeline, workers=self._workers(session))
+            contacts = Sheet(plan.sheet) if plan.sheet else None
+            workers = self._workers(session)
+            yield from process(plan.jobs, pipeline, workers=workers, sheet=contacts)
 
     def _workers(self, session: Session) -> int:
         return count_workers(session.plan, self._device.workers, count_cores())
