@@ -153,6 +153,7 @@ def test_openvino_has_the_cpus_threads() -> None:
     assert (made.runs, made.threads, made.batch_size, made.fixed_batch) == (8, 1, 1, True)
     alone = plan("openvino", pictures=1)
     assert (alone.runs, alone.threads) == (1, 8)
+    assert {kind for kind in DEVICES[1:] if plan(kind).on_cpu} == {"cpu", "openvino"}
 
 
 def test_openvino_inside_onnxruntime_computes_in_fp32_on_the_cores_there_are() -> None:

@@ -256,7 +256,7 @@ class Pipeline:
 
 def count_workers(plan: EnginePlan, asked: int | None, cores: int) -> int:
     """Pictures in work at once: asked, else one a network run on a CPU, one a core beside a GPU."""
-    return asked or (plan.runs if plan.device == "cpu" else cores)
+    return asked or (plan.runs if plan.on_cpu else cores)
 
 
 def process(
