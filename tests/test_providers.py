@@ -216,6 +216,21 @@ def test_a_provider_that_does_not_load_is_never_silently_the_cpu(tmp_path: Path)
     assert "\n" not in str(caught.value)
 
 
+def test_tensorrts_wheel_loads_its_libraries_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tensorrt.py").write_text("", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+    network = tiny_network(tmp_path / "tiny.onnx")
+    with (
+        pytest.warns(UserWarning, match="not in available provider"),
+        pytest.raises(DeviceUnavailableError, match="--device tensorrt:0"),
+    ):
+        start(network, plan("tensorrt"), "tiny")
+    assert sys.modules.pop("tensorrt", None) is not None
+
+
 @pytest.fixture
 def plug_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Stands in for the wheel of WebGPU; the libraries registered for it."""
