@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageChops, ImageCms, ImageFilter
+from PIL import ExifTags, Image, ImageChops, ImageCms, ImageFilter
 
 from bgx.errors import NoSubjectError, UnwritableError, UsageError
 from bgx.image.icc import convert_colour, srgb_profile
@@ -251,3 +251,12 @@ def test_the_photo_behind_is_in_its_place() -> None:
     assert quarter_colours(cutout.image.crop((20, 20, 100, 100))) == quarter_colours(
         quarters(size=(200, 200))
     )
+
+
+def test_the_photos_metadata_is_written_only_when_asked() -> None:
+    tags = Image.Exif()
+    tags[ExifTags.Base.Artist] = "somebody"
+    photo = _photo(exif=tags.tobytes())
+    assert b"somebody" not in _cut(photo).encode("jpg")
+    assert b"somebody" in _cut(photo, keep_metadata=True).encode("jpg")
+    assert b"somebody" in _cut(photo, keep_metadata=True, crop=True).encode("png")
