@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageChops, ImageCms, ImageFilter
 
-from bgx.errors import NoSubjectError, UnwritableError, UsageError
+from bgx.errors import NoSubjectError, TooLargeError, UnwritableError, UsageError
 from bgx.image.icc import convert_colour, srgb_profile
 from bgx.image.matte import SUBJECT_ALPHA
 from bgx.options import make_output
@@ -118,6 +118,13 @@ def test_without_a_subject_a_canvas_is_refused(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["light.png"]
     # Without a canvas it is an empty cut-out, as ever.
     assert _cut(encode(Image.new("RGBA", (9, 9)), "PNG"), resize="5").image.size == (5, 5)
+
+
+def test_a_canvas_that_no_memory_holds_is_refused() -> None:
+    with pytest.raises(TooLargeError, match=r"a canvas of \d+ x \d+ has more than 200,000,000"):
+        _cut(_photo((1000, 750)), canvas="1000:1")
+    with pytest.raises(TooLargeError, match=r"30000 x 30000"):
+        _cut(_photo(), canvas="30000x30000")
 
 
 @pytest.mark.parametrize("background", ["#204060", "blur", "blur:2", "original-greyed", "file"])
