@@ -100,7 +100,7 @@ def _make_preset(name: str, table: Any) -> Preset:
 
 
 _OPTION_KINDS: dict[str, type] = {"quality": int} | dict.fromkeys(
-    ("mask_only", "crop", "upscale", "keep_metadata"), bool
+    ("mask_only", "crop", "upscale", "keep_metadata", "refine", "keep_colours"), bool
 )
 _KINDS: dict[type, str] = {
     str: "a text in quotes",

@@ -21,6 +21,7 @@ from bgx.settings import (
     ColourSpace,
     DeviceSettings,
     Existing,
+    MatteKind,
     ModelSettings,
     PngLevel,
     Precision,
@@ -102,6 +103,18 @@ _PICTURE_OPTIONS = (
         type=click.Choice(get_args(PngLevel)),
         default="fast",
         help="fast, or a fifth smaller in thirty times the time.",
+    ),
+    option(
+        "--matte",
+        type=click.Choice(get_args(MatteKind)),
+        default="raw",
+        help="raw is the network's own; clean takes specks and pin-holes out.",
+    ),
+    option("--refine/--no-refine", default=False, help="Bring the matte to the photo's own edges."),
+    option(
+        "--keep-colours",
+        is_flag=True,
+        help="Leave the old background's colours in half-transparent pixels.",
     ),
     option("--mask-only", is_flag=True, help="Write the matte instead of the cut-out."),
     option(
