@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+from PIL import Image
 
 from support.networks import tiny_network
 
@@ -36,6 +38,11 @@ def _fresh_machine(
         monkeypatch.setenv(name, str(home))
     monkeypatch.setenv("U2NET_HOME", str(home / "u2net"))
     monkeypatch.setenv("BGX_HOME", str(home / "bgx"))
+    # What a command sets up for a process of its own.
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+    logger = logging.getLogger("bgx")
+    logger.handlers.clear()
+    logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

@@ -8,13 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
 
 from bgx.errors import UsageError
 from bgx.image.canvas import Box, Placement, find_subject, place, put_on_canvas
 from bgx.image.matte import SUBJECT_ALPHA
-from bgx.image.regions import label_regions
 from bgx.settings import Align, CanvasSettings, Length
 from support.pictures import product
 
@@ -135,7 +133,7 @@ def test_fill_is_the_subjects_share_and_nothing_is_enlarged(
         assert shown == _size(box)
         assert placement.size < size
         assert placement.note == (
-            f"not enlarged: {placement.size[0]} x {placement.size[1]}, "
+            f"not enlarged without --upscale: {placement.size[0]} x {placement.size[1]}, "
             f"subject {shown[0]} x {shown[1]}"
         )
     width, height = placement.size
@@ -179,7 +177,7 @@ def test_a_photo_without_framing_is_only_scaled() -> None:
     assert placement == Placement((0, 0, 3000, 2000), (1000, 667), (0, 0, 1000, 667))
     small = place((300, 200), None, CanvasSettings(resize=(1000, 1000)))
     assert small.size == (300, 200)
-    assert small.note == "not enlarged: 300 x 200, subject 300 x 200"
+    assert small.note == "not enlarged without --upscale: 300 x 200, subject 300 x 200"
 
 
 @pytest.mark.parametrize(
@@ -244,26 +242,6 @@ def test_a_thin_part_belongs_to_the_subject_it_hangs_on() -> None:
 
 def test_no_subject() -> None:
     assert find_subject(Image.new("L", (30, 20), SUBJECT_ALPHA - 1)) is None
-
-
-@given(arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12)))
-def test_regions_are_what_flooding_finds(mask: NDArray[np.bool_]) -> None:
-    labels, areas = label_regions(mask)
-    assert (labels > 0).tolist() == mask.tolist()
-    assert np.bincount(labels.ravel(), minlength=len(areas))[1:].tolist() == areas[1:].tolist()
-    left = {(int(y), int(x)) for y, x in np.argwhere(mask)}
-    while left:
-        seed = left.pop()
-        region, edge = {seed}, [seed]
-        while edge:
-            y, x = edge.pop()
-            for near in [(y + i, x + j) for i in (-1, 0, 1) for j in (-1, 0, 1)]:
-                if near in left:
-                    left.remove(near)
-                    region.add(near)
-                    edge.append(near)
-        assert len({int(labels[spot]) for spot in region}) == 1
-        assert areas[labels[seed]] == len(region)
 
 
 @pytest.mark.parametrize("size", [(480, 360), (333, 517)])

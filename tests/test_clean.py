@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from bgx.image.clean import PINHOLE, SPECK, VEIL, clean_matte, label_parts
+from bgx.image.clean import PINHOLE, SPECK, VEIL, clean_matte
 
 Map = NDArray[np.float32]
 
@@ -18,40 +15,6 @@ def disc(size: int = 320, radius: float = 90, softness: float = 6) -> Map:
     """A round subject in the middle with an edge that many pixels soft."""
     y, x = np.mgrid[:size, :size] - (size - 1) / 2
     return ((radius - np.hypot(x, y)) / softness + 0.5).clip(0, 1).astype(np.float32)
-
-
-def flood(mask: NDArray[np.bool_], diagonal: bool) -> set[frozenset[tuple[int, int]]]:
-    """The connected parts, by walking."""
-    left = {(int(y), int(x)) for y, x in np.argwhere(mask)}
-    steps = [(-1, 0), (1, 0), (0, -1), (0, 1)]
-    if diagonal:
-        steps += [(-1, -1), (-1, 1), (1, -1), (1, 1)]
-    parts = set()
-    while left:
-        part, front = set(), {left.pop()}
-        while front:
-            y, x = front.pop()
-            part.add((y, x))
-            near = {(y + dy, x + dx) for dy, dx in steps} & left
-            left -= near
-            front |= near
-        parts.add(frozenset(part))
-    return parts
-
-
-@given(
-    arrays.arrays(np.bool_, arrays.array_shapes(min_dims=2, max_dims=2, max_side=12)),
-    st.booleans(),
-)
-def test_parts_are_those_one_can_walk(mask: NDArray[np.bool_], diagonal: bool) -> None:
-    labels = label_parts(mask, diagonal=diagonal)
-
-    found = {
-        frozenset((int(y), int(x)) for y, x in np.argwhere(labels == number))
-        for number in range(1, labels.max() + 1)
-    }
-    assert found == flood(mask, diagonal)
-    assert np.array_equal(labels > 0, mask)
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])

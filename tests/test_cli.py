@@ -181,7 +181,7 @@ def test_a_photo_is_never_written_over(link: Callable[[str, str], None] | None) 
         (["in.jpg", "out.png", "--format", "jpg"], "the suffix does not fit --format jpg"),
         (["in.jpg", "out.png", "--quality", "80"], "--quality has no meaning for png"),
         (["in.jpg", "-", "--report", "-"], "choose a file for one of them"),
-        (["in.jpg", "out.png", "--background", "whitish"], "--background whitish: use a name"),
+        (["in.jpg", "out.png", "--background", "whitish"], "--background whitish: use a colour"),
         (["in.jpg", "out.png", "--mask-only", "-b", "red"], "--mask-only writes the matte"),
         (["in.jpg", "out.png", "--device", "gpu"], "--device gpu: use one of auto, cpu"),
         (["in.jpg", "out.png", "--threads", "0"], "--threads 0: use 1 or more"),
@@ -1134,3 +1134,91 @@ def test_the_authors_masks(
             differences.append(np.abs(np.asarray(made, np.float64) - expected).mean() / 255)
     assert len(differences) == 18
     assert np.mean(differences) <= 0.0062
+
+
+def test_presets_are_listed_with_their_rules() -> None:
+    listed = bgx("presets").out.decode()
+    assert "amazon: " in listed
+    assert "--canvas 2000x2000 --fill 85%" in listed
+    rows = {row["name"]: row for row in json.loads(bgx("presets", "--json").out)}
+    assert rows["amazon"]["options"]["max-bytes"] == "10MB"
+    assert rows["amazon"]["rule"]
+    assert len(rows["amazon"]["written"]) == len("2026-01-31")
+
+
+def test_a_preset_gives_way_to_options_and_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    photo("in/shoe.png", size=(400, 300))
+    done = bgx("batch", "in", "-o", "a", "--preset", "amazon", "--report", "-")
+    row = done.rows[0]
+    assert done.code == ExitCode.OK
+    assert row["target"] == str(Path("a/shoe.jpg"))
+    assert row["notes"][0].startswith("not enlarged without --upscale: ")
+    assert mode_and_size("a/shoe.jpg") == ("RGB", (row["width"], row["height"]))
+    left, top, right, bottom = row["bbox"]
+    assert max(right - left, bottom - top) / row["width"] == pytest.approx(0.85, abs=0.01)
+    monkeypatch.setenv("BGX_CANVAS", "200x150")
+    options = ("--preset", "amazon", "--format", "webp", "--fill", "50%")
+    assert bgx("batch", "in", "-o", "b", *options).code == ExitCode.OK
+    assert mode_and_size("b/shoe.webp") == ("RGB", (200, 150))
+    monkeypatch.setenv("BGX_PRESET", "amazon")
+    assert bgx("remove", "in/shoe.png", "c.jpg").code == ExitCode.OK
+    assert mode_and_size("c.jpg") == ("RGB", (200, 150))
+
+
+def test_an_unknown_preset_is_a_usage_error() -> None:
+    photo("shoe.png")
+    done = bgx("remove", "shoe.png", "out.jpg", "--preset", "amazone")
+    assert done.code == ExitCode.USAGE
+    assert "did you mean amazon?" in done.err
+
+
+def test_framing_options_work_together() -> None:
+    photo("shoe.png", size=(400, 300))
+    framing = ("--margin", "10px", "--shadow", "soft", "--background", "blur:3")
+    assert bgx("remove", "shoe.png", "a.png", *framing).code == ExitCode.OK
+    mode, (width, height) = mode_and_size("a.png")
+    assert mode == "RGB"
+    smaller = ("--resize", "100", "--align", "bottom", "--colour", "srgb", "--keep-metadata")
+    assert bgx("remove", "shoe.png", "b.png", "--crop", *smaller).code == ExitCode.OK
+    mode, size = mode_and_size("b.png")
+    assert mode == "RGBA"
+    assert max(size) == 100
+    assert size[0] / size[1] == pytest.approx((width - 20) / (height - 20), rel=0.03)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--canvas", "huge"),
+        ("--margin", "3%", "--fill", "80%"),
+        ("--background", "missing.jpg"),
+        ("--shadow", "soft", "--mask-only"),
+        ("--max-bytes", "small"),
+    ],
+)
+def test_options_that_make_no_sense_stop_before_anything_is_read(options: tuple[str, ...]) -> None:
+    photo("shoe.png")
+    done = bgx("batch", "shoe.png", "-o", "out", *options)
+    assert done.code == ExitCode.USAGE
+    assert options[0] in done.err
+    assert not Path("out").exists()
+
+
+def test_no_subject_is_a_row_and_the_rest_is_done() -> None:
+    photo("in/dark.png", subject=0)
+    photo("in/light.png")
+    done = bgx("batch", "in", "-o", "out", "--canvas", "square", "--report", "-")
+    assert done.code == ExitCode.PICTURES
+    rows = {Path(row["source"]).stem: row for row in done.rows if "source" in row}
+    assert rows["dark"]["error"]["code"] == "no-subject"
+    assert rows["light"]["status"] == "done"
+    assert names("out") == ["light.png"]
+
+
+def test_a_background_that_cannot_be_read_leaves_a_row_for_each_picture() -> None:
+    photo("in/a.png")
+    Path("shelf.jpg").write_bytes(b"nothing")
+    done = bgx("batch", "in", "-o", "out", "--background", "shelf.jpg", "--report", "-")
+    assert done.code == ExitCode.USAGE
+    assert "--background shelf.jpg" in done.err
+    assert [row["reason"] for row in done.rows if "source" in row] == ["stopped"]

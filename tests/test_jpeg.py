@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image, ImageFilter
+from PIL import ExifTags, Image, ImageFilter
 
 from bgx.image.jpeg import encode_white_jpeg
-from support.pictures import difference, encode, product, wide_profile
+from bgx.image.metadata import Metadata
+from bgx.image.write import encode_picture
+from support.pictures import difference, encode, exif, product, wide_profile
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -75,11 +77,24 @@ def test_plain_colours_come_back_within_a_level() -> None:
         assert difference(shown, colour) <= 1
 
 
-def test_the_file_keeps_profile_and_resolution() -> None:
-    data = encode_white_jpeg(_on_white(), 90, icc_profile=wide_profile(), dpi=(240, 240))
+def test_white_is_white_with_all_that_a_file_can_say() -> None:
+    metadata = Metadata(exif(dpi=(72, 72)), b"<x:xmpmeta/>")
+    data = encode_picture(
+        _on_white(),
+        "jpg",
+        name="out",
+        icc=wide_profile(),
+        dpi=(240, 120),
+        metadata=metadata,
+        exact_white=True,
+    )
+    white = (np.asarray(_on_white()) == 255).all(axis=2)
+    assert (_decode(data)[white] == 255).all()
     with Image.open(io.BytesIO(data)) as opened:
         assert opened.info["icc_profile"] == wide_profile()
-        assert opened.info["dpi"] == (240, 240)
+        assert opened.info["xmp"] == b"<x:xmpmeta/>"
+        tags = opened.getexif()
+        assert (tags[ExifTags.Base.XResolution], tags[ExifTags.Base.YResolution]) == (240, 120)
 
 
 def test_quality_decides_the_size() -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import datetime
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from bgx.errors import UsageError
 from bgx.options import make_output
-from bgx.presets import find_preset, load_presets
+from bgx.presets import expand_preset, find_preset, load_presets
 from bgx.settings import Backdrop, CanvasSettings, Length, OutputSettings, Shadow
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.mark.parametrize(
@@ -120,14 +122,30 @@ keep-metadata = false
 """
 
 
-def test_users_add_presets_of_their_own(tmp_path: Path) -> None:
-    file = tmp_path / "presets.toml"
-    file.write_text(_OWN + _OWN.replace("shop", "amazon"))
-    presets = load_presets(file)
+def _add(monkeypatch: pytest.MonkeyPatch, folder: Path, text: str) -> Path:
+    file = folder / "presets.toml"
+    file.write_text(text, encoding="utf-8")
+    monkeypatch.setenv("BGX_PRESETS", str(file))
+    return file
+
+
+def test_users_add_presets_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ebay = find_preset("ebay")
+    _add(monkeypatch, tmp_path, _OWN + _OWN.replace("shop", "amazon"))
+    presets = load_presets()
     assert presets["shop"].rule == "what our shop shows"
     assert make_output(**presets["shop"].options).max_bytes == 300_000
     assert presets["amazon"].rule == "what our amazon shows"
-    assert presets["ebay"] == load_presets()["ebay"]
+    assert presets["ebay"] == ebay
+
+
+def test_options_given_take_the_place_of_the_presets() -> None:
+    options = expand_preset("amazon", {"format": "webp", "fill": "90%"})
+    output = make_output(**options)
+    assert output.format == "webp"
+    assert output.canvas == CanvasSettings(size=(2000, 2000), fill=0.9)
+    assert output.background == (255, 255, 255)
+    assert expand_preset(None, {"crop": True}) == {"crop": True}
 
 
 @pytest.mark.parametrize(
@@ -143,18 +161,20 @@ def test_users_add_presets_of_their_own(tmp_path: Path) -> None:
         ("[shop]\n", "[shop\n", "not valid TOML"),
     ],
 )
-def test_a_wrong_preset_is_named(tmp_path: Path, before: str, after: str, words: str) -> None:
-    file = tmp_path / "presets.toml"
+def test_a_wrong_preset_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str, after: str, words: str
+) -> None:
     assert before in _OWN
-    file.write_text(_OWN.replace(before, after))
+    file = _add(monkeypatch, tmp_path, _OWN.replace(before, after))
     with pytest.raises(UsageError) as raised:
-        load_presets(file)
+        load_presets()
     assert str(raised.value).startswith(str(file))
     assert words in str(raised.value)
 
 
-def test_a_preset_that_is_not_there() -> None:
+def test_a_preset_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="did you mean amazon"):
         find_preset("amazone")
-    with pytest.raises(UsageError, match="cannot be read"):
-        load_presets(Path("nowhere.toml"))
+    monkeypatch.setenv("BGX_PRESETS", "nowhere.toml")
+    with pytest.raises(UsageError, match=r"nowhere\.toml: cannot be read"):
+        load_presets()

@@ -153,6 +153,7 @@ def test_openvino_has_the_cpus_threads() -> None:
     assert (made.runs, made.threads, made.batch_size, made.fixed_batch) == (8, 1, 1, True)
     alone = plan("openvino", pictures=1)
     assert (alone.runs, alone.threads) == (1, 8)
+    assert {kind for kind in DEVICES[1:] if plan(kind).on_cpu} == {"cpu", "openvino"}
 
 
 def test_openvino_inside_onnxruntime_computes_in_fp32_on_the_cores_there_are() -> None:
@@ -213,6 +214,21 @@ def test_a_provider_that_does_not_load_is_never_silently_the_cpu(tmp_path: Path)
     ):
         start(network, absent, "tiny")
     assert "\n" not in str(caught.value)
+
+
+def test_tensorrts_wheel_loads_its_libraries_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tensorrt.py").write_text("", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+    network = tiny_network(tmp_path / "tiny.onnx")
+    with (
+        pytest.warns(UserWarning, match="not in available provider"),
+        pytest.raises(DeviceUnavailableError, match="--device tensorrt:0"),
+    ):
+        start(network, plan("tensorrt"), "tiny")
+    assert sys.modules.pop("tensorrt", None) is not None
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from PIL import Image
 
 from bgx.errors import ExitCode
 from bgx.model.registry import load_registry
+from bgx.presets import load_presets
 from support.networks import tiny_network
 from support.shell import bgx, read_rows
 
@@ -121,8 +122,15 @@ def _shapes(rows: list[dict[str, Any]]) -> dict[str, list[str]]:
     return {str(row.get("status")): sorted(row) for row in rows}
 
 
+def test_preset_example_is_a_preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    block, _ = _of("toml")
+    (tmp_path / "presets.toml").write_text(block.text, encoding="utf-8")
+    monkeypatch.setenv("BGX_PRESETS", str(tmp_path / "presets.toml"))
+    assert "our-shop" in load_presets()
+
+
 def test_registry_example_is_a_registry(tmp_path: Path) -> None:
-    [block] = _of("toml")
+    _, block = _of("toml")
     own = tmp_path / "own.toml"
     own.write_text(block.text, encoding="utf-8")
     [name] = tomllib.loads(block.text)

@@ -38,7 +38,7 @@ KINDS: list[Outcome] = [done, failed, bug, exists, current, interrupted, stopped
 def write(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     """The rows of a whole report."""
     stream = io.StringIO()
-    report = Report("u2net", device="cpu", stream=stream)
+    report = Report("u2net", device="cpu", precision="int8", stream=stream)
     for outcome in outcomes:
         report.add(outcome)
     report.close()
@@ -103,9 +103,10 @@ def test_a_row_each_and_counts_that_add_up(outcomes: list[Outcome]) -> None:
 def test_the_last_row() -> None:
     [last] = write([])
 
-    assert {key: last[key] for key in ("model", "device", "version")} == {
+    assert {key: last[key] for key in ("model", "device", "precision", "version")} == {
         "model": "u2net",
         "device": "cpu",
+        "precision": "int8",
         "version": __version__,
     }
     assert last["seconds"] >= 0

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from bgx.api import Remover
 from bgx.errors import BgxError, ExitCode, OutputError
 from bgx.image import preview
 from bgx.image.preview import GAP, PREVIEW_SIZE, SIDE, draw_preview
@@ -424,6 +425,18 @@ def test_a_batch_with_review_and_sheet(photos: Path) -> None:
     page = read_page(Path("new/sheet.html"))
     assert page.sections["Doubtful"][0].startswith(str(Path("photos/sub/unsure.png")))
     assert all((Path("new") / unquote(link)).is_file() for link in page.links)
+
+
+def test_the_library_writes_what_the_command_line_writes(photos: Path) -> None:
+    bgx("batch", "photos", "-o", "cut", "--review", "look", "--sheet", "theirs.html")
+    made = Remover("u2netp").batch(
+        ["photos"], "cut", existing="overwrite", review="ours", sheet="ours.html"
+    )
+    doubtful = [outcome.measured.trust.doubtful for outcome in made if isinstance(outcome, Done)]
+
+    assert sorted(doubtful) == [False, True]
+    assert Path("ours.html").read_bytes() == Path("theirs.html").read_bytes()
+    assert Path("ours/sub/unsure.png").read_bytes() == Path("look/sub/unsure.png").read_bytes()
 
 
 def test_a_run_with_nothing_to_do_leaves_the_sheet(photos: Path) -> None:

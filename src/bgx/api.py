@@ -10,31 +10,33 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bgx.image.colour import parse_colour
 from bgx.image.read import SUFFIXES
 from bgx.image.write import remove_leftovers
 from bgx.model.providers import count_cores
 from bgx.model.session import Session, open_session
 from bgx.model.store import Store
+from bgx.options import PictureOptions, make_output
+from bgx.presets import expand_preset
 from bgx.run.pipeline import Cutout, Pipeline, count_workers, cut_all, name_picture, process
 from bgx.run.plan import plan_batch
+from bgx.run.sheet import Sheet
 from bgx.settings import (
     DEFAULT_MAX_PIXELS,
     DEFAULT_MAX_SIZE,
     DeviceSettings,
     ModelSettings,
-    OutputSettings,
     ReadSettings,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from typing import Unpack
 
     from PIL import Image
 
     from bgx.errors import BgxError
     from bgx.run.outcome import Outcome
-    from bgx.settings import Colour, Existing, Format, Precision
+    from bgx.settings import Existing, Precision
 
 __all__ = ["Cutout", "Remover", "remove"]
 
@@ -43,8 +45,8 @@ class Remover:
     """Removes backgrounds with one network on one device. Thread-safe.
 
     model: a name of the registry or the path of an ONNX file; None as without ``--model``. device:
-    see ``--device``. The other arguments are the command line's options of the same names. The
-    network is fetched and loaded when the first picture comes.
+    see ``--device``. The other arguments, here and of the methods, are the command line's options
+    of the same names. The network is fetched and loaded when the first picture comes.
 
     Raises a :class:`bgx.errors.BgxError`: UsageError when made with wrong values; ModelError and
     DeviceError when the network is loaded; PictureError for a picture.
@@ -74,11 +76,11 @@ class Remover:
         self,
         image: str | Path | bytes | Image.Image,
         *,
-        background: str | Colour | None = None,
-        mask_only: bool = False,
+        preset: str | None = None,
+        **options: Unpack[PictureOptions],
     ) -> Cutout:
         """Cut out one picture, on all cores. Raises PictureError."""
-        output = OutputSettings(background=_colour(background), mask_only=mask_only)
+        output = make_output(**expand_preset(preset, options))
         picture = Path(image) if isinstance(image, str) else image
         pipeline = Pipeline(self._session(many=False), self._read, output)
         return pipeline.cut(picture, name_picture(picture))
@@ -87,14 +89,14 @@ class Remover:
         self,
         images: Iterable[str | Path | bytes | Image.Image],
         *,
-        background: str | Colour | None = None,
-        mask_only: bool = False,
+        preset: str | None = None,
+        **options: Unpack[PictureOptions],
     ) -> Iterator[Cutout | BgxError]:
         """Cut out pictures, several at once; yields in their order, and only as far ahead as fits.
 
         A picture that cannot be cut out yields its error in its place.
         """
-        output = OutputSettings(background=_colour(background), mask_only=mask_only)
+        output = make_output(**expand_preset(preset, options))
         session = self._session(many=True)
         pictures = (Path(image) if isinstance(image, str) else image for image in images)
         pipeline = Pipeline(session, self._read, output)
@@ -105,26 +107,35 @@ class Remover:
         inputs: Iterable[str | Path],
         out: str | Path,
         *,
-        format: Format = "png",  # noqa: A002 - the option's name
-        quality: int | None = None,
-        background: str | Colour | None = None,
-        mask_only: bool = False,
         existing: Existing = "skip",
+        review: str | Path | None = None,
+        sheet: str | Path | None = None,
+        preset: str | None = None,
+        **options: Unpack[PictureOptions],
     ) -> Iterator[Outcome]:
         """Cut out files and folders into the folder ``out``; yields an outcome a picture.
 
         As ``bgx batch``: the tree is kept, what exists is skipped, a broken picture is an outcome.
         """
-        output = OutputSettings(format, quality, _colour(background), mask_only)
+        chosen: PictureOptions = {"format": "png", **expand_preset(preset, options)}
+        output = make_output(**chosen)
         plan = plan_batch(
-            map(Path, inputs), Path(out), suffix=f".{format}", suffixes=SUFFIXES, existing=existing
+            map(Path, inputs),
+            Path(out),
+            suffix=f".{output.format}",
+            suffixes=SUFFIXES,
+            existing=existing,
+            review=Path(review) if review else None,
+            sheet=Path(sheet) if sheet else None,
         )
-        remove_leftovers({job.target.parent for job in plan.jobs})
+        remove_leftovers(plan.folders)
         yield from plan.skipped
         if plan.jobs:
             session = self._session(many=True)
             pipeline = Pipeline(session, self._read, output)
-            yield from process(plan.jobs, pipeline, workers=self._workers(session))
+            contacts = Sheet(plan.sheet) if plan.sheet else None
+            workers = self._workers(session)
+            yield from process(plan.jobs, pipeline, workers=workers, sheet=contacts)
 
     def _workers(self, session: Session) -> int:
         return count_workers(session.plan, self._device.workers, count_cores())
@@ -142,11 +153,12 @@ class Remover:
 
 
 def remove(
-    source: str | Path | bytes | Image.Image, target: str | Path, *, model: str | None = None
+    source: str | Path | bytes | Image.Image,
+    target: str | Path,
+    *,
+    model: str | None = None,
+    preset: str | None = None,
+    **options: Unpack[PictureOptions],
 ) -> None:
     """Cut out one picture into a file whose suffix names the format."""
-    Remover(model).cut(source).save(target)
-
-
-def _colour(background: str | Colour | None) -> Colour | None:
-    return parse_colour(background) if isinstance(background, str) else background
+    Remover(model).cut(source, preset=preset, **options).save(target)

@@ -16,7 +16,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Unpack
 
-    from bgx.settings import Align, Background, Colour, ColourSpace, Format, PngLevel, ShadowKind
+    from bgx.settings import (
+        Align,
+        Background,
+        Colour,
+        ColourSpace,
+        Format,
+        MatteKind,
+        PngLevel,
+        ShadowKind,
+    )
 
 _Value = TypeVar("_Value")
 
@@ -42,6 +51,9 @@ class PictureOptions(TypedDict, total=False):
     max_bytes: str | int | None
     colour: ColourSpace
     keep_metadata: bool
+    matte: MatteKind
+    refine: bool
+    keep_colours: bool
 
 
 def make_output(**options: Unpack[PictureOptions]) -> OutputSettings:
@@ -68,6 +80,9 @@ def make_output(**options: Unpack[PictureOptions]) -> OutputSettings:
         max_bytes=_parse(parse_bytes, options.get("max_bytes")),
         colour=options.get("colour", "keep"),
         keep_metadata=options.get("keep_metadata", False),
+        matte=options.get("matte", "raw"),
+        refine=options.get("refine", False),
+        keep_colours=options.get("keep_colours", False),
     )
 
 

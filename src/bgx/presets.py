@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import datetime
 import difflib
+import os
 import tomllib
 from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bgx.errors import UsageError
@@ -18,7 +20,6 @@ from bgx.options import PictureOptions, make_output
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
-    from pathlib import Path
 
 _FIELDS = {"rule": str, "written": datetime.date, "options": dict}
 
@@ -33,18 +34,24 @@ class Preset:
     options: PictureOptions
 
 
-def load_presets(extra: Path | None = None) -> dict[str, Preset]:
-    """The built-in presets, then the user's, which may replace some.
+def load_presets() -> dict[str, Preset]:
+    """The built-in presets, then those of the file that BGX_PRESETS names, which may replace some.
 
     Raises UsageError naming the file, the table and the field that is wrong.
     """
     presets = _read_presets(files("bgx") / "presets.toml")
-    return presets if extra is None else presets | _read_presets(extra)
+    own = os.environ.get("BGX_PRESETS")
+    return presets | _read_presets(Path(own).expanduser()) if own else presets
 
 
-def find_preset(name: str, extra: Path | None = None) -> Preset:
+def expand_preset(name: str | None, options: PictureOptions) -> PictureOptions:
+    """The options of a preset, with those given in their place. Raises UsageError."""
+    return options if name is None else {**find_preset(name).options, **options}
+
+
+def find_preset(name: str) -> Preset:
     """Raises UsageError that suggests the nearest name."""
-    presets = load_presets(extra)
+    presets = load_presets()
     try:
         return presets[name]
     except KeyError:
@@ -93,7 +100,7 @@ def _make_preset(name: str, table: Any) -> Preset:
 
 
 _OPTION_KINDS: dict[str, type] = {"quality": int} | dict.fromkeys(
-    ("mask_only", "crop", "upscale", "keep_metadata"), bool
+    ("mask_only", "crop", "upscale", "keep_metadata", "refine", "keep_colours"), bool
 )
 _KINDS: dict[type, str] = {
     str: "a text in quotes",

@@ -22,6 +22,7 @@ DEFAULT_MAX_PIXELS = 200_000_000
 Existing = Literal["skip", "update", "overwrite"]
 Format = Literal["png", "webp", "jpg", "avif", "tiff"]
 PngLevel = Literal["fast", "small"]
+MatteKind = Literal["clean", "raw"]
 Precision = Literal["auto", "int8", "fp32"]
 ShadowKind = Literal["soft", "contact"]
 Align = Literal["center", "bottom"]
@@ -187,7 +188,9 @@ class OutputSettings:
     long for a file a fifth smaller. canvas: the framing. shadow: below the subject. max_bytes: of
     the file; the quality of lossy formats is lowered as far as that needs. colour: keep the photo's
     profile or convert to sRGB. keep_metadata: write the photo's EXIF and XMP, place and serial
-    numbers included.
+    numbers included. matte: "raw" is the network's own, "clean" has no specks and pin-holes.
+    refine: bring the matte to the photo's own edges. keep_colours: leave the old background's
+    colours in half-transparent pixels.
     """
 
     format: Format | None = None
@@ -200,6 +203,9 @@ class OutputSettings:
     max_bytes: int | None = None
     colour: ColourSpace = "keep"
     keep_metadata: bool = False
+    matte: MatteKind = "raw"
+    refine: bool = False
+    keep_colours: bool = False
 
     def __post_init__(self) -> None:
         if self.format is not None and self.format not in FORMATS:
@@ -218,6 +224,8 @@ class OutputSettings:
             raise UsageError(f"--max-bytes {self.max_bytes}: use 1 or more")
         if self.colour not in get_args(ColourSpace):
             raise UsageError(f"--colour {self.colour}: use keep or srgb")
+        if self.matte not in get_args(MatteKind):
+            raise UsageError(f"--matte {self.matte}: use clean or raw")
 
 
 @dataclass(frozen=True, slots=True)

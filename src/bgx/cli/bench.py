@@ -73,7 +73,7 @@ def _measure(photos: list[Path], request: Request) -> list[Result]:
     asked = request.device
     policies = [asked]
     if asked.workers is asked.threads is asked.batch_size is None:
-        gpu = open_session(file, asked, store).plan.device != "cpu"
+        gpu = not open_session(file, asked, store).plan.on_cpu
         policies = make_policies(asked, cores, gpu=gpu)
     return measure(
         photos,

@@ -16,6 +16,7 @@ from bgx.cli.bench import bench
 from bgx.cli.console import say
 from bgx.cli.info import info
 from bgx.cli.models import models
+from bgx.cli.presets import presets
 from bgx.cli.remove import remove
 from bgx.errors import BgxError, ExitCode
 
@@ -34,7 +35,7 @@ def bgx() -> None:
     """Remove photo backgrounds in batches, fast."""
 
 
-for command in (remove, batch, models, info, bench):
+for command in (remove, batch, models, presets, info, bench):
     bgx.add_command(command)
 
 

@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from bgx.errors import UsageError
+from bgx.options import make_output
 from bgx.settings import (
     DEFAULT_MAX_PIXELS,
     DEFAULT_MAX_SIZE,
     DEFAULT_MODEL,
     FORMATS,
+    Align,
+    ColourSpace,
     DeviceSettings,
     Existing,
+    MatteKind,
     ModelSettings,
-    OutputSettings,
     PngLevel,
     Precision,
     ReadSettings,
@@ -27,8 +30,10 @@ from bgx.settings import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Unpack
 
-    from bgx.settings import Colour, Format
+    from bgx.options import PictureOptions
+    from bgx.settings import Format, OutputSettings
 
 
 def option(*names: str, **attributes: Any) -> Callable[[Any], Any]:
@@ -37,6 +42,18 @@ def option(*names: str, **attributes: Any) -> Callable[[Any], Any]:
     variable = "BGX_" + long.removeprefix("--").replace("-", "_").upper()
     defaults: dict[str, Any] = {"envvar": variable, "show_default": True}
     return click.option(*names, **(defaults | attributes))
+
+
+def _set_defaults(context: click.Context, _: click.Parameter, name: str | None) -> None:
+    """The preset's options, for those that are given neither here nor in the environment."""
+    if name is None or context.resilient_parsing:
+        return
+    from bgx.presets import find_preset
+
+    options: dict[str, Any] = dict(find_preset(name).options)
+    if "format" in options:
+        options["file_format"] = options.pop("format")
+    context.default_map = options
 
 
 _NETWORK_OPTIONS = (
@@ -91,12 +108,72 @@ _PICTURE_OPTIONS = (
         default="fast",
         help="fast, or a fifth smaller in thirty times the time.",
     ),
+    option(
+        "--matte",
+        type=click.Choice(get_args(MatteKind)),
+        default="raw",
+        help="raw is the network's own; clean takes specks and pin-holes out.",
+    ),
+    option("--refine/--no-refine", default=False, help="Bring the matte to the photo's own edges."),
+    option(
+        "--keep-colours",
+        is_flag=True,
+        help="Leave the old background's colours in half-transparent pixels.",
+    ),
     option("--mask-only", is_flag=True, help="Write the matte instead of the cut-out."),
     option(
         "--background",
         "-b",
-        metavar="COLOUR",
-        help="Put the subject on a colour: a name or #rrggbb.  [default for JPEG: white]",
+        metavar="WHAT",
+        help="Put the subject on a colour (a name or #rrggbb), an image FILE, or the photo itself: "
+        "blur[:RADIUS] or original-greyed.  [default for JPEG: white]",
+    ),
+    option(
+        "--shadow",
+        metavar="KIND",
+        help="none, soft or contact, with a strength of its own as in soft:40%.  [default: none]",
+    ),
+    option("--crop", is_flag=True, help="Show the subject alone; the next four do so too."),
+    option("--margin", metavar="3%|40px", help="Room around it, % of its longer side or pixels."),
+    option(
+        "--canvas",
+        metavar="WxH|W:H|square",
+        help="Put it on a canvas of this size, or of this shape around it.",
+    ),
+    option("--fill", metavar="85%", help="Its share of the canvas's width or height."),
+    option(
+        "--align",
+        type=click.Choice(get_args(Align)),
+        default="center",
+        help="Where it stands on the canvas.",
+    ),
+    option(
+        "--resize",
+        metavar="N|WxH",
+        help="Longer side, or box, that the result must fit in, pixels.",
+    ),
+    option("--upscale", is_flag=True, help="Enlarge where --canvas, --fill or --resize need it."),
+    option(
+        "--max-bytes",
+        metavar="10MB",
+        help="Lower the quality until the file is this small at most.",
+    ),
+    option(
+        "--colour",
+        type=click.Choice(get_args(ColourSpace)),
+        default="keep",
+        help="Keep the photo's colour profile or convert to sRGB.",
+    ),
+    option(
+        "--keep-metadata", is_flag=True, help="Write the photo's EXIF and XMP too, place and all."
+    ),
+    option(
+        "--preset",
+        metavar="NAME",
+        is_eager=True,
+        expose_value=False,
+        callback=_set_defaults,
+        help="Options that a marketplace asks for; see: bgx presets.",
     ),
     option(
         "--existing",
@@ -148,10 +225,6 @@ def make_request(
     quiet: bool,
     verbose: int,
     file_format: Format | None = None,
-    quality: int | None = None,
-    png_level: PngLevel = "fast",
-    mask_only: bool = False,
-    background: str | None = None,
     existing: Existing = "skip",
     max_size: int = DEFAULT_MAX_SIZE,
     max_pixels: int = DEFAULT_MAX_PIXELS,
@@ -159,6 +232,7 @@ def make_request(
     workers: int | None = None,
     batch_size: int | None = None,
     precision: Precision = "auto",
+    **picture: Unpack[PictureOptions],
 ) -> Request:
     """Raises UsageError."""
     return Request(
@@ -166,20 +240,12 @@ def make_request(
         models=ModelSettings.from_environment(offline=offline),
         device=DeviceSettings(device, workers, threads, batch_size, precision),
         read=ReadSettings(max_size, max_pixels),
-        output=OutputSettings(file_format, quality, _parse(background), mask_only, png_level),
+        output=make_output(**(picture | {"format": file_format})),
         existing=existing,
         report=report,
         quiet=quiet,
         verbose=verbose,
     )
-
-
-def _parse(background: str | None) -> Colour | None:
-    if background is None:
-        return None
-    from bgx.image.colour import parse_colour
-
-    return parse_colour(background)
 
 
 def split_list(data: bytes, *, null: bool) -> list[str]:

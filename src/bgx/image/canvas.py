@@ -13,17 +13,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from bgx.image.clean import SPECK
 from bgx.image.matte import SUBJECT_ALPHA, measure_matte
-from bgx.image.regions import label_regions
+from bgx.image.regions import grow_mask, label_regions
 
 if TYPE_CHECKING:
     from bgx.settings import CanvasSettings
 
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom, in pixels."""
-
-_SPECK = 0.01
-"""Share of the largest region's area below which a region is no part of the subject."""
 
 _SMALL = 256
 """Long side of the mask in which specks are told from the subject, pixels."""
@@ -49,7 +47,7 @@ class Placement:
 def find_subject(alpha: Image.Image) -> Box | None:
     """The box of the pixels with an alpha of at least SUBJECT_ALPHA, without specks.
 
-    alpha: mode L. A region that is not connected with the largest one and below a hundredth of its
+    alpha: mode L. A region that is not connected with the largest one and less than SPECK of its
     area is a speck; the other half of a pair is not.
     """
     _, box = measure_matte(alpha)
@@ -61,7 +59,7 @@ def find_subject(alpha: Image.Image) -> Box | None:
     small = np.asarray(subject if step == 1 else _reduce(subject, step))
     labels, areas = label_regions(small > 0)
     weights = np.bincount(labels.ravel(), weights=small.ravel(), minlength=len(areas))
-    specks = weights < _SPECK * weights.max()
+    specks = weights < SPECK * weights.max()
     specks[0] = False
     if not specks.any():
         return box
@@ -88,7 +86,7 @@ def place(photo: tuple[int, int], subject: Box | None, canvas: CanvasSettings) -
 
     photo: width and height. subject: the box to frame; not None where ``canvas.frames_subject``.
     Nothing is enlarged without ``canvas.upscale``: a subject too small for its share of the canvas
-    (``fill``) gets a smaller canvas, one too small for the canvas keeps its size; both give a note.
+    (``fill``) gets a smaller canvas, any other keeps its own size; both give a note.
     """
     source = subject if canvas.frames_subject and subject else (0, 0, *photo)
     width, height = source[2] - source[0], source[3] - source[1]
@@ -128,7 +126,8 @@ def place(photo: tuple[int, int], subject: Box | None, canvas: CanvasSettings) -
         top = size[1] - below - shown[1]
     note = None
     if scale < wanted:
-        note = f"not enlarged: {size[0]} x {size[1]}, subject {shown[0]} x {shown[1]}"
+        sizes = f"{size[0]} x {size[1]}, subject {shown[0]} x {shown[1]}"
+        note = f"not enlarged without --upscale: {sizes}"
     return Placement(source, size, (left, top, left + shown[0], top + shown[1]), note)
 
 
@@ -187,13 +186,5 @@ def _resample(
 
 def _clear_haze(matte: Image.Image) -> Image.Image:
     values = np.array(matte)
-    near = values >= SUBJECT_ALPHA
-    # A square's neighbourhood is one along the rows, then one along the columns.
-    for axis in (0, 1):
-        rows = np.moveaxis(near.copy(), axis, 0)
-        spread = np.moveaxis(near, axis, 0)
-        for step in range(1, _EDGE + 1):
-            spread[step:] |= rows[:-step]
-            spread[:-step] |= rows[step:]
-    values *= near
+    values *= grow_mask(values >= SUBJECT_ALPHA, _EDGE)
     return Image.fromarray(values)

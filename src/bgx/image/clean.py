@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bgx.image.regions import grow_mask, label_regions
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -36,74 +38,20 @@ _FRINGE = 3
 def clean_matte(matte: Map) -> Map:
     """The matte without specks, pin-holes and veil. matte: float32 [height, width], 0..1."""
     cleaned: Map = ((matte - np.float32(VEIL)) / np.float32(1 - 2 * VEIL)).clip(0, 1)
-    parts, areas = _measure_parts(cleaned >= _VISIBLE, diagonal=True)
-    if areas.size == 0:
+    parts, areas = label_regions(cleaned >= _VISIBLE)
+    if areas.size == 1:
         return cleaned
     main = areas.max()
-    speck = (areas < SPECK * main)[parts - 1] & (parts > 0)
-    if speck.any():
+    dropped = areas < SPECK * main
+    dropped[0] = False
+    if dropped.any():
+        speck = dropped[parts]
         kept = (parts > 0) & ~speck
-        cleaned[_grow(speck, _FRINGE) & ~kept] = 0
-    gaps, areas = _measure_parts(cleaned < _SOLID, diagonal=False)
-    if areas.size:
-        closed = areas < PINHOLE * main
-        # What reaches the picture's edge is not inside anything.
-        rim = np.concatenate([gaps[0], gaps[-1], gaps[:, 0], gaps[:, -1]])
-        closed[rim[rim > 0] - 1] = False
-        cleaned[closed[gaps - 1] & (gaps > 0)] = 1
+        cleaned[grow_mask(speck, _FRINGE) & ~kept] = 0
+    gaps, areas = label_regions(cleaned < _SOLID, diagonal=False)
+    closed = areas < PINHOLE * main
+    # What reaches the picture's edge is not inside anything; number 0 is no gap.
+    closed[np.concatenate([gaps[0], gaps[-1], gaps[:, 0], gaps[:, -1]])] = False
+    closed[0] = False
+    cleaned[closed[gaps]] = 1
     return cleaned
-
-
-def label_parts(mask: NDArray[np.bool_], *, diagonal: bool) -> NDArray[np.intp]:
-    """Number the connected parts of a mask from 1 on; 0 where it is not set.
-
-    diagonal: whether pixels that share a corner alone are connected. Runs of each row are joined
-    with those they touch in the next one (Rosenfeld and Pfaltz, "Sequential operations in digital
-    picture processing", 1966, on runs).
-    """
-    height, width = mask.shape
-    row = width + 2  # a free pixel at either end keeps runs of different rows apart
-    padded = np.zeros((height, row), np.int8)
-    padded[:, 1:-1] = mask
-    edges = np.flatnonzero(np.diff(padded.ravel())) + 1
-    starts, stops = edges[::2], edges[1::2]
-    reach = int(diagonal)
-    first = np.searchsorted(stops, starts + row + 1 - reach, side="left")
-    last = np.searchsorted(starts, stops + row - 1 + reach, side="right")
-
-    parent = list(range(len(starts)))
-
-    def find(run: int) -> int:
-        while parent[run] != run:
-            parent[run] = parent[parent[run]]
-            run = parent[run]
-        return run
-
-    for run, (low, high) in enumerate(zip(first.tolist(), last.tolist(), strict=True)):
-        for below in range(low, high):
-            one, other = find(run), find(below)
-            parent[max(one, other)] = min(one, other)
-
-    roots = np.array([find(run) for run in range(len(parent))], np.intp)
-    _, numbers = np.unique(roots, return_inverse=True)
-    labels = np.zeros(mask.shape, np.intp)
-    labels[mask] = np.repeat(numbers + 1, stops - starts)
-    return labels
-
-
-def _measure_parts(
-    mask: NDArray[np.bool_], *, diagonal: bool
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Numbered parts and, from part 1 on, their areas in pixels."""
-    labels = label_parts(mask, diagonal=diagonal)
-    return labels, np.bincount(labels.ravel())[1:]
-
-
-def _grow(mask: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
-    """The mask and every pixel within a square of that many pixels around it."""
-    for _ in range(2):
-        padded = np.pad(mask, ((pixels, pixels), (0, 0)))
-        height = mask.shape[0]
-        grown = [padded[offset : offset + height] for offset in range(2 * pixels + 1)]
-        mask = np.logical_or.reduce(grown).T
-    return mask

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from bgx.errors import NoSubjectError, PictureError, UsageError
+from bgx.errors import NoSubjectError, PictureError, TooLargeError, UsageError
 from bgx.image.backdrop import blur_image, cover_canvas, grey_image, spread_photo
 from bgx.image.canvas import find_subject, place, put_on_canvas
 from bgx.image.compose import compose_picture
 from bgx.image.icc import convert_colour, convert_colours, srgb_profile
 from bgx.image.read import read_photo
 from bgx.image.shadow import cast_shadow
-from bgx.settings import OPAQUE_FORMATS, WHITE, Backdrop, ReadSettings
+from bgx.settings import DEFAULT_MAX_PIXELS, OPAQUE_FORMATS, WHITE, Backdrop, ReadSettings
 
 if TYPE_CHECKING:
     from bgx.image.canvas import Placement
@@ -63,7 +63,8 @@ class Finisher:
     ) -> Finished:
         """A picture from a photo, the subject's colours (mode RGB, taken over) and its alpha.
 
-        All have the photo's size. Raises NoSubjectError where there is nothing to frame.
+        All have the photo's size. Raises NoSubjectError where there is nothing to frame, and
+        TooLargeError for a canvas of more pixels than a photo may have.
         """
         output = self._output
         placement = self._place(alpha, name)
@@ -84,7 +85,14 @@ class Finisher:
         subject = find_subject(alpha) if canvas.frames_subject else None
         if canvas.frames_subject and subject is None:
             raise NoSubjectError(f"{name}: no subject found, so there is nothing to frame")
-        return place(alpha.size, subject, canvas)
+        placement = place(alpha.size, subject, canvas)
+        width, height = placement.size
+        if canvas.asked and width * height > DEFAULT_MAX_PIXELS:
+            raise TooLargeError(
+                f"{name}: a canvas of {width} x {height} has more than {DEFAULT_MAX_PIXELS:,} "
+                "pixels; use another --canvas, or less --margin"
+            )
+        return placement
 
     def _make_backdrop(
         self, photo: Photo, placement: Placement, icc: bytes | None

@@ -103,7 +103,8 @@ def _correct(photo: Map, share: Map, foreground: Map, background: Map) -> NDArra
     rest = 1 - share
     change = photo - background
     change -= share * (foreground - background)
-    change *= share / (share * share + rest * rest + RIDGE)
+    # Of an opaque pixel nothing is left to guess.
+    change *= share / (share * share + rest * (rest + RIDGE))
     change += foreground
     change += 0.5
     levels: NDArray[np.uint8] = change.clip(0, 255).astype(np.uint8)

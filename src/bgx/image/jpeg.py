@@ -8,7 +8,7 @@ quantises, and its quantisation tables are raised in the file by the same ratio,
 contrast back on decoding.
 
 The components are R, G and B, not Y, Cb and Cr: chroma has no such end to be clipped at. Decoders
-know both kinds (the Adobe marker says which); the file is about twice as large.
+know both kinds (the Adobe marker tells them apart); the file is about twice as large.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ def encode_white_jpeg(image: Image.Image, quality: int, **options: Any) -> bytes
     """Encode mode RGB so that each pixel that is exactly white is so again after decoding.
 
     quality: 1..100; below 80 a white pixel amid strong contrasts may miss it. options: Pillow's for
-    JPEG files.
+    JPEG files. ``dpi`` must not be among them: the JFIF marker that stores it says that components
+    are Y, Cb and Cr.
     """
     lowered = image.point(_LOWER * 3)
     lowered.paste((255, 255, 255), mask=_find_white(image))

@@ -58,7 +58,8 @@ class Enlarger:
         y, x = self._top[row], self._left[column]
         patch = self._maps[:, y : y + down.shape[1], x : x + across.shape[1]]
         # Products this small stay on the calling thread in every BLAS.
-        return np.matmul(np.matmul(down, patch), across.T)
+        enlarged: Map = np.matmul(np.matmul(down, patch), across.T)
+        return enlarged
 
     def ranges(self) -> tuple[Map, Map]:
         """Lowest and highest of the samples each tile is made of, [n, tile rows, tile columns]."""

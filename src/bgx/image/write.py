@@ -15,7 +15,7 @@ import secrets
 import socket
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
+from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
 from bgx.errors import OutputError, UnwritableError, UsageError
@@ -97,7 +97,12 @@ def encode_picture(
     if file_format == "png" and png_level == "fast":
         return encode_png(picture, icc=icc, dpi=dpi, exif=exif, xmp=xmp, threads=threads)
     options: dict[str, Any] = {"icc_profile": icc} if icc else {}
-    options |= _describe(file_format, dpi, exif, xmp)
+    exact_white = exact_white and file_format == "jpg" and picture.mode == "RGB"
+    if dpi and (exact_white or file_format in {"webp", "avif"}):
+        exif = _exif_with_dpi(dpi, exif)
+    elif dpi:
+        options["dpi"] = dpi
+    options |= _describe(file_format, exif, xmp)
     quality = quality or _DEFAULT_QUALITIES.get(file_format)
     match file_format:
         case "png":
@@ -118,7 +123,7 @@ def encode_picture(
             options |= {"compression": _TIFF_COMPRESSION}
     stream = io.BytesIO()
     try:
-        if file_format == "jpg" and picture.mode == "RGB" and exact_white:
+        if exact_white:
             return encode_white_jpeg(picture, **options)
         picture.save(
             stream, format="JPEG" if file_format == "jpg" else file_format.upper(), **options
@@ -171,32 +176,27 @@ def encode_within(
     return fitting
 
 
-def _describe(
-    file_format: Format, dpi: tuple[float, float] | None, exif: bytes | None, xmp: bytes | None
-) -> dict[str, Any]:
-    """Pillow's options for what a file says beside the pixels."""
-    options: dict[str, Any] = {}
-    if dpi and file_format in {"webp", "avif"}:
-        exif = _exif_with_dpi(dpi, exif)
-    elif dpi:
-        options["dpi"] = dpi
+def _describe(file_format: Format, exif: bytes | None, xmp: bytes | None) -> dict[str, Any]:
+    """Pillow's options for EXIF and XMP."""
+    options: dict[str, Any] = {"exif": exif} if exif else {}
     match file_format:
         case "png" if xmp:
             options["pnginfo"] = PngInfo()
             options["pnginfo"].add_itxt("XML:com.adobe.xmp", xmp.decode("utf-8", "replace"))
         case "tiff" if exif or xmp:
-            tags = Image.Exif()
+            options["exif"] = tags = Image.Exif()
             tags.load(exif or b"")
+            for directory in ExifTags.IFD:  # which libtiff would have to lay out itself
+                tags.pop(directory, None)
             if xmp:
                 tags[0x02BC] = xmp
-            return options | {"exif": tags}
         case _ if xmp:
             options["xmp"] = xmp
-    return options | {"exif": exif} if exif else options
+    return options
 
 
 def _exif_with_dpi(dpi: tuple[float, float], exif: bytes | None) -> bytes:
-    """WebP and AVIF have no field of their own for the resolution; EXIF's tags serve."""
+    """Where the format has no field of its own for the resolution, EXIF's tags serve."""
     tags = Image.Exif()
     tags.load(exif or b"")
     tags[0x011A], tags[0x011B] = dpi

@@ -139,6 +139,11 @@ class EnginePlan:
         return self.providers[0][0]
 
     @property
+    def on_cpu(self) -> bool:
+        """Whether the processor runs it, one picture a Run."""
+        return self.device in {"cpu", "openvino"}
+
+    @property
     def pool_size(self) -> int:
         """Threads of the session's one pool, so that `runs` callers and it make runs x threads.
 

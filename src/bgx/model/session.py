@@ -166,7 +166,7 @@ def open_session(
     source, output = _prepared(file, store)
 
     def load(plan: EnginePlan) -> Session:
-        if coarse is not None and plan.device in {"cpu", "openvino"}:
+        if coarse is not None and plan.on_cpu:
             return Session(coarse, plan, file.entry, name=str(coarse), output=0, precision="int8")
         return Session(source, plan, file.entry, name=name, output=output)
 

@@ -16,16 +16,19 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from bgx.errors import BgxError, BugError, InferenceError, PictureError, TooLargeError
+from bgx.image.clean import clean_matte
 from bgx.image.compose import flatten
 from bgx.image.finish import Finisher
+from bgx.image.foreground import restore_foreground
 from bgx.image.matte import measure_matte, multiply_alpha, stretch_map, upsample_matte
 from bgx.image.read import Photo, Picture, count_pixels, read_photo
+from bgx.image.refine import refine_matte
 from bgx.image.tensor import fill_tensor
 from bgx.image.trust import measure_trust
 from bgx.image.write import encode_picture, encode_within, format_of, write_file
 from bgx.run.outcome import Done, Failed, Job, Measured, Outcome, Skipped
 from bgx.run.stages import Bound, Occupancy, Stage, run_stages
-from bgx.settings import OPAQUE_FORMATS, WHITE, OutputSettings
+from bgx.settings import OPAQUE_FORMATS, WHITE, Backdrop, OutputSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -207,8 +210,9 @@ class Pipeline:
         with _timed(loaded.seconds, "compose"):
             matte = stretch_map(values) if self.network.entry.stretch else values
             trust = measure_trust(values, matte)
-            alpha = multiply_alpha(upsample_matte(matte, photo.image.size), photo.alpha)
-            finished = self._finisher.finish(photo, photo.image, alpha, name=loaded.name)
+            alpha = self._make_alpha(photo, matte)
+            colours = self._make_colours(photo, alpha)
+            finished = self._finisher.finish(photo, colours, alpha, name=loaded.name)
             coverage, bbox = measure_matte(finished.matte)
         image, notes = finished.image, photo.notes + finished.notes
         return Cutout(
@@ -220,6 +224,26 @@ class Pipeline:
             photo.metadata,
             self._output,
         )
+
+    def _make_alpha(self, photo: Photo, matte: NDArray[np.float32]) -> Image.Image:
+        """Mode L, of the photo's size."""
+        if self._output.matte == "clean":
+            matte = clean_matte(matte)
+        # Edges of a photo that is cut out already are its alpha's, not its colours'.
+        if self._output.refine and photo.alpha is None:
+            return refine_matte(matte, photo.working, photo.image)
+        return multiply_alpha(upsample_matte(matte, photo.image.size), photo.alpha)
+
+    def _make_colours(self, photo: Photo, alpha: Image.Image) -> Image.Image:
+        """The subject's colours, mode RGB; the photo's own image, changed, where it can be."""
+        output = self._output
+        if output.mask_only or output.keep_colours or photo.alpha is not None:
+            return photo.image
+        # Where the photo itself stands behind the subject, it must keep its colours.
+        behind = isinstance(output.background, Backdrop)
+        colours = photo.image.copy() if behind else photo.image
+        restore_foreground(colours, alpha, photo.working)
+        return colours
 
     def encode(self, cutout: Cutout, name: str) -> tuple[bytes, Measured]:
         """The file's bytes, in the format asked for, and what is measured with them.
@@ -256,7 +280,7 @@ class Pipeline:
 
 def count_workers(plan: EnginePlan, asked: int | None, cores: int) -> int:
     """Pictures in work at once: asked, else one a network run on a CPU, one a core beside a GPU."""
-    return asked or (plan.runs if plan.device == "cpu" else cores)
+    return asked or (plan.runs if plan.on_cpu else cores)
 
 
 def process(

@@ -1,0 +1,60 @@
+"""Connected regions of a mask, and their surroundings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+from bgx.image.regions import grow_mask, label_regions
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def flood(mask: NDArray[np.bool_], diagonal: bool) -> set[frozenset[tuple[int, int]]]:
+    """The connected regions, by walking."""
+    left = {(int(y), int(x)) for y, x in np.argwhere(mask)}
+    steps = [(-1, 0), (1, 0), (0, -1), (0, 1)]
+    if diagonal:
+        steps += [(-1, -1), (-1, 1), (1, -1), (1, 1)]
+    parts = set()
+    while left:
+        part, front = set(), {left.pop()}
+        while front:
+            y, x = front.pop()
+            part.add((y, x))
+            near = {(y + dy, x + dx) for dy, dx in steps} & left
+            left -= near
+            front |= near
+        parts.add(frozenset(part))
+    return parts
+
+
+@given(
+    arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, max_side=12)),
+    st.booleans(),
+)
+def test_regions_are_those_one_can_walk(mask: NDArray[np.bool_], diagonal: bool) -> None:
+    labels, areas = label_regions(mask, diagonal=diagonal)
+
+    found = {
+        frozenset((int(y), int(x)) for y, x in np.argwhere(labels == number))
+        for number in range(1, labels.max() + 1)
+    }
+    assert found == flood(mask, diagonal)
+    assert np.array_equal(labels > 0, mask)
+    assert areas.tolist() == [0, *np.bincount(labels.ravel())[1:]]
+
+
+@given(arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, max_side=12)), st.integers(0, 4))
+def test_a_grown_mask_reaches_so_far_in_each_direction(
+    mask: NDArray[np.bool_], pixels: int
+) -> None:
+    expected = np.zeros_like(mask)
+    for y, x in np.argwhere(mask):
+        expected[max(0, y - pixels) : y + pixels + 1, max(0, x - pixels) : x + pixels + 1] = True
+    assert np.array_equal(grow_mask(mask, pixels), expected)
