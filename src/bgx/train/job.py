@@ -148,7 +148,7 @@ def train(
         schedule,
         device=device,
         checkpoint=settings.checkpoint,
-        identity=_identity(settings, schedule, shown),
+        identity=_identity(network, schedule, shown),
         progress=lambda done, loss: progress(done, schedule.steps, loss),
     ).cpu()
     after = evaluate(result, held, SIZE)
@@ -283,10 +283,10 @@ def _teacher(name: str, store: Store) -> Callable[[Path], tuple[Square, Square]]
     return label
 
 
-def _identity(settings: TrainSettings, schedule: Schedule, pairs: Pairs) -> str:
+def _identity(network: Lite, schedule: Schedule, pairs: Pairs) -> str:
     """Equal for two runs that do the same."""
-    digest = hashlib.sha256(f"{settings.start} {schedule}".encode())
-    for values in (pairs.photos, pairs.mattes):
+    digest = hashlib.sha256(str(schedule).encode())
+    for values in (*network.state_dict().values(), pairs.photos, pairs.mattes, pairs.weights):
         digest.update(values.numpy().data)
     return digest.hexdigest()
 

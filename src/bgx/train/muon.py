@@ -48,7 +48,7 @@ def orthogonalise(matrix: Tensor) -> Tensor:
     The steps are multiplied out on the small square of the matrix and applied to it once.
     """
     tall = matrix.shape[0] > matrix.shape[1]
-    x = (matrix.T if tall else matrix) / (matrix.norm() + 1e-7)
+    x: Tensor = (matrix.T if tall else matrix) / (matrix.norm() + 1e-7)
     square = x @ x.T
     turn = torch.eye(len(square), device=x.device)
     for _ in range(5):
