@@ -12,6 +12,7 @@ from bgx.cli.console import put
 from bgx.errors import ExitCode
 
 if TYPE_CHECKING:
+    from bgx.model.registry import FALLBACKS
     from bgx.model.store import Store
 
 
@@ -33,9 +34,10 @@ def _gather() -> dict[str, Any]:
 
     from bgx.model.providers import count_cores, inspect_runtime
     from bgx.model.store import Store
-    from bgx.settings import ModelSettings
+    from bgx.settings import DEFAULT_MODEL, ModelSettings
 
     store = Store(ModelSettings.from_environment())
+    present = [name for name, entry in store.registry().items() if store.present(entry)]
     runtime = inspect_runtime()
     return {
         "version": __version__,
@@ -54,7 +56,8 @@ def _gather() -> dict[str, Any]:
         },
         "cores": count_cores(),
         "folder": str(store.folder),
-        "models": [name for name, entry in store.registry().items() if store.present(entry)],
+        "models": present,
+        "default": next((name for name in (DEFAULT_MODEL, *FALLBACKS) if name in present), None),
         "int8": _find_optimized(store),
     }
 
@@ -81,6 +84,7 @@ def _print(facts: dict[str, Any]) -> None:
         ("auto takes", f"{runtime['auto'] or 'nothing'} ({runtime['why']})"),
         ("cores", str(facts["cores"])),
         ("folder", facts["folder"]),
+        ("default", facts["default"] or "none here; it is fetched when it is used"),
         ("networks", ", ".join(facts["models"]) or "none here yet; see: bgx models list"),
         ("in 8 bits", ", ".join(facts["int8"]) or "none; see: bgx models optimize --help"),
     ]

@@ -18,6 +18,7 @@ from bgx.cli.info import info
 from bgx.cli.models import models
 from bgx.cli.presets import presets
 from bgx.cli.remove import remove
+from bgx.cli.train import train
 from bgx.errors import BgxError, ExitCode
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def bgx() -> None:
     """Remove photo backgrounds in batches, fast."""
 
 
-for command in (remove, batch, models, presets, info, bench):
+for command in (remove, batch, models, presets, info, bench, train):
     bgx.add_command(command)
 
 

@@ -1,0 +1,103 @@
+"""``bgx train``: a network of one's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from bgx.cli.console import Console, put, set_up_logging
+from bgx.cli.options import option
+from bgx.errors import ExitCode
+from bgx.settings import ModelSettings
+
+if TYPE_CHECKING:
+    from bgx.train import TrainResult
+
+
+@click.command()
+@click.argument("photos", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument(
+    "cutouts",
+    metavar="[CUTOUTS]",
+    required=False,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+)
+@option(
+    "--output",
+    "-o",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="The network's file, FILE.onnx.",
+)
+@option("--from", "start", default="lite", help="Go on from lite or FILE.onnx, or from nothing.")
+@option("--teacher", metavar="MODEL", help="Network that labels photos without a cut-out.")
+@option("--epochs", type=click.IntRange(1), default=30, help="How often each pair is shown.")
+@option("--seed", type=click.IntRange(0), default=0, help="Same seed, same network on a CPU.")
+@option(
+    "--device",
+    "-d",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    help="Where to train.",
+)
+@option("--offline", is_flag=True, help="Never use the network.")
+@option("--quiet", is_flag=True, help="Say nothing but errors.")
+def train(
+    photos: Path,
+    cutouts: Path | None,
+    output: Path,
+    start: str,
+    teacher: str | None,
+    epochs: int,
+    seed: int,
+    device: str,
+    offline: bool,
+    quiet: bool,
+) -> ExitCode:
+    """Train a small network on your own photos and cut-outs.
+
+    PHOTOS and CUTOUTS are folders; a cut-out (RGBA, or a black-and-white mask) has its photo's
+    name. A part of them is held back to measure. An interrupted run goes on where it was when the
+    same command is given again. Then: bgx batch photos -o cut --model FILE.onnx
+    """
+    from bgx.image.read import prepare_process
+    from bgx.train import TrainSettings
+    from bgx.train import train as fit_network
+
+    console = Console(quiet=quiet)
+    set_up_logging(console, 0)
+    prepare_process()
+    settings = TrainSettings(
+        photos=photos,
+        cutouts=cutouts,
+        output=output,
+        start=start,
+        teacher=teacher,
+        epochs=epochs,
+        seed=seed,
+        device=device,  # type: ignore[arg-type]
+        models=ModelSettings.from_environment(offline=offline),
+    )
+
+    def show(done: int, steps: int, loss: float) -> None:
+        if done == steps or done % max(1, steps // 20) == 0:
+            console.tell(f"step {done} of {steps}, loss {loss:.3f}")
+
+    result = fit_network(settings, progress=show)
+    for pair in result.bad:
+        console.tell(f"not used: {pair.name}: {pair.reason}")
+    _print(result)
+    return ExitCode.OK
+
+
+def _print(result: TrainResult) -> None:
+    put(
+        f"{result.pairs} pairs trained on, {result.held_back} held back, {result.labelled} labelled "
+        f"by the teacher, {len(result.bad)} not used, {result.seconds:.0f} s"
+    )
+    put(f"{'held back':10}{'max-F':>8}{'MAE':>8}")
+    for name, score in (("before", result.before), ("after", result.after)):
+        put(f"{name:10}{score.max_f:8.3f}{score.mae:8.3f}")
+    put(str(result.output))
