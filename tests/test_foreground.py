@@ -86,6 +86,17 @@ def test_all_clear_or_all_opaque_is_left_alone(value: int) -> None:
     assert restore(photo, Image.new("L", SIZE, value)).tobytes() == photo.tobytes()
 
 
+def test_inside_a_wide_undecided_part_the_photos_colours_stay() -> None:
+    values = np.full(SIZE[::-1], 128, np.uint8)
+    values[:, :40], values[:, -40:] = 255, 0
+    photo = Image.fromarray(colours(3, 0, 255).astype(np.uint8))
+
+    restored = np.asarray(restore(photo, Image.fromarray(values))).astype(int)
+
+    middle = np.s_[:, 120:280]
+    assert np.abs(restored[middle] - np.asarray(photo)[middle]).max() <= 1
+
+
 def test_one_colour_all_over_stays_that_colour() -> None:
     photo = Image.new("RGB", SIZE, (90, 140, 200))
 

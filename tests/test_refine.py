@@ -114,8 +114,7 @@ def test_a_large_part_the_network_is_undecided_about_stays_undecided() -> None:
 
     middle = refine(matte, photo)[270:330, 370:430]
 
-    assert 0.4 < middle.mean() < 1
-    assert middle.std() < 0.1
+    assert np.abs(middle - 0.5).max() < 0.05
 
 
 def test_nothing_appears_where_the_network_saw_nothing_and_no_hole_in_what_it_saw() -> None:

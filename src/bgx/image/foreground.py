@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from bgx.image.tiles import TILE, Enlarger, tile_box
-from bgx.image.window import sum_window
+from bgx.image.window import share_undecided, sum_window
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,6 +32,12 @@ GRID = 200
 
 RADII = (32, 8, 2)
 """Of the windows, in cells of the grid."""
+
+NEAR = 8
+"""Radius, in cells, in which something has to be decided for colours to be told apart."""
+
+OPEN = (0.7, 0.95)
+"""Undecided share of it from which the photo's colours begin to stay, and stay."""
 
 RIDGE = 0.05
 """Pull towards the level before: what one pixel cannot tell, the wider window says."""
@@ -52,8 +58,13 @@ def restore_foreground(image: Image.Image, alpha: Image.Image, working: Image.Im
         share = opacity[top:bottom, left:right] * np.float32(1 / 255)
         photo = np.asarray(image.crop(box), np.float32).transpose(2, 0, 1)
         smooth = colours.enlarge(row, column)
-        restored = _correct(photo, share, smooth[:3], smooth[3:]).transpose(1, 2, 0)
-        image.paste(Image.fromarray(np.ascontiguousarray(restored)), box)
+        restored = _correct(photo, share, smooth[:3], smooth[3:6])
+        restored -= photo
+        restored *= smooth[6]
+        restored += photo
+        restored += 0.5
+        levels = restored.clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
+        image.paste(Image.fromarray(np.ascontiguousarray(levels)), box)
 
 
 def _soft_tiles(opacity: NDArray[np.uint8]) -> list[list[int]]:
@@ -69,7 +80,10 @@ def _soft_tiles(opacity: NDArray[np.uint8]) -> list[list[int]]:
 
 
 def _estimate(working: Image.Image, alpha: Image.Image) -> Map:
-    """Smooth foreground and background colours, 0..255: float32 [6, rows, columns]."""
+    """Smooth foreground and background colours, 0..255, and how far to go by them, 0..1.
+
+    float32 [7, rows, columns].
+    """
     scale = min(1.0, GRID / max(working.size))
     grid = tuple(max(1, round(side * scale)) for side in working.size)
     grid = (min(grid[0], alpha.width), min(grid[1], alpha.height))
@@ -79,7 +93,10 @@ def _estimate(working: Image.Image, alpha: Image.Image) -> Map:
     foreground = background = photo.mean(axis=(1, 2), keepdims=True)
     for radius in RADII:
         foreground, background = _unmix(photo, share, foreground, background, radius)
-    return np.concatenate([foreground, background])
+    # Inside a wide half-transparent part there is no telling one colour from the other.
+    low, high = OPEN
+    trust = ((high - share_undecided(share, NEAR)) / (high - low)).clip(0, 1)
+    return np.concatenate([foreground, background, trust[None]])
 
 
 def _unmix(
@@ -98,7 +115,7 @@ def _unmix(
     return (foreground + change).clip(0, 255), (background + change_behind).clip(0, 255)
 
 
-def _correct(photo: Map, share: Map, foreground: Map, background: Map) -> NDArray[np.uint8]:
+def _correct(photo: Map, share: Map, foreground: Map, background: Map) -> Map:
     """The foreground that, mixed with about that background, gives the photo's very pixels."""
     rest = 1 - share
     change = photo - background
@@ -106,6 +123,4 @@ def _correct(photo: Map, share: Map, foreground: Map, background: Map) -> NDArra
     # Of an opaque pixel nothing is left to guess.
     change *= share / (share * share + rest * (rest + RIDGE))
     change += foreground
-    change += 0.5
-    levels: NDArray[np.uint8] = change.clip(0, 255).astype(np.uint8)
-    return levels
+    return change

@@ -27,7 +27,7 @@ import numpy as np
 from PIL import Image
 
 from bgx.image.tiles import Enlarger, tile_box
-from bgx.image.window import sum_window
+from bgx.image.window import share_undecided, sum_window
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,6 +39,12 @@ GRID = 200
 
 RADII = (4, 8, 16)
 """Of the windows, in cells of the grid. The narrowest that can be trusted has the word."""
+
+NEAR = 8
+"""Radius, in cells, in which something has to be decided for the fit to be used."""
+
+OPEN = (0.5, 0.8)
+"""Undecided share of it from which the fit is doubted, and left out."""
 
 RIDGE = 1e-4
 """Added to the colours' variances (0..1 squared): one of 1 %, the noise of a photo."""
@@ -117,6 +123,9 @@ def _fit(matte: Map, working: Image.Image) -> Map:
     model = _fit_windows(moments, RADII[0])
     for radius in RADII[1:]:
         model += (1 - model[4]) * _fit_windows(moments, radius)
+    # Colours from far off say nothing about a wide part the network could not decide about.
+    undecided = share_undecided(_halve(soft[None])[0] / 4, NEAR)
+    model *= 1 - _ramp(undecided, *OPEN)
     return model
 
 

@@ -1,4 +1,4 @@
-"""Sums over square windows, in time that does not depend on their size."""
+"""Sums over square windows, in time that does not depend on their size; and what they tell."""
 
 from __future__ import annotations
 
@@ -17,3 +17,15 @@ def sum_window(maps: NDArray[np.float32], radius: int) -> NDArray[np.float32]:
         sums = np.cumsum(padded, axis=1)
         maps = (sums[:, 2 * radius + 1 :] - sums[:, : -2 * radius - 1]).swapaxes(1, 2)
     return maps
+
+
+def share_undecided(alpha: NDArray[np.float32], radius: int) -> NDArray[np.float32]:
+    """The share of each window that is neither clear nor opaque, 0..1; of [rows, columns].
+
+    Some at a contour or a fringe of hair, which both sides are near to. Nearly all inside glass, or
+    a part the network could not decide about.
+    """
+    undecided = ((alpha > 0.2) & (alpha < 0.8)).astype(np.float32)
+    sums = sum_window(np.stack([undecided, np.ones_like(undecided)]), radius)
+    share: NDArray[np.float32] = sums[0] / sums[1]
+    return share

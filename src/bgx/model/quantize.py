@@ -31,13 +31,14 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
     Measure = Callable[[frozenset[str]], float]
 
-DAMAGE = 0.0025
+DAMAGE = 0.001
 """Mean difference from float32, in parts of a map's span, that needs no remedy."""
 
 _OPSET = 13  # the first that quantises per channel
 _STRENGTHS = (0.5, 0.65)
 _SEARCHED = 8  # pictures that damage is measured on
-_ROUNDS = 4  # groups of convolutions that may go back to float32
+_ROUNDS = 3  # groups of convolutions that may go back to float32
+_GROUP = 4  # convolutions of one such group at most
 _PARTS = 8  # that a search looks into at once
 _REMEDY = 0.9  # a group that leaves more of the damage than this is none
 _SHARE = 0.75  # of a group's gain that makes a part of it enough
@@ -109,7 +110,8 @@ def _find_harmful(
 ) -> tuple[frozenset[str], float]:
     """The few neighbours that do the most damage, and what is left of it with them in float32.
 
-    The best of a few parts is looked into for as long as a part of it brings nearly as much.
+    The best of a few parts is looked into until it is small, and then for as long as a part of it
+    brings nearly as much.
     """
     group, left = list(names), damage
     while True:
@@ -118,7 +120,7 @@ def _find_harmful(
         parts = [group[first : first + size] for first in range(0, len(group), size)]
         scores = [measure(frozenset(part)) for part in parts]
         best = scores.index(min(scores))
-        if damage - scores[best] < _SHARE * (damage - left):
+        if len(group) <= _GROUP and damage - scores[best] < _SHARE * (damage - left):
             break
         group, left = parts[best], scores[best]
         if len(group) == 1:
