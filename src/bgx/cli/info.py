@@ -12,7 +12,6 @@ from bgx.cli.console import put
 from bgx.errors import ExitCode
 
 if TYPE_CHECKING:
-    from bgx.model.registry import FALLBACKS
     from bgx.model.store import Store
 
 
@@ -33,6 +32,7 @@ def _gather() -> dict[str, Any]:
     from importlib import metadata
 
     from bgx.model.providers import count_cores, inspect_runtime
+    from bgx.model.registry import FALLBACKS
     from bgx.model.store import Store
     from bgx.settings import DEFAULT_MODEL, ModelSettings
 

@@ -94,8 +94,8 @@ def train(
 
 def _print(result: TrainResult) -> None:
     put(
-        f"{result.pairs} pairs trained on, {result.held_back} held back, {result.labelled} labelled "
-        f"by the teacher, {len(result.bad)} not used, {result.seconds:.0f} s"
+        f"{result.pairs} pairs trained on, {result.held_back} held back, {result.labelled} "
+        f"labelled by the teacher, {len(result.bad)} not used, {result.seconds:.0f} s"
     )
     put(f"{'held back':10}{'max-F':>8}{'MAE':>8}")
     for name, score in (("before", result.before), ("after", result.after)):

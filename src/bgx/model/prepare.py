@@ -85,7 +85,7 @@ def prepare(original: bytes | Path, output: int = 0) -> bytes:
     output: index of the output to keep. Raises DoesNotFit.
     """
     import onnx
-    from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
+    from google.protobuf.message import DecodeError, EncodeError
 
     try:
         model = onnx.load_model_from_string(
