@@ -39,7 +39,7 @@ def test_the_built_in_registry_can_be_fetched_and_checked() -> None:
     registry = load_registry()
     assert list(registry)[:3] == ["u2net", "u2netp", "u2net_human_seg"]
     for entry in registry.values():
-        assert entry.url is not None
+        assert (entry.url is None) != (entry.builtin is None)
         assert entry.hash is not None
         assert entry.licence
 

@@ -75,12 +75,18 @@ class ModelEntry:
             "sha256:<64 hex digits> or md5:<32 hex digits>, lower case",
         )
         self._expect(
-            self.builtin is None or (isinstance(self.builtin, str) and self.url is None),
+            self.builtin is None
+            or (
+                isinstance(self.builtin, str)
+                and self.builtin.endswith(".onnx")
+                and Path(self.builtin).name == self.builtin
+                and self.url is None
+                and self.hash is not None
+            ),
             "builtin",
-            "a file's name, and no url beside it",
+            "a file's name, with a hash and no url beside it",
         )
-        known = self.url is None and self.builtin is None
-        self._expect(known or self.hash is not None, "hash", "set where there is a url or builtin")
+        self._expect(self.url is None or self.hash is not None, "hash", "set where there is a url")
         self._expect(
             self.bytes is None or (_is_int(self.bytes) and self.bytes > 0), "bytes", "1 or more"
         )
