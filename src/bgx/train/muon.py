@@ -1,6 +1,6 @@
 """Muon: momentum made orthogonal before each step (Jordan et al., 2024).
 
-In convolutional networks it needs a fraction of AdamW's steps.
+Used here for the convolutions; everything else of the network is stepped by AdamW.
 """
 
 from __future__ import annotations
