@@ -114,11 +114,15 @@ _PICTURE_OPTIONS = (
         default="raw",
         help="raw is the network's own; clean takes specks and pin-holes out.",
     ),
-    option("--refine/--no-refine", default=False, help="Bring the matte to the photo's own edges."),
+    option(
+        "--refine/--no-refine",
+        default=False,
+        help="Bring the matte to the photo's own edges, and soft edges to the subject's own colours.",
+    ),
     option(
         "--keep-colours",
         is_flag=True,
-        help="Leave the old background's colours in half-transparent pixels.",
+        help="With --refine, leave the old background's colours in soft edges.",
     ),
     option("--mask-only", is_flag=True, help="Write the matte instead of the cut-out."),
     option(
