@@ -6,8 +6,9 @@ when what stands there is not what this would write.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from click.testing import CliRunner
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).parents[1]
 README = REPOSITORY / "README.md"
+RESULTS = REPOSITORY / "benchmarks" / "results"
 
 
 def render(text: str) -> str:
@@ -36,7 +38,46 @@ def show_help() -> str:
     return f"```text\n{result.output.strip()}\n```"
 
 
-GENERATORS: dict[str, Callable[[], str]] = {"help of bgx batch": show_help}
+def show_speed() -> str:
+    """Tables of the records that benchmarks/vs_rembg.py wrote."""
+    records = [
+        json.loads((RESULTS / f"vs_rembg-{name}.json").read_text(encoding="utf-8"))
+        for name in ("12mp", "1600", "500")
+    ]
+    return "\n\n".join([*map(_show_comparison, records), _show_origin(records[0])])
+
+
+def _show_comparison(record: dict[str, Any]) -> str:
+    photos, summary = record["settings"]["photos"], record["summary"]
+    title = f"{photos['count']} JPEG photos of {photos['width']} x {photos['height']} to PNG"
+    lines = [f"| {title} | rembg | bgx | rembg / bgx |", "|---|---|---|---|"]
+    for name, row in summary.items():
+        if "ratio" in row:
+            cells = (f"{row['rembg']:.3g}", f"{row['bgx']:.3g}", f"{row['ratio']:.1f}")
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+    difference = summary["matte difference"]
+    lines.append(
+        f"| mean difference of the mattes, 0 to 1 | | {difference['mean']:.4f} "
+        f"(worst photo {difference['worst photo']:.4f}) | |"
+    )
+    return "\n".join(lines)
+
+
+def _show_origin(record: dict[str, Any]) -> str:
+    machine, versions = record["machine"], record["versions"]
+    packages = ", ".join(f"{name} {version}" for name, version in versions["bgx"].items())
+    return (
+        f"Measured on {machine['usable_cores']} cores of {machine['cpu']} "
+        f"({', '.join(machine['instructions'])}) with {packages}; rembg {versions['rembg']['rembg']} "
+        f"with onnxruntime {versions['rembg']['onnxruntime']}, commit {record['commit'][:7]}, by "
+        "`python benchmarks/vs_rembg.py`. Seconds differ from machine to machine, ratios much less."
+    )
+
+
+GENERATORS: dict[str, Callable[[], str]] = {
+    "help of bgx batch": show_help,
+    "speed": show_speed,
+}
 
 
 if __name__ == "__main__":

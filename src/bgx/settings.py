@@ -189,8 +189,8 @@ class OutputSettings:
     the file; the quality of lossy formats is lowered as far as that needs. colour: keep the photo's
     profile or convert to sRGB. keep_metadata: write the photo's EXIF and XMP, place and serial
     numbers included. matte: "raw" is the network's own, "clean" has no specks and pin-holes.
-    refine: bring the matte to the photo's own edges, and half-transparent pixels to the subject's own
-    colours; keep_colours: the first alone.
+    refine: bring the matte to the photo's own edges, and half-transparent pixels to the subject's
+    own colours; keep_colours: the first alone.
     """
 
     format: Format | None = None

@@ -117,7 +117,7 @@ _PICTURE_OPTIONS = (
     option(
         "--refine/--no-refine",
         default=False,
-        help="Bring the matte to the photo's own edges, and soft edges to the subject's own colours.",
+        help="Bring the matte to the photo's own edges, soft edges to the subject's own colours.",
     ),
     option(
         "--keep-colours",
