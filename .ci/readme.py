@@ -68,8 +68,8 @@ def _show_origin(record: dict[str, Any]) -> str:
     packages = ", ".join(f"{name} {version}" for name, version in versions["bgx"].items())
     return (
         f"Measured on {machine['usable_cores']} cores of {machine['cpu']} "
-        f"({', '.join(machine['instructions'])}) with {packages}; rembg {versions['rembg']['rembg']} "
-        f"with onnxruntime {versions['rembg']['onnxruntime']}, commit {record['commit'][:7]}, by "
+        f"({', '.join(machine['instructions'])}) with {packages}; rembg "
+        f"{versions['rembg']['rembg']} with onnxruntime {versions['rembg']['onnxruntime']}, commit {record['commit'][:7]}, by "
         "`python benchmarks/vs_rembg.py`. Seconds differ from machine to machine, ratios much less."
     )
 
