@@ -66,11 +66,12 @@ def _show_comparison(record: dict[str, Any]) -> str:
 def _show_origin(record: dict[str, Any]) -> str:
     machine, versions = record["machine"], record["versions"]
     packages = ", ".join(f"{name} {version}" for name, version in versions["bgx"].items())
+    rembg = f"rembg {versions['rembg']['rembg']} on onnxruntime {versions['rembg']['onnxruntime']}"
     return (
         f"Measured on {machine['usable_cores']} cores of {machine['cpu']} "
-        f"({', '.join(machine['instructions'])}) with {packages}; rembg "
-        f"{versions['rembg']['rembg']} with onnxruntime {versions['rembg']['onnxruntime']}, commit {record['commit'][:7]}, by "
-        "`python benchmarks/vs_rembg.py`. Seconds differ from machine to machine, ratios much less."
+        f"({', '.join(machine['instructions'])}) with {packages}; {rembg}; commit "
+        f"{record['commit'][:7]}, by `python benchmarks/vs_rembg.py`. "
+        "Seconds differ from machine to machine, ratios much less."
     )
 
 
