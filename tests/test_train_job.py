@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from bgx.errors import BadModelError, MissingModelError, OutputError, UsageError
+from bgx.cli.main import run
+from bgx.errors import BadModelError, ExitCode, MissingModelError, OutputError, UsageError
 from bgx.train import Score, TrainSettings, train
 from bgx.train.job import NOTHING
 from support.networks import tiny_network
@@ -223,3 +224,26 @@ def test_wrong_settings_are_said_at_once(
         values["output"] = tmp_path / str(wrong["output"])
     with pytest.raises(UsageError, match=said):
         TrainSettings(**values)  # type: ignore[arg-type]
+
+
+def test_the_command_trains_and_its_file_is_a_model(
+    folders: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    photos, _ = folders
+    (photos / "0.jpg").write_bytes(b"no picture")
+    monkeypatch.chdir(tmp_path)
+    assert run(["train", "photos", "cutouts", "-o", "mine.onnx", "--epochs", "1"]) == ExitCode.OK
+    told = capsys.readouterr()
+    assert [line.split()[0] for line in told.out.splitlines()[-3:]] == [
+        "before",
+        "after",
+        "mine.onnx",
+    ]
+    assert "not used: 0: " in told.err
+    assert run(["batch", "photos", "-o", "cut", "--model", "mine.onnx"]) == ExitCode.PICTURES
+    assert len(list((tmp_path / "cut").iterdir())) == 11
+    again = ["train", "photos", "cutouts", "-o", "mine.txt"]
+    assert run(again) == ExitCode.USAGE
