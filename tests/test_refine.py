@@ -11,7 +11,7 @@ from PIL import Image
 
 from bgx.image.matte import upsample_matte
 from bgx.image.refine import refine_matte
-from bgx.image.tiles import TILE, Enlarger, count_tiles, tile_box
+from bgx.image.tiles import TILE, Enlarger, tile_box
 
 Map = NDArray[np.float32]
 
@@ -154,6 +154,12 @@ def test_the_matte_and_the_photo_are_not_changed() -> None:
 
     assert np.array_equal(matte, kept)
     assert photo.tobytes() == pixels
+
+
+def count_tiles(size: tuple[int, int]) -> tuple[int, int]:
+    """(rows, columns) of tiles that cover a picture of size (width, height)."""
+    width, height = size
+    return -(-height // TILE), -(-width // TILE)
 
 
 @given(

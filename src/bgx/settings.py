@@ -184,8 +184,8 @@ class OutputSettings:
 
     format: None takes it from the target's suffix. quality: 1..100 for lossy JPEG, WebP, AVIF; None
     is lossless for WebP and the default of the others. background: what the subject is put on.
-    mask_only: write the matte instead of the cut-out. png_level: "small" takes some thirty times as
-    long for a file a fifth smaller. canvas: the framing. shadow: below the subject. max_bytes: of
+    mask_only: write the matte instead of the cut-out. png_level: "small" takes many times as long
+    for a file that is mostly smaller. canvas: the framing. shadow: below the subject. max_bytes: of
     the file; the quality of lossy formats is lowered as far as that needs. colour: keep the photo's
     profile or convert to sRGB. keep_metadata: write the photo's EXIF and XMP, place and serial
     numbers included. matte: "raw" is the network's own, "clean" has no specks and pin-holes.

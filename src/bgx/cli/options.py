@@ -106,7 +106,7 @@ _PICTURE_OPTIONS = (
         "--png-level",
         type=click.Choice(get_args(PngLevel)),
         default="fast",
-        help="fast, or a fifth smaller in thirty times the time.",
+        help="fast, or mostly smaller in many times the time.",
     ),
     option(
         "--matte",

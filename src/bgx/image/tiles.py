@@ -22,12 +22,6 @@ Box = tuple[int, int, int, int]
 """Left, top, right, bottom, in pixels."""
 
 
-def count_tiles(size: tuple[int, int]) -> tuple[int, int]:
-    """(rows, columns) of tiles that cover a picture of size (width, height)."""
-    width, height = size
-    return -(-height // TILE), -(-width // TILE)
-
-
 def tile_box(row: int, column: int, size: tuple[int, int]) -> Box:
     """The tile's box within a picture of size (width, height)."""
     left, top = column * TILE, row * TILE
