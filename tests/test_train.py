@@ -361,7 +361,7 @@ class TestFit:
     schedule = Schedule(steps=60, batch=8, stages=((32, 0.9), (64, 0.1)), rate=3e-3)
 
     def run(self, checkpoint: Path, *, stop: int | None = None, identity: str = "a") -> Lite:
-        def progress(done: int, loss: float) -> None:
+        def progress(done: int, loss: float, average: Lite) -> None:
             if done == stop:
                 raise StopError
 
@@ -394,7 +394,7 @@ class TestFit:
             device=torch.device("cpu"),
             checkpoint=tmp_path / "c",
             identity="",
-            progress=lambda _, loss: losses.append(loss),
+            progress=lambda _step, loss, _average: losses.append(loss),
         )
         assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
 

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from bgx.cli.main import run
 from bgx.errors import BadModelError, ExitCode, MissingModelError, OutputError, UsageError
-from bgx.train import Score, TrainSettings, train
+from bgx.train import Progress, Score, TrainSettings, train
 from bgx.train.job import NOTHING
 from support.networks import tiny_network
 
@@ -63,9 +63,9 @@ def settings_for(
     )
 
 
-def stop_at(step: int) -> Callable[[int, int, float], None]:
-    def progress(done: int, steps: int, loss: float) -> None:
-        if done == step:
+def stop_at(step: int) -> Callable[[Progress], None]:
+    def progress(now: Progress) -> None:
+        if now.step == step:
             raise KeyboardInterrupt
 
     return progress

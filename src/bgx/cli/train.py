@@ -13,7 +13,7 @@ from bgx.errors import ExitCode
 from bgx.settings import ModelSettings
 
 if TYPE_CHECKING:
-    from bgx.train import TrainResult
+    from bgx.train import Progress, TrainResult
 
 
 @click.command()
@@ -81,9 +81,11 @@ def train(
         models=ModelSettings.from_environment(offline=offline),
     )
 
-    def show(done: int, steps: int, loss: float) -> None:
-        if done == steps or done % max(1, steps // 20) == 0:
-            console.tell(f"step {done} of {steps}, loss {loss:.3f}")
+    def show(now: Progress) -> None:
+        if now.step == now.steps or now.step % max(1, now.steps // 20) == 0:
+            console.tell(
+                f"step {now.step} of {now.steps}, loss {now.loss:.3f}, held back: {now.score()}"
+            )
 
     result = fit_network(settings, progress=show)
     for pair in result.bad:

@@ -164,12 +164,13 @@ def fit(
     device: torch.device,
     checkpoint: Path,
     identity: str,
-    progress: Callable[[int, float], None],
+    progress: Callable[[int, float, Lite], None],
 ) -> Lite:
     """Train; returns the average of the weights, in evaluation mode. `network` is taken over.
 
     checkpoint: file that the run is saved to and resumed from; it is left when done. identity: what
-    makes two runs the same. progress: told the steps done and the last one's loss.
+    makes two runs the same. progress: told the steps done, the last one's loss, and the result so
+    far.
 
     Raises UsageError when the checkpoint belongs to another run, OutputError when it cannot be
     written.
@@ -182,7 +183,7 @@ def fit(
             if size != schedule.size_at(run.step):
                 size = schedule.size_at(run.step)
                 held = pairs.resized(min(pairs.photos.shape[-1], round(size * MARGIN))).to(device)
-            progress(run.step + 1, run.advance(held))
+            progress(run.step + 1, run.advance(held), run.average)
             if run.step % SAVE_EVERY == 0 or run.step == schedule.steps:
                 _save(run, checkpoint, identity)
         return run.average

@@ -34,7 +34,7 @@ Device = Literal["auto", "cpu", "cuda"]
 NOTHING = "nothing"
 """`TrainSettings.start` for a network of random weights."""
 
-STAGES = ((128, 0.5), (160, 0.3), (192, 0.2))
+STAGES = ((128, 0.5), (160, 0.3), (224, 0.2))
 """Side of the input and share of the steps, from random weights: all there is to learn, small and
 quickly, then the outlines. A trained network goes on at the last of them."""
 
@@ -57,8 +57,8 @@ class TrainSettings:
     where the teacher labels all. output: the file to make, ``.onnx``. start: a network of the
     registry or a file that bgx train made, to go on from; NOTHING for random weights. teacher:
     a network that labels photos without a cut-out. epochs: how often each pair is shown. batch:
-    pairs of one step. rate: of learning, None for one that suits `start`. seed: two runs with the
-    same seed, pairs and machine give the same network on a CPU.
+    pairs of one step, and rate: of learning, each None for one that suits `start`. seed: two runs
+    with the same seed, pairs and machine give the same network on a CPU.
     """
 
     photos: Path
@@ -67,7 +67,7 @@ class TrainSettings:
     start: str = "lite"
     teacher: str | None = None
     epochs: int = 30
-    batch: int = 16
+    batch: int | None = None
     rate: float | None = None
     seed: int = 0
     device: Device = "auto"
@@ -79,7 +79,7 @@ class TrainSettings:
         if self.cutouts is None and self.teacher is None:
             raise UsageError("name a folder of cut-outs, or a --teacher that makes them")
         for option, value in (("--epochs", self.epochs), ("--batch", self.batch)):
-            if value < 1:
+            if value is not None and value < 1:
                 raise UsageError(f"{option} {value}: use 1 or more")
         if self.rate is not None and not 0 < self.rate < 1:
             raise UsageError(f"--rate {self.rate}: use a number between 0 and 1")
@@ -92,6 +92,18 @@ class TrainSettings:
     def checkpoint(self) -> Path:
         """Where an interrupted run goes on from; gone when it is done."""
         return self.output.with_suffix(".checkpoint")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One step done. step: its number, of `steps`. loss: its own. score: computes, when called,
+    that of the network so far on the held-back pairs.
+    """
+
+    step: int
+    steps: int
+    loss: float
+    score: Callable[[], Score]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +127,12 @@ class TrainResult:
 def train(
     settings: TrainSettings,
     *,
-    progress: Callable[[int, int, float], None] = lambda done, steps, loss: None,
+    progress: Callable[[Progress], None] = lambda progress: None,
 ) -> TrainResult:
     """Train a network and write it as an ONNX file.
 
-    progress: told the steps done, their number in all, the last one's loss. An interrupted run goes
-    on from its checkpoint when it is started again with the same settings.
+    progress: told of each step. An interrupted run goes on from its checkpoint when it is started
+    again with the same settings.
 
     Raises UsageError (too few pairs; torch is missing; the file that is there is better or none of
     bgx's), ModelError for `start` and `teacher`, OutputError.
@@ -130,6 +142,7 @@ def train(
     import torch
 
     from bgx.model.store import Store
+    from bgx.train.calibrate import calibrate
     from bgx.train.export import from_onnx, to_onnx
     from bgx.train.fit import evaluate, fit
 
@@ -149,8 +162,11 @@ def train(
         device=device,
         checkpoint=settings.checkpoint,
         identity=_identity(network, schedule, shown),
-        progress=lambda done, loss: progress(done, schedule.steps, loss),
+        progress=lambda done, loss, average: progress(
+            Progress(done, schedule.steps, loss, lambda: evaluate(average, held, SIZE))
+        ),
     ).cpu()
+    calibrate(result, shown)
     after = evaluate(result, held, SIZE)
     if rival is not None:
         _defend(settings, rival_score=evaluate(rival, held, SIZE), score=after)
@@ -193,9 +209,10 @@ def _schedule(settings: TrainSettings, count: int) -> Schedule:
     from bgx.train.fit import Schedule
 
     anew = settings.start == NOTHING
+    batch = settings.batch or (32 if anew else 16)
     return Schedule(
-        steps=max(1, round(count * settings.epochs / settings.batch)),
-        batch=settings.batch,
+        steps=max(1, round(count * settings.epochs / batch)),
+        batch=batch,
         stages=STAGES if anew else ((STAGES[-1][0], 1.0),),
         rate=settings.rate or (3e-3 if anew else 3e-4),
         seed=settings.seed,
