@@ -87,6 +87,18 @@ def test_upsampling_keeps_the_size_asked_for_and_stays_in_range(
     assert (matte.mode, matte.size) == ("L", size)
 
 
+@given(
+    values=arrays(np.uint8, _maps, elements=st.sampled_from([0, 0, 0, 1, 128, 255])),
+    size=st.tuples(st.integers(1, 60), st.integers(1, 60)),
+)
+def test_enlarged_is_what_one_resize_gives(
+    values: NDArray[np.uint8], size: tuple[int, int]
+) -> None:
+    matte = upsample_matte((values + np.float32(0.25)) / np.float32(255), size)
+    resized = Image.fromarray(values).resize(size, Image.Resampling.LANCZOS)
+    assert np.array_equal(np.asarray(matte), np.asarray(resized))
+
+
 @given(value=_probabilities, size=st.tuples(st.integers(1, 40), st.integers(1, 40)))
 def test_an_even_matte_stays_even(value: float, size: tuple[int, int]) -> None:
     matte = upsample_matte(np.full((9, 9), value, np.float32), size)

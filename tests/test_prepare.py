@@ -97,6 +97,18 @@ def test_u2netps_true_graph(tmp_path: Path) -> None:
     check_same(original, copy, noise(2, 3, 320, 320))
 
 
+@pytest.mark.parametrize("model", ["u2netp", "u2net"])
+def test_for_the_cpu_nothing_is_joined_and_no_block_is_padding(tmp_path: Path, model: str) -> None:
+    original = u2net_network(tmp_path / f"{model}.onnx", model)
+    copy = prepare(original, for_cpu=True)
+    counted = count_nodes(onnx.load_model_from_string(copy))
+    # The six side maps of one channel each are joined still; 10 x 10 is no whole squares.
+    assert counted["Concat"] == 1
+    assert counted["Conv"] == 119 + 50
+    assert counted["DepthToSpace"] == 5
+    check_same(original, copy, noise(1, 3, 320, 320))
+
+
 def test_u2nets_true_graph(tmp_path: Path) -> None:
     original = u2net_network(tmp_path / "u2net.onnx", "u2net")
     copy = prepare(original)
@@ -109,6 +121,7 @@ def test_the_real_u2netp(weights: Path) -> None:
     copy = prepare(weights)
     check_form(copy, LAYERS)
     check_same(weights, copy, noise(2, 3, 320, 320))
+    check_same(weights, prepare(weights, for_cpu=True), noise(2, 3, 320, 320))
 
 
 def test_a_batch_gives_each_picture_what_it_has_alone(tmp_path: Path) -> None:
@@ -138,15 +151,16 @@ def test_preparing_twice_changes_nothing_more(tmp_path: Path) -> None:
 
 @settings(max_examples=25)
 @given(
+    for_cpu=st.booleans(),
     seed=st.integers(0, 2**32 - 1),
     steps=st.lists(st.sampled_from(["step", "pool", "up", "join", "add"]), min_size=1, max_size=9),
 )
 def test_any_such_graph_keeps_its_mattes(
-    tmp_path_factory: pytest.TempPathFactory, seed: int, steps: list[str]
+    tmp_path_factory: pytest.TempPathFactory, for_cpu: bool, seed: int, steps: list[str]
 ) -> None:
     original = tmp_path_factory.getbasetemp() / "random.onnx"
     random_network(original, steps, seed=seed, side=32)
-    check_same(original, prepare(original), noise(3, 3, 32, 32))
+    check_same(original, prepare(original, for_cpu=for_cpu), noise(3, 3, 32, 32))
 
 
 def test_a_side_output_of_another_form_is_in_nobodys_way(tmp_path: Path) -> None:

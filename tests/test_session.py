@@ -151,7 +151,7 @@ def test_a_copy_that_differs_is_not_used(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     wrong = tiny_network(tmp_path / "wrong.onnx", mean=(0, 0, 0)).read_bytes()
-    monkeypatch.setattr("bgx.model.session.prepare", lambda *_: wrong)
+    monkeypatch.setattr("bgx.model.session.prepare", lambda *_, **__: wrong)
     with caplog.at_level(logging.DEBUG):
         session = open_session(file_of(store, network), CPU, store)
     original = fixed(network, EnginePlan("cpu"))

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from bgx.settings import Colour
 
 _WHERE_ZERO = [255] + [0] * 255
+_NOTHING = (0, 0, 0, 0)
+_STRIP_ROWS = 256
 
 
 def cut_out(image: Image.Image, alpha: Image.Image) -> Image.Image:
@@ -20,8 +22,16 @@ def cut_out(image: Image.Image, alpha: Image.Image) -> Image.Image:
     it compresses badly.
     """
     image.putalpha(alpha)
-    # A mask of mode 1 is pasted without blending, ten times as fast as one of mode L.
-    image.paste((0, 0, 0, 0), mask=alpha.point(_WHERE_ZERO, "1"))
+    width, height = image.size
+    left, top, right, bottom = alpha.getbbox() or (0, 0, 0, 0)
+    beside = ((0, 0, width, top), (0, bottom, width, height))
+    for box in (*beside, (0, top, left, bottom), (right, top, width, bottom)):
+        image.paste(_NOTHING, box)
+    # Strips stay in the core's cache. A mask of mode 1 is pasted without blending, ten times as
+    # fast as one of mode L.
+    for first in range(top, bottom, _STRIP_ROWS):
+        box = (left, first, right, min(first + _STRIP_ROWS, bottom))
+        image.paste(_NOTHING, box, alpha.crop(box).point(_WHERE_ZERO, "1"))
     return image
 
 

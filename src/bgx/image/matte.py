@@ -32,7 +32,19 @@ def upsample_matte(matte: NDArray[np.float32], size: tuple[int, int]) -> Image.I
     """
     values = np.nan_to_num(matte, nan=0.0).clip(0.0, 1.0)
     grey = Image.fromarray((values * np.float32(255.0)).astype(np.uint8))
-    return grey.resize(size, Image.Resampling.LANCZOS)
+    width, height = size
+    if height < grey.height:
+        return grey.resize(size, Image.Resampling.LANCZOS)
+    # Pillow enlarges across, then down. Between the two, columns that are empty can be left out.
+    wide = grey.resize((width, grey.height), Image.Resampling.LANCZOS)
+    enlarged = Image.new("L", size)
+    box = wide.getbbox()
+    if box is not None:
+        left, _, right, _ = box
+        columns = wide.crop((left, 0, right, wide.height))
+        columns = columns.resize((right - left, height), Image.Resampling.LANCZOS)
+        enlarged.paste(columns, (left, 0))
+    return enlarged
 
 
 def multiply_alpha(matte: Image.Image, alpha: Image.Image | None) -> Image.Image:
@@ -42,9 +54,20 @@ def multiply_alpha(matte: Image.Image, alpha: Image.Image | None) -> Image.Image
 
 def measure_matte(alpha: Image.Image) -> tuple[float, tuple[int, int, int, int] | None]:
     """Coverage (mean alpha, 0..1) and the subject's box (left, top, right, bottom) or None."""
-    values = np.asarray(alpha)
-    coverage = float(np.dot(alpha.histogram(), np.arange(256))) / (255 * values.size)
+    box = alpha.getbbox()
+    if box is None:
+        return 0.0, None
+    part = alpha.crop(box)
+    total = float(np.dot(part.histogram(), np.arange(256)))
+    coverage = total / (255 * alpha.width * alpha.height)
+    values = np.asarray(part)
     rows, columns = (np.flatnonzero(values.max(axis) >= SUBJECT_ALPHA) for axis in (1, 0))
     if rows.size == 0:
         return coverage, None
-    return coverage, (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
+    left, top = box[:2]
+    return coverage, (
+        left + int(columns[0]),
+        top + int(rows[0]),
+        left + int(columns[-1]) + 1,
+        top + int(rows[-1]) + 1,
+    )

@@ -107,8 +107,10 @@ def count_pixels(source: Picture) -> int:
     if isinstance(source, Image.Image):
         return source.width * source.height
     try:
-        stream = io.BytesIO(source) if isinstance(source, bytes) else source
-        with Image.open(stream, formats=_formats()) as opened:
+        with (
+            io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as stream,
+            _identify(stream) as opened,
+        ):
             return opened.width * opened.height
     except Exception:  # noqa: BLE001 - the reader says what is wrong with it, in its turn
         return 0
@@ -185,9 +187,21 @@ def _check_size(image: Image.Image, settings: ReadSettings, name: str) -> None:
         )
 
 
-def _formats() -> tuple[str, ...]:
-    Image.init()
-    _register_heif()
+def _identify(stream: BinaryIO) -> Image.Image:
+    """Open a picture, not yet decoded. Raises UnidentifiedImageError, and what plugins raise."""
+    # These five formats are nearly all there is; to load the others' plugins takes as long as to
+    # decode a photo for the web.
+    Image.preinit()
+    try:
+        return Image.open(stream, formats=_loaded_formats())
+    except UnidentifiedImageError:
+        Image.init()
+        _register_heif()
+        stream.seek(0)
+        return Image.open(stream, formats=_loaded_formats())
+
+
+def _loaded_formats() -> tuple[str, ...]:
     return tuple(name for name in READ_FORMATS if name in Image.OPEN)
 
 
@@ -203,7 +217,7 @@ def _register_heif() -> None:
 
 def _open(stream: BinaryIO, name: str) -> Image.Image:
     try:
-        return Image.open(stream, formats=_formats())
+        return _identify(stream)
     except UnidentifiedImageError as error:
         raise UnreadableError(_explain_unidentified(stream, name)) from error
 
@@ -215,7 +229,7 @@ def _explain_unidentified(stream: BinaryIO, name: str) -> str:
         return f"{name}: is empty (0 bytes)"
     if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS and "HEIF" not in Image.OPEN:
         return f'{name}: HEIC needs an extra package; run: pip install "bgx[heif]"'
-    for file_format in _formats():
+    for file_format in _loaded_formats():
         _, accept = Image.OPEN[file_format]
         if accept and accept(head) is True:
             return f"{name}: damaged or truncated {file_format}, or a kind of it bgx cannot read"

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bgx.model.rewrite import pack_single, split_joined
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableSequence, Sequence
     from pathlib import Path
@@ -79,10 +81,11 @@ def read_table(path: Path) -> dict[str, Any] | None:
     return table if isinstance(table, dict) else None
 
 
-def prepare(original: bytes | Path, output: int = 0) -> bytes:
+def prepare(original: bytes | Path, output: int = 0, *, for_cpu: bool = False) -> bytes:
     """The copy of an ONNX file: input (batch, 3, h, w), one output, Resize by constant scales.
 
-    output: index of the output to keep. Raises DoesNotFit.
+    output: index of the output to keep. for_cpu: also rewrite what only the CPU's kernels gain by.
+    Raises DoesNotFit.
     """
     import onnx
     from google.protobuf.message import DecodeError, EncodeError
@@ -97,6 +100,11 @@ def prepare(original: bytes | Path, output: int = 0) -> bytes:
         _fix_batch(model.graph, 1)
         _scale_resizes(model)
         _check_per_picture(model.graph)
+        if for_cpu:
+            shapes = _static_shapes(model)
+            split_joined(model.graph, shapes)
+            pack_single(model.graph, shapes)
+            _drop_unused(model.graph)
         _free_batch(model)
         onnx.checker.check_model(model, full_check=True)
         copy: bytes = model.SerializeToString()

@@ -163,11 +163,11 @@ def open_session(
     if plans[0].provider == "TensorrtExecutionProvider":
         store.engines.mkdir(parents=True, exist_ok=True)
     name = str(file.path)
-    source, output = _prepared(file, store)
 
     def load(plan: EnginePlan) -> Session:
         if coarse is not None and plan.on_cpu:
             return Session(coarse, plan, file.entry, name=str(coarse), output=0, precision="int8")
+        source, output = _prepared(file, store, for_cpu=plan.device == "cpu")
         return Session(source, plan, file.entry, name=name, output=output)
 
     for plan in plans[:-1]:
@@ -192,7 +192,7 @@ def _find_int8(file: ModelFile, device: DeviceSettings, store: Store) -> Path | 
 
 def read_prepared(file: ModelFile, store: Store) -> bytes:
     """The prepared copy of a network. Raises BadModelError where none can be made."""
-    source, _ = _prepared(file, store)
+    source, _ = _prepared(file, store, for_cpu=False)
     if source == file.path:
         raise BadModelError(f"{file.path}: its graph is not of the form that bgx can prepare")
     return source if isinstance(source, bytes) else source.read_bytes()
@@ -207,21 +207,21 @@ def check_network(path: Path, entry: ModelEntry, name: str) -> None:
         raise BadModelError(str(error)) from None
 
 
-def _prepared(file: ModelFile, store: Store) -> tuple[Path | bytes, int]:
+def _prepared(file: ModelFile, store: Store, *, for_cpu: bool) -> tuple[Path | bytes, int]:
     """The network to run and which of its outputs is the matte.
 
     That is the prepared copy, made once and kept, or the original where the recipe does not fit.
     """
     entry = file.entry
     stem = f"{file.digest.partition(':')[2]}-{entry.output}-v{PREPARE_VERSION}"
-    copy = store.prepared / f"{stem}.onnx"
+    copy = store.prepared / f"{stem}{'-cpu' if for_cpu else ''}.onnx"
     refusal = store.prepared / f"{stem}.txt"
     if copy.is_file():
         return copy, 0
     try:
         if refusal.is_file():
             raise DoesNotFit(refusal.read_text(encoding="utf-8"))
-        content = prepare(file.path, entry.output)
+        content = prepare(file.path, entry.output, for_cpu=for_cpu)
         _compare(content, file)
     except DoesNotFit as reason:
         log.debug("%s: used as it is: %s", file.path, reason)
