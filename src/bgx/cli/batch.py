@@ -128,21 +128,20 @@ def _run(plan: Plan, output: Path, request: Request, console: Console) -> ExitCo
 
 def _cut(plan: Plan, report: Report, request: Request, console: Console) -> bool:
     """Do the plan's jobs; returns whether it was interrupted."""
-    from bgx.cli.session import interruptible, open_network
+    from bgx.cli.session import interruptible, note_network, open_network
     from bgx.model.providers import count_cores
     from bgx.run.outcome import Failed, Skipped
     from bgx.run.pipeline import Pipeline, count_workers, process
     from bgx.run.sheet import Sheet
 
     try:
-        session = open_network(request, pictures=len(plan.jobs))
+        session = open_network(request, pictures=len(plan.jobs)).wait()
         pipeline = Pipeline(session, request.read, request.output)
     except (BgxError, KeyboardInterrupt) as error:
         for job in plan.jobs:
             report.add(Skipped(job, "stopped" if isinstance(error, BgxError) else "interrupted"))
         raise
-    report.model = request.model or session.entry.name
-    report.device, report.precision = session.plan.device, session.precision
+    note_network(report, request, session)
     workers = count_workers(session.plan, request.device.workers, count_cores())
     sheet = Sheet(plan.sheet) if plan.sheet else None
     with interruptible(console.complain) as stop, console.progress(len(plan.jobs)):

@@ -131,20 +131,23 @@ def _run(job: Job, request: Request, console: Console) -> ExitCode:
 
 
 def _cut(job: Job, request: Request, report: Report) -> None:
-    from bgx.cli.session import open_network, read_stdin
+    from bgx.cli.session import note_network, open_network, read_stdin
     from bgx.model.providers import count_cores
     from bgx.run.outcome import Done
-    from bgx.run.pipeline import Pipeline
 
     data = read_stdin() if job.source == _PIPE else None
-    session = open_network(request, pictures=1)
-    report.model = request.model or session.entry.name
-    report.device, report.precision = session.plan.device, session.precision
+    network = open_network(request, pictures=1)
+    from bgx.run.pipeline import Pipeline  # while the network loads
+
     pipeline = Pipeline(
-        session, request.read, request.output, codec_threads=request.device.threads or count_cores()
+        network, request.read, request.output, codec_threads=request.device.threads or count_cores()
     )
     name = "stdin" if job.source == _PIPE else str(job.source)
-    cutout = pipeline.cut(job.source if data is None else data, name)
+    try:
+        cutout = pipeline.cut(job.source if data is None else data, name)
+    finally:
+        # Of two errors that of the network is the one to be told.
+        note_network(report, request, network.wait())
     if job.target == _PIPE:
         data, measured = pipeline.encode(cutout, "stdout")
         put_bytes(data)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import signal
 import sys
@@ -19,9 +18,8 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from bgx.cli.options import Request
-    from bgx.model.session import Session
-
-log = logging.getLogger(__name__)
+    from bgx.model.session import PendingSession, Session
+    from bgx.run.report import Report
 
 
 def read_stdin() -> bytes:
@@ -49,22 +47,22 @@ def open_report(name: str | None) -> Iterator[TextIO | None]:
             stream.close()
 
 
-def open_network(request: Request, *, pictures: int) -> Session:
-    """Find or fetch the network and load it on the device asked for; pictures can follow."""
+def open_network(request: Request, *, pictures: int) -> PendingSession:
+    """Find or fetch the network and begin to load it on the device asked for."""
     from bgx.image.read import prepare_process
-    from bgx.model.session import open_session
+    from bgx.model.session import PendingSession
     from bgx.model.store import Store
 
     prepare_process()
     store = Store(request.models)
     file = store.resolve(request.model, store.registry(), progress=not request.quiet)
-    session = open_session(file, request.device, store, pictures=pictures)
-    plan = session.plan
-    log.info(
-        "%s in %s on %s: %d at once, %d threads each, in batches of %d",
-        *(file.path, session.precision, plan.device, plan.runs, plan.threads, plan.batch_size),
-    )
-    return session
+    return PendingSession(file, request.device, store, pictures=pictures)
+
+
+def note_network(report: Report, request: Request, session: Session) -> None:
+    """Put into the report what runs."""
+    report.model = request.model or session.entry.name
+    report.device, report.precision = session.device, session.precision
 
 
 @contextmanager

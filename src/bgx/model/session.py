@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Literal
@@ -129,6 +130,34 @@ class Session:
         return mattes
 
 
+class PendingSession:
+    """A session that is being opened on a thread of its own while the caller gets ready.
+
+    `entry` is known at once; all else waits, and raises what :func:`open_session` raised.
+    """
+
+    def __init__(
+        self, file: ModelFile, device: DeviceSettings, store: Store, *, pictures: int | None = None
+    ) -> None:
+        self.entry = file.entry
+        loader = ThreadPoolExecutor(1, "open")
+        self._opening = loader.submit(open_session, file, device, store, pictures=pictures)
+        loader.shutdown(wait=False)
+
+    def wait(self) -> Session:
+        """The session, opened."""
+        return self._opening.result()
+
+    @property
+    def plan(self) -> EnginePlan:
+        """How the network runs."""
+        return self.wait().plan
+
+    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """As :meth:`Session.run`."""
+        return self.wait().run(batch)
+
+
 def open_session(
     file: ModelFile, device: DeviceSettings, store: Store, *, pictures: int | None = None
 ) -> Session:
@@ -172,10 +201,18 @@ def open_session(
 
     for plan in plans[:-1]:
         try:
-            return load(plan)
+            session = load(plan)
+            break
         except DeviceUnavailableError as error:
             log.info("%s", error)
-    return load(plans[-1])
+    else:
+        session = load(plans[-1])
+    log.info(
+        "%s in %s on %s: %d at once, %d threads each, in batches of %d",
+        *(file.path, session.precision, session.device),
+        *(session.plan.runs, session.plan.threads, session.plan.batch_size),
+    )
+    return session
 
 
 def _find_int8(file: ModelFile, device: DeviceSettings, store: Store) -> Path | None:
