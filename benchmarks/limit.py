@@ -162,7 +162,7 @@ def open_network(home: Path) -> Callable[[object], object]:
     """The network as bgx runs it in a batch, on some input."""
     store = Store(ModelSettings(folder=home, offline=True))
     file = store.resolve(MODEL, store.registry())
-    session = open_session(file, DeviceSettings("cpu"), store, pictures=1000)
+    session = open_session(file, DeviceSettings("cpu", precision="fp32"), store, pictures=1000)
     batch = np.random.default_rng(0).standard_normal((1, 3, *INPUT), np.float32)
     return lambda _: session.run(batch)
 

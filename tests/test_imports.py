@@ -37,7 +37,7 @@ OWNERS = {
     "pooch": ["bgx.model.fetch"],
     "platformdirs": ["bgx.model.store"],
     "onnxruntime": ["bgx.model.providers", "bgx.model.session"],
-    "onnx": ["bgx.model.prepare", "bgx.model.quantize", "bgx.train.export"],
+    "onnx": ["bgx.model.prepare", "bgx.model.quantize", "bgx.model.rewrite", "bgx.train.export"],
     "openvino": ["bgx.model.openvino"],
     "pillow_heif": ["bgx.image"],
     "isal": ["bgx.image"],

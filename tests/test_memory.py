@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -49,3 +50,21 @@ def test_ten_times_the_photos_need_no_more_memory(
     few, many = peak(20), peak(200)
 
     assert many <= 1.15 * few
+
+
+def test_the_memory_of_one_picture_serves_the_next() -> None:
+    """Pages that the system had to give for the blocks of ten large photos, one by one."""
+    if platform.libc_ver()[0] != "glibc":
+        pytest.skip("glibc alone can be told")
+    program = (
+        "import resource, sys; from bgx.cli.memory import keep_memory;"
+        "sys.argv[1:] and keep_memory();"
+        "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt;"
+        "before = faults(); [len([b'1' * (16 << 20) for _ in range(4)]) for _ in range(10)];"
+        "print(faults() - before)"
+    )
+    given, kept = (
+        int(subprocess.run([sys.executable, "-c", program, *words], capture_output=True).stdout)
+        for words in ([], ["keep"])
+    )
+    assert kept < given / 5

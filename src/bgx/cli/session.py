@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from bgx.cli.memory import keep_memory
 from bgx.errors import ExitCode, OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def open_network(request: Request, *, pictures: int) -> PendingSession:
     from bgx.model.store import Store
 
     prepare_process()
+    keep_memory()
     store = Store(request.models)
     file = store.resolve(request.model, store.registry(), progress=not request.quiet)
     return PendingSession(file, request.device, store, pictures=pictures)
