@@ -47,6 +47,7 @@ from support.fakes import (
     save_photo,
 )
 from support.networks import tiny_network
+from support.pictures import encode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -489,6 +490,14 @@ def test_the_photo_handed_in_is_not_changed(photo: Image.Image) -> None:
     cut(photo)
 
     assert (photo.mode, photo.tobytes()) == ("RGB", before)
+
+
+def test_the_mask_of_a_jpeg_is_the_cutouts_alpha(photo: Image.Image) -> None:
+    large = encode(photo.resize((1920, 1280)), "JPEG", quality=95)
+    mask = cut(large, mask_only=True).image
+    alpha = cut(large).image.getchannel("A")
+    assert mask.size == alpha.size
+    assert np.abs(np.asarray(mask).astype(int) - np.asarray(alpha)).mean() <= 0.5
 
 
 def test_the_mask_alone(photo: Image.Image) -> None:

@@ -338,6 +338,24 @@ def test_the_working_image_is_never_larger_than_asked(
     assert photo.working.size == working
 
 
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize(
+    ("size", "decoded"),
+    [((1600, 1200), (800, 600)), ((1599, 1200), (1599, 1200)), ((4000, 3000), (1000, 750))],
+)
+def test_reduced_a_jpeg_is_decoded_as_small_as_the_working_image_allows(
+    size: tuple[int, int], decoded: tuple[int, int], orientation: int
+) -> None:
+    data = encode(quarters(size=size), "JPEG", quality=95, exif=exif(orientation=orientation))
+    whole = read_photo(data, ReadSettings(), name="shoe.jpg")
+    photo = read_photo(data, ReadSettings(), name="shoe.jpg", reduced=True)
+    upright = slice(None, None, -1 if orientation == 6 else 1)
+    assert photo.size == whole.size == whole.image.size == size[upright]
+    assert photo.image.size == decoded[upright]
+    assert photo.working.size == whole.working.size
+    assert difference(quarter_colours(photo.working), quarter_colours(whole.working)) <= 2
+
+
 def test_the_working_image_shows_the_whole_photo() -> None:
     photo = read(quarters(size=(3000, 2000)), max_size=64)
     assert difference(quarter_colours(photo.working), QUARTERS) == 0

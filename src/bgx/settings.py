@@ -207,6 +207,11 @@ class OutputSettings:
     refine: bool = False
     keep_colours: bool = False
 
+    @property
+    def needs_colours(self) -> bool:
+        """Whether the photo's own pixels go into what is written."""
+        return not self.mask_only or self.refine or self.canvas.asked
+
     def __post_init__(self) -> None:
         if self.format is not None and self.format not in FORMATS:
             raise UsageError(f"--format {self.format}: use one of {', '.join(FORMATS)}")

@@ -176,7 +176,13 @@ class Pipeline:
         seconds: dict[str, float] = {}
         entry = self.network.entry
         with _timed(seconds, "read"):
-            photo = read_photo(source, self._read, name=name, metadata=self._output.keep_metadata)
+            photo = read_photo(
+                source,
+                self._read,
+                name=name,
+                metadata=self._output.keep_metadata,
+                reduced=not self._output.needs_colours,
+            )
             width, height = entry.input
             tensor = np.empty((1, 3, height, width), np.float32)
             fill_tensor(photo.working, tensor[0], mean=entry.mean, std=entry.std, scale=entry.scale)
@@ -232,7 +238,7 @@ class Pipeline:
         # Edges of a photo that is cut out already are its alpha's, not its colours'.
         if self._output.refine and photo.alpha is None:
             return refine_matte(matte, photo.working, photo.image)
-        return multiply_alpha(upsample_matte(matte, photo.image.size), photo.alpha)
+        return multiply_alpha(upsample_matte(matte, photo.size), photo.alpha)
 
     def _make_colours(self, photo: Photo, alpha: Image.Image) -> Image.Image:
         """The subject's colours, mode RGB; the photo's own image, changed, where it can be."""
