@@ -1,6 +1,7 @@
 """How good the cut-outs are: against true masks, true alpha and true colours, beside rembg.
 
     python benchmarks/quality.py DIR... --model u2netp --rembg-env ENV --json quality.json
+    python benchmarks/quality.py DIR... --rembg-env ENV --json quality.json --timing-photos 5
 
 Each DIR has images/ and, of the same stems, masks/ (binary) or alpha/ (true alpha). On masks it
 takes mean absolute error, the highest F measure of mean precision and recall (beta squared 0.3),
@@ -9,9 +10,15 @@ EDGE pixels of where the true alpha lies between 0 and 1 the mean error of alpha
 gradient. On drawn scenes, whose foreground is known, it takes the mean colour error, 0..255, in the
 soft band of the cut-out put on another background.
 
-"plain" is the network's own matte enlarged by Lanczos with the photo's own colours, "refined" what
-bgx does by default. Seconds are those of one picture in memory, network included, on one thread for
-bgx and all for rembg, and "matting" is what a mode takes beyond its tool's plain one.
+Modes are what a user would type. "bgx (default)" is `--matte raw --no-refine`: the network's own
+matte enlarged by Lanczos, with the photo's own colours; "bgx --refine" is the same with the photo's
+edges and the subject's colours. Both run in float32; "bgx --precision int8" is the default with the
+8-bit copy of `bgx models optimize`, where bgx's folder has one.
+
+Seconds are from file to cut-out in memory, all cores on one photo, the network loaded before: the
+median over a folder; "of -a" is the median share of what `rembg -a` took for the same photo. The
+second command above, for a quiet machine, times a few photos of each folder anew and leaves all
+other figures of the record as they are.
 """
 
 from __future__ import annotations
@@ -25,7 +32,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,24 +43,36 @@ from tqdm import tqdm
 import measure
 import photos
 import vs_rembg
-from bgx.image.clean import clean_matte
-from bgx.image.foreground import restore_foreground
-from bgx.image.matte import stretch_map, upsample_matte
-from bgx.image.read import read_photo
-from bgx.image.refine import refine_matte
-from bgx.image.tensor import fill_tensor
+from bgx.errors import MissingModelError
 from bgx.model.session import open_session
 from bgx.model.store import Store
-from bgx.settings import DeviceSettings, ModelSettings, ReadSettings
+from bgx.run.pipeline import Pipeline
+from bgx.settings import DeviceSettings, ModelSettings, OutputSettings, ReadSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
-    from bgx.model.session import Session
+    from bgx.model.store import ModelFile
 
     Map = NDArray[np.float32]
+
+DEFAULT = "bgx (default)"
+MODES = {
+    DEFAULT: OutputSettings(matte="raw", refine=False),
+    "bgx --refine": OutputSettings(matte="raw", refine=True),
+}
+INT8 = "bgx --precision int8"
+OPTIONS = {
+    DEFAULT: "--matte raw --no-refine --precision fp32",
+    "bgx --refine": "--matte raw --refine --precision fp32",
+    INT8: "--matte raw --no-refine --precision int8",
+}
+"""bgx's modes in full."""
+
+SLOWEST = "rembg -a"
+"""The mode whose time the others are compared with."""
 
 EDGE = 5
 """Pixels around the true soft band that count as edge."""
@@ -148,38 +167,32 @@ def _lay(colours: Map, alpha: Map, behind: Map) -> Map:
 # The tools.
 
 
-def cut_with_bgx(paths: Sequence[Path], session: Session) -> dict[str, Result]:
+def open_modes(file: ModelFile, store: Store) -> dict[str, Pipeline]:
+    """bgx's modes, with the 8-bit one where the store has an 8-bit copy of the file."""
+    fine = open_session(file, DeviceSettings("cpu", precision="fp32"), store, pictures=1)
+    modes = {mode: Pipeline(fine, ReadSettings(), output) for mode, output in MODES.items()}
+    try:
+        coarse = open_session(file, DeviceSettings("cpu", precision="int8"), store, pictures=1)
+    except MissingModelError as error:
+        print(f"{INT8} is left out: {error}")
+    else:
+        modes[INT8] = Pipeline(coarse, ReadSettings(), MODES[DEFAULT])
+    return modes
+
+
+def cut_with_bgx(paths: Sequence[Path], modes: dict[str, Pipeline]) -> dict[str, Result]:
     """bgx's modes over pictures, by mode."""
-    entry = session.entry
-    width, height = entry.input
-    results = {"bgx plain": Result(), "bgx refined": Result()}
+    results = {mode: Result() for mode in modes}
+    # What is set up on first use is set up before anything is measured.
+    for pipeline in modes.values():
+        pipeline.cut(paths[0], paths[0].name)
     for path in tqdm(paths, "bgx", leave=False):
-        photo = read_photo(path, ReadSettings(), name=str(path))
-        start = time.perf_counter()
-        tensor = np.empty((1, 3, height, width), np.float32)
-        fill_tensor(photo.working, tensor[0], mean=entry.mean, std=entry.std, scale=entry.scale)
-        matte = session.run(tensor)[0]
-        if entry.stretch:
-            matte = stretch_map(matte)
-        network = time.perf_counter() - start
-
-        start = time.perf_counter()
-        plain = photo.image.copy()
-        plain.putalpha(upsample_matte(matte, plain.size))
-        _note(results["bgx plain"], plain, network + time.perf_counter() - start)
-
-        start = time.perf_counter()
-        refined = photo.image.copy()
-        alpha = refine_matte(clean_matte(matte), photo.working, refined)
-        restore_foreground(refined, alpha, photo.working)
-        refined.putalpha(alpha)
-        _note(results["bgx refined"], refined, network + time.perf_counter() - start)
+        for mode, pipeline in modes.items():
+            start = time.perf_counter()
+            cutout = pipeline.cut(path, path.name)
+            results[mode].seconds.append(time.perf_counter() - start)
+            results[mode].cutouts.append(cutout.image)
     return results
-
-
-def _note(result: Result, cutout: Image.Image, seconds: float) -> None:
-    result.cutouts.append(cutout)
-    result.seconds.append(seconds)
 
 
 def cut_with_rembg(
@@ -202,7 +215,9 @@ def cut_with_rembg(
         env=os.environ | known,
     )
     # Its libraries may have something to say before.
-    seconds: dict[str, list[float]] = json.loads(ended.stdout[ended.stdout.rindex('{"default"') :])
+    seconds: dict[str, list[float]] = json.loads(
+        ended.stdout[ended.stdout.rindex('{"(default)"') :]
+    )
     results = {}
     for mode, taken in seconds.items():
         cutouts = [Image.open(out / f"{number}-{mode}.png") for number in range(len(paths))]
@@ -318,22 +333,37 @@ def summarize(cases: Sequence[Case], results: dict[str, Result]) -> dict[str, di
             rows.append(row)
         means = {name: statistics.mean(row[name] for row in rows) for name in rows[0]}
         means["max F"] = max_f(alphas, (case.truth for case in cases))
-        summary[mode] = means | _time(mode, results)
+        summary[mode] = means | take_times(mode, results)
     return summary
 
 
-def _time(mode: str, results: dict[str, Result]) -> dict[str, float]:
-    plain = results["bgx plain" if mode.startswith("bgx") else "rembg default"]
+def take_times(mode: str, results: dict[str, Result]) -> dict[str, float]:
+    """Median seconds of a mode, and median share of rembg -a's where that ran too."""
     taken = results[mode].seconds
-    beyond = [a - b for a, b in zip(taken, plain.seconds, strict=True)]
-    return {"seconds": statistics.median(taken), "matting": statistics.median(beyond)}
+    times = {"seconds": statistics.median(taken)}
+    if SLOWEST in results:
+        slowest = results[SLOWEST].seconds
+        times["of -a"] = statistics.median(a / b for a, b in zip(taken, slowest, strict=True))
+    return times
+
+
+def renew_times(record: dict[str, Any], name: str, results: dict[str, Result]) -> None:
+    """Replace the times of one folder in a record. Raises SystemExit unless its modes are these."""
+    known = record["summary"].get(name, {})
+    if set(known) != set(results):
+        raise SystemExit(
+            f"{name}: the record has {', '.join(known) or 'no such folder'}; "
+            f"timed were {', '.join(results)}; times can be renewed only for the same modes"
+        )
+    for mode in known:
+        known[mode] |= take_times(mode, results)
 
 
 def describe(title: str, summary: dict[str, dict[str, float]]) -> str:
     names = list(next(iter(summary.values())))
-    lines = [f"{title:22}" + "".join(f"{name:>10}" for name in names)]
+    lines = [f"{title:24}" + "".join(f"{name:>10}" for name in names)]
     for mode, row in summary.items():
-        lines.append(f"{mode:22}" + "".join(f"{row[name]:10.4f}" for name in names))
+        lines.append(f"{mode:24}" + "".join(f"{row[name]:10.4f}" for name in names))
     return "\n".join(lines)
 
 
@@ -366,56 +396,115 @@ def write_pictures(
         strip.save(folder / f"{case.path.parents[1].name}-{case.name}.png")
 
 
+@dataclass(frozen=True)
+class Tools:
+    """bgx and, where asked for, rembg with the same network."""
+
+    modes: dict[str, Pipeline]
+    model: str
+    model_file: Path
+    rembg: Path | None
+
+    @classmethod
+    def open(cls, asked: argparse.Namespace) -> Tools:
+        settings = ModelSettings.from_environment()
+        store = Store(replace(settings, folder=asked.bgx_home or settings.folder))
+        file = store.resolve(str(asked.model_file or asked.model), store.registry())
+        rembg = vs_rembg.rembg_python(asked.rembg_env) if asked.rembg_env else None
+        return cls(open_modes(file, store), asked.model, file.path, rembg)
+
+    def cut(self, paths: Sequence[Path]) -> dict[str, Result]:
+        """All modes of both over pictures, by mode."""
+        results = cut_with_bgx(paths, self.modes)
+        if self.rembg is not None:
+            with tempfile.TemporaryDirectory(prefix="bgx-quality-") as folder:
+                results |= cut_with_rembg(
+                    paths, self.rembg, self.model, self.model_file, Path(folder)
+                )
+        return results
+
+    def versions(self) -> dict[str, dict[str, str]]:
+        interpreters = {"bgx": Path(sys.executable)}
+        if self.rembg is not None:
+            interpreters["rembg"] = self.rembg
+        return {
+            tool: measure.versions(interpreter, ("rembg", *measure.PACKAGES))
+            for tool, interpreter in interpreters.items()
+        }
+
+
+def measure_folder(
+    folder: Path, tools: Tools, *, limit: int | None, pictures: Path | None
+) -> tuple[int, dict[str, dict[str, float]]]:
+    """How many photos a folder has, and the means over them by mode."""
+    cases = read_set(folder, limit)
+    results = tools.cut([case.path for case in cases])
+    if pictures:
+        write_pictures(pictures, cases, results)
+    return len(cases), summarize(cases, results)
+
+
+def measure_scenes(count: int, tools: Tools) -> tuple[int, dict[str, dict[str, float]]]:
+    """How many photos were drawn, and the mean colour error by mode."""
+    scenes = draw_scenes(count)
+    with tempfile.TemporaryDirectory(prefix="bgx-scenes-") as folder:
+        paths = [Path(folder) / f"{number}.png" for number in range(len(scenes))]
+        for path, scene in zip(paths, scenes, strict=True):
+            scene.photo.save(path, compress_level=1)
+        results = tools.cut(paths)
+    return len(scenes), {
+        mode: {"colour": statistics.mean(map(measure_colours, result.cutouts, scenes))}
+        for mode, result in results.items()
+    }
+
+
+def measure_all(asked: argparse.Namespace, tools: Tools) -> dict[str, Any]:
+    """The record of all folders and the scenes, printed on the way."""
+    counts: dict[str, int] = {}
+    summary: dict[str, Any] = {}
+
+    def note(name: str, found: tuple[int, dict[str, dict[str, float]]]) -> None:
+        counts[name], summary[name] = found
+        print(describe(f"{name} ({counts[name]})", summary[name]), flush=True)
+
+    for folder in asked.folders:
+        found = measure_folder(folder, tools, limit=asked.n, pictures=asked.pictures)
+        note(folder.name, found)
+    if asked.scenes:
+        note("scenes", measure_scenes(asked.scenes, tools))
+    return measure.make_record(
+        "quality",
+        settings={
+            "model": asked.model,
+            "photos": counts,
+            "modes": {mode: OPTIONS[mode] for mode in tools.modes},
+        },
+        versions=tools.versions(),
+        measurements={},
+        summary=summary,
+    )
+
+
+def time_again(asked: argparse.Namespace, tools: Tools) -> dict[str, Any]:
+    """The record that --json has, with times of a few photos of each folder taken now."""
+    record: dict[str, Any] = json.loads(asked.json.read_text(encoding="utf-8"))
+    for folder in asked.folders:
+        paths = [case.path for case in read_set(folder, asked.timing_photos)]
+        renew_times(record, folder.name, tools.cut(paths))
+        print(describe(folder.name, record["summary"][folder.name]), flush=True)
+    now = measure.make_record(
+        "quality", settings={}, versions=tools.versions(), measurements={}, summary={}
+    )
+    origin = {name: now[name] for name in ("date", "commit", "machine", "versions")}
+    return record | {"timing": {"photos": asked.timing_photos} | origin}
+
+
 def main() -> None:
     asked = _parse()
-    store = Store(ModelSettings.from_environment())
-    named = store.resolve(str(asked.model_file or asked.model), store.registry())
-    session = open_session(
-        named, DeviceSettings("cpu", threads=1, precision="fp32"), store, pictures=1
-    )
-    python = vs_rembg.rembg_python(asked.rembg_env) if asked.rembg_env else None
-
-    with tempfile.TemporaryDirectory(prefix="bgx-quality-") as name:
-        work = Path(name)
-
-        def cut(paths: Sequence[Path], title: str) -> dict[str, Result]:
-            results = cut_with_bgx(paths, session)
-            if python is not None:
-                file = asked.model_file or Path(named.path)
-                results |= cut_with_rembg(paths, python, asked.model, file, work / title)
-            return results
-
-        summaries: dict[str, Any] = {}
-        for folder in asked.folders:
-            cases = read_set(folder, asked.n)
-            results = cut([case.path for case in cases], folder.name)
-            summaries[folder.name] = summarize(cases, results)
-            print(describe(f"{folder.name} ({len(cases)})", summaries[folder.name]), flush=True)
-            if asked.pictures:
-                write_pictures(asked.pictures, cases, results)
-        if asked.scenes:
-            scenes = draw_scenes(asked.scenes)
-            paths = [work / f"scene-{number}.png" for number in range(len(scenes))]
-            for path, scene in zip(paths, scenes, strict=True):
-                scene.photo.save(path, compress_level=1)
-            results = cut(paths, "scenes")
-            summaries["scenes"] = {
-                mode: {"colour": statistics.mean(map(measure_colours, result.cutouts, scenes))}
-                for mode, result in results.items()
-            }
-            print(describe(f"scenes ({len(scenes)})", summaries["scenes"]))
-
-    tools = {"bgx": Path(sys.executable)} | ({"rembg": python} if python else {})
-    record = measure.make_record(
-        "quality",
-        settings={"model": asked.model, "folders": [folder.name for folder in asked.folders]},
-        versions={
-            tool: measure.versions(interpreter, ("rembg", *measure.PACKAGES))
-            for tool, interpreter in tools.items()
-        },
-        measurements={},
-        summary=summaries,
-    )
+    tools = Tools.open(asked)
+    for mode in tools.modes:
+        print(f"{mode}: {OPTIONS[mode]}")
+    record = time_again(asked, tools) if asked.timing_photos else measure_all(asked, tools)
     print(measure.describe_origin(record))
     if asked.json:
         measure.write_record(asked.json, record)
@@ -426,12 +515,21 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("folders", type=Path, nargs="*", metavar="DIR")
     parser.add_argument("--model", default="u2netp", help="network of both (default: u2netp)")
     parser.add_argument("--model-file", type=Path, help="its file (default: bgx's own)")
+    parser.add_argument(
+        "--bgx-home", type=Path, help="folder with the 8-bit copy (default: bgx's own)"
+    )
     parser.add_argument("--rembg-env", type=Path, help="virtual environment that has rembg")
     parser.add_argument("--scenes", type=int, default=6, help="drawn scenes (default: 6)")
     parser.add_argument("-n", type=int, help="at most this many photos of a folder")
     parser.add_argument("--pictures", type=Path, help="write crops at 400 %% into this folder")
     parser.add_argument("--json", type=Path, help="write the record to this file")
-    return parser.parse_args()
+    parser.add_argument(
+        "--timing-photos", type=int, metavar="N", help="renew the times in --json, of N photos each"
+    )
+    asked = parser.parse_args()
+    if asked.timing_photos and not (asked.json and asked.json.is_file()):
+        parser.error("--timing-photos renews the times of a record: name it with --json")
+    return asked
 
 
 if __name__ == "__main__":

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bgx.image.foreground import restore_foreground
+from bgx.model import optimized
+from bgx.model.prepare import prepare
+from bgx.model.store import ModelFile, Store
+from bgx.settings import ModelSettings, OutputSettings
+from support.networks import tiny_network
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -149,21 +157,147 @@ def test_crops_stand_side_by_side(tmp_path: Path) -> None:
         assert strip.getpixel((658, 10)) == (255, 0, 0)
 
 
-@pytest.mark.weights
-def test_refined_mattes_beat_plain_ones_on_true_alpha(weights: Path, shared: Path) -> None:
-    from bgx.model.session import open_session
-    from bgx.model.store import Store
-    from bgx.settings import DeviceSettings, ModelSettings
+@pytest.fixture
+def photo_set(tmp_path: Path) -> Path:
+    """Two photos with masks and the same two with alpha, in folders "masked" and "soft"."""
+    for name, kind in (("masked", "masks"), ("soft", "alpha")):
+        for part in ("images", kind):
+            (tmp_path / name / part).mkdir(parents=True)
+        for number in range(2):
+            photo, truth = Image.new("RGB", (160, 120)), Image.new("L", (160, 120))
+            box = (40 + 10 * number, 30, 120, 100)
+            photo.paste("orange", box)
+            truth.paste(255, box)
+            photo.save(tmp_path / name / "images" / f"{number}.png")
+            truth.save(tmp_path / name / kind / f"{number}.png")
+    return tmp_path
 
-    store = Store(ModelSettings.from_environment(offline=True))
-    file = store.resolve(str(weights), store.registry())
-    session = open_session(file, DeviceSettings("cpu", precision="fp32"), store, pictures=1)
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(ModelSettings(folder=tmp_path / "home"))
+
+
+@pytest.fixture
+def file(tmp_path: Path, store: Store) -> ModelFile:
+    return store.resolve(str(tiny_network(tmp_path / "tiny.onnx")), store.registry())
+
+
+def install_8_bits(file: ModelFile, store: Store) -> None:
+    passed = optimized.Measurement(0.001, 0.99, 20.0, 10.0, (), 7, 4)
+    optimized.install(file, store, prepare(file.path), passed)
+
+
+def benchmark(monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> None:
+    monkeypatch.setattr(sys, "argv", ["quality.py", *map(str, words)])
+    quality.main()
+
+
+def test_the_mode_called_default_is_what_bgx_does_unasked() -> None:
+    assert quality.MODES[quality.DEFAULT] == OutputSettings()
+    assert quality.MODES["bgx --refine"] == OutputSettings(refine=True)
+
+
+def test_8_bits_are_left_out_in_one_line_where_there_is_no_copy(
+    file: ModelFile, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert list(quality.open_modes(file, store)) == list(quality.MODES)
+    [line] = capsys.readouterr().out.splitlines()
+    assert line.startswith("bgx --precision int8 is left out: ")
+
+
+def test_8_bits_run_where_there_is_a_copy(file: ModelFile, store: Store) -> None:
+    install_8_bits(file, store)
+
+    modes = quality.open_modes(file, store)
+
+    precisions = [pipeline.network.precision for pipeline in modes.values()]
+    assert list(modes) == list(quality.OPTIONS)
+    assert precisions == ["fp32", "fp32", "int8"]
+
+
+def test_times_are_shares_of_the_slowest_photo_by_photo() -> None:
+    results = {
+        "bgx (default)": quality.Result(seconds=[1.0, 2.0, 9.0]),
+        "rembg -a": quality.Result(seconds=[10.0, 4.0, 30.0]),
+    }
+
+    assert quality.take_times("bgx (default)", results) == {"seconds": 2.0, "of -a": 0.3}
+    del results["rembg -a"]
+    assert quality.take_times("bgx (default)", results) == {"seconds": 2.0}
+
+
+def test_record_has_every_mode_and_no_path_of_this_machine(
+    photo_set: Path, file: ModelFile, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_8_bits(file, store)
+    target = photo_set / "quality.json"
+    folders = (photo_set / "masked", photo_set / "soft")
+
+    benchmark(
+        monkeypatch,
+        *(*folders, "--model-file", file.path, "--bgx-home", store.folder),
+        *("--scenes", "1", "--json", target),
+    )
+
+    text = target.read_text(encoding="utf-8")
+    record = json.loads(text)
+    assert str(photo_set) not in text
+    hardware = {"cpu", "usable_cores", "instructions", "architecture", "system"}
+    assert set(record["machine"]) == hardware
+    assert record["settings"]["photos"] == {"masked": 2, "soft": 2, "scenes": 2}
+    assert record["settings"]["modes"] == quality.OPTIONS
+    for rows in record["summary"].values():
+        assert list(rows) == list(quality.OPTIONS)
+    assert "MAE" in record["summary"]["masked"]["bgx (default)"]
+    assert "edge" in record["summary"]["soft"]["bgx (default)"]
+
+
+def test_timing_photos_renews_the_times_alone(
+    photo_set: Path, file: ModelFile, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = photo_set / "quality.json"
+    asked = (photo_set / "soft", "--model-file", file.path, "--bgx-home", store.folder)
+    benchmark(monkeypatch, *asked, "--scenes", "1", "--json", target)
+    known = json.loads(target.read_text(encoding="utf-8"))
+    for row in known["summary"]["soft"].values():
+        row["seconds"] = -1.0
+    target.write_text(json.dumps(known), encoding="utf-8")
+
+    benchmark(monkeypatch, *asked, "--json", target, "--timing-photos", "1")
+
+    renewed = json.loads(target.read_text(encoding="utf-8"))
+    timing = renewed.pop("timing")
+    assert (timing["photos"], timing["machine"]) == (1, known["machine"])
+    for row in renewed["summary"]["soft"].values():
+        assert row["seconds"] > 0
+        row["seconds"] = -1.0
+    assert renewed == known
+
+
+def test_times_of_other_modes_are_refused() -> None:
+    record: dict[str, Any] = {"summary": {"soft": {"rembg -a": {"seconds": 1.0}}}}
+    before = copy.deepcopy(record)
+    timed = {"bgx (default)": quality.Result(seconds=[1.0])}
+
+    with pytest.raises(SystemExit, match="rembg -a; timed were bgx"):
+        quality.renew_times(record, "soft", timed)
+    with pytest.raises(SystemExit, match="no such folder"):
+        quality.renew_times(record, "masked", timed)
+    assert record == before
+
+
+@pytest.mark.weights
+def test_refined_mattes_beat_plain_ones_on_true_alpha(
+    weights: Path, shared: Path, store: Store
+) -> None:
+    modes = quality.open_modes(store.resolve(str(weights), store.registry()), store)
     cases = quality.read_set(shared / "matting_dev")
 
-    results = quality.cut_with_bgx([case.path for case in cases], session)
+    results = quality.cut_with_bgx([case.path for case in cases], modes)
     summary = quality.summarize(cases, results)
 
-    plain, refined = summary["bgx plain"], summary["bgx refined"]
+    plain, refined = summary["bgx (default)"], summary["bgx --refine"]
     assert refined["edge"] < 0.91 * plain["edge"]
     assert refined["gradient"] < 0.84 * plain["gradient"]
     assert refined["max F"] > plain["max F"] - 0.001
