@@ -505,7 +505,7 @@ def main() -> None:
     for mode in tools.modes:
         print(f"{mode}: {OPTIONS[mode]}")
     record = time_again(asked, tools) if asked.timing_photos else measure_all(asked, tools)
-    print(measure.describe_origin(record))
+    print(measure.describe_origin(record | record.get("timing", {})))
     if asked.json:
         measure.write_record(asked.json, record)
 
