@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime
 import difflib
 import os
-import tomllib
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from bgx.errors import UsageError
 from bgx.options import PictureOptions, make_output
+from bgx.tables import read_tables
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
@@ -61,21 +61,14 @@ def find_preset(name: str) -> Preset:
 
 
 def _read_presets(source: Path | Traversable) -> dict[str, Preset]:
+    tables = read_tables(source)
     try:
-        content = tomllib.loads(source.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"{source}: cannot be read: {error.strerror}") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"{source}: not valid TOML: {error}") from None
-    try:
-        return {name: _make_preset(name, table) for name, table in content.items()}
+        return {name: _make_preset(name, table) for name, table in tables.items()}
     except UsageError as error:
         raise UsageError(f"{source}: {error}") from None
 
 
-def _make_preset(name: str, table: Any) -> Preset:
-    if not isinstance(table, dict):
-        raise UsageError(f"{name}: must be a table, [{name}]")
+def _make_preset(name: str, table: dict[str, Any]) -> Preset:
     for field in table.keys() - _FIELDS.keys():
         raise UsageError(f"[{name}] {field}: no such field; use {', '.join(_FIELDS)}")
     for field, kind in _FIELDS.items():

@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import math
 import re
-import tomllib
 from dataclasses import MISSING, dataclass, fields
 from importlib.resources import files
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bgx.errors import UnknownModelError, UsageError
 from bgx.settings import DEFAULT_MODEL
+from bgx.tables import read_tables
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -159,10 +159,10 @@ def load_registry(extra: Path | None = None) -> dict[str, ModelEntry]:
     file, the table and the field that is wrong.
     """
     builtin = _builtin_path()
-    tables = _read_tables(builtin)
+    tables = read_tables(builtin)
     registry = {name: entry_from_table(name, table, builtin) for name, table in tables.items()}
     if extra is not None:
-        for name, table in _read_tables(extra).items():
+        for name, table in read_tables(extra).items():
             registry[name] = entry_from_table(name, tables.get(name, {}) | table, extra)
     return registry
 
@@ -195,21 +195,6 @@ def _builtin_path() -> Path:
     installed = _package() / "models.toml"
     # An editable install leaves the registry where it stands: at the top of the repository.
     return installed if installed.is_file() else _package().parents[1] / "models.toml"
-
-
-def _read_tables(path: Path) -> dict[str, dict[str, Any]]:
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"{path}: not UTF-8 text") from None
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{path}: not valid TOML: {error}") from None
-    for name, table in content.items():
-        if not isinstance(table, dict):
-            raise UsageError(f"{path}: {name}: must be a table, [{name}]")
-    return content
 
 
 def _is_int(value: object) -> bool:
