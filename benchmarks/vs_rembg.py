@@ -7,11 +7,17 @@ Both are run as a user runs them, as programs, in turn, round after round: `remb
 anything is measured each cuts one photo, so that what either prepares only once is prepared.
 Ratios are medians over rounds of rembg's number by bgx's of the same round: 2 means that bgx takes
 half.
+
+Both compute in float32. With `--precision int8` bgx makes its 8-bit copy of the network first, on
+drawn photos that are not among the measured ones, and compares it with float32 as it does for any
+user: a copy that does not pass ends the comparison. rembg stays with float32, so that the matte
+difference is that of the 8 bits too.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import statistics
@@ -40,6 +46,15 @@ MODEL = "u2netp"
 REMBG_VERSION = "2.0.86"
 REMBG_REQUIREMENT = f"rembg[cpu,cli]=={REMBG_VERSION}"
 COLD_PHOTO = photos.SIZES["1600"]
+
+CALIBRATION_SIZE = (800, 600)
+"""Width and height: no smaller than what the network's input is made of."""
+
+CALIBRATION_COUNT = 64
+"""Photos that the 8-bit copy is made with; as many others compare it with float32."""
+
+CALIBRATION_SEED = 100_000
+"""Of the first of them, far beyond those of the measured photos."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +100,11 @@ def rembg_tool(python: Path, home: Path, model_file: Path) -> Tool:
     )
 
 
-def bgx_tool(home: Path, model_file: Path, options: Sequence[str]) -> Tool:
+def bgx_tool(
+    home: Path, model_file: Path, options: Sequence[str], *, precision: str = "fp32"
+) -> Tool:
     """bgx as installed beside this interpreter, with a home of its own."""
-    common = ("--model", MODEL, "--device", "cpu", *options)
+    common = ("--model", MODEL, "--device", "cpu", "--precision", precision, *options)
     tool = Tool(
         "bgx",
         Path(sys.executable),
@@ -98,6 +115,28 @@ def bgx_tool(home: Path, model_file: Path, options: Sequence[str]) -> Tool:
     )
     tool.run("models", "add", MODEL, model_file)
     return tool
+
+
+def make_int8(bgx: Tool, folder: Path, count: int = CALIBRATION_COUNT) -> dict[str, Any]:
+    """Have bgx make its 8-bit copy of the network, on photos drawn into folder.
+
+    Returns bgx's own record of the comparison with float32. Raises SystemExit with bgx's words
+    where the copy does not pass.
+    """
+    print(f"making bgx's 8-bit copy of {MODEL}: some minutes", file=sys.stderr)
+    # bgx makes the copy with every other photo and holds the rest back.
+    photos.write(folder, CALIBRATION_SIZE, 2 * count, seed=CALIBRATION_SEED)
+    optimize = (bgx.program(), "models", "optimize", MODEL, "--precision", "int8")
+    try:
+        made = measure.run(
+            [*optimize, "--calibrate", folder, "-n", str(count), "--quiet"], bgx.environment
+        )
+    except measure.ChildError as error:
+        raise SystemExit(f"there is no 8-bit copy to measure: {error}") from None
+    path, _, passed = made.stdout.strip().rpartition("  ")
+    print(f"8-bit copy: {passed}")
+    measured: dict[str, Any] = json.loads(Path(path).with_suffix(".json").read_text())
+    return measured
 
 
 def _clean_environment() -> dict[str, str]:
@@ -282,10 +321,13 @@ def main() -> None:
         folder = Path(name)
         tools = (
             rembg_tool(python, folder / "rembg-home", model_file),
-            bgx_tool(folder / "bgx-home", model_file, asked.bgx_options),
+            bgx_tool(folder / "bgx-home", model_file, asked.bgx_options, precision=asked.precision),
         )
+        copy = make_int8(tools[1], folder / "calibration") if asked.precision == "int8" else None
         work = Work.prepare(folder, size, asked.n)
         measurements = compare(tools, work, asked.repeats)
+        if copy is not None:
+            measurements["int8_copy"] = copy
         if asked.install_size:
             measurements["installed"] = {
                 "rembg": [{"bytes": installed_bytes(python.parents[1])}],
@@ -296,6 +338,7 @@ def main() -> None:
         "vs_rembg",
         settings={
             "model": MODEL,
+            "precision": asked.precision,
             "photos": {"width": size[0], "height": size[1], "count": asked.n},
             "cold photo": {"width": COLD_PHOTO[0], "height": COLD_PHOTO[1]},
             "rounds": asked.repeats,
@@ -307,7 +350,10 @@ def main() -> None:
         measurements=measurements,
         summary=summary,
     )
-    print(f"{asked.n} photos of {size[0]} x {size[1]}, {asked.repeats} rounds, {MODEL}")
+    print(
+        f"{asked.n} photos of {size[0]} x {size[1]}, {asked.repeats} rounds, {MODEL}, "
+        f"bgx in {asked.precision}"
+    )
     print(describe(summary))
     print(measure.describe_origin(record))
     if asked.json:
@@ -319,6 +365,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--photos", default="12mp", choices=photos.SIZES, help="default: 12mp")
     parser.add_argument("-n", type=int, default=24, help="how many photos (default: 24)")
     parser.add_argument("--repeats", type=int, default=3, help="rounds (default: 3)")
+    parser.add_argument(
+        "--precision", default="fp32", choices=("fp32", "int8"), help="of bgx (default: fp32)"
+    )
     parser.add_argument("--model-file", type=Path, help=f"{MODEL}.onnx (default: bgx's own)")
     parser.add_argument("--rembg-env", type=Path, help="virtual environment that has rembg")
     parser.add_argument(

@@ -7,13 +7,21 @@ import os
 import sys
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from support.networks import u2net_network
+from bgx.model.registry import load_registry
+from bgx.model.session import open_session
+from bgx.model.store import Store
+from bgx.run.pipeline import Pipeline
+from bgx.settings import DeviceSettings, ModelSettings, OutputSettings, ReadSettings
+from support.networks import tiny_network, u2net_network
+
+if TYPE_CHECKING:
+    from bgx.model.session import Session
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -23,6 +31,8 @@ import encoders  # noqa: E402
 import limit  # noqa: E402
 import measure  # noqa: E402
 import photos  # noqa: E402
+import stages  # noqa: E402
+import threads  # noqa: E402
 import vs_rembg  # noqa: E402
 
 
@@ -203,6 +213,165 @@ def test_a_tool_that_leaves_photos_out_ends_the_comparison(tmp_path: Path) -> No
 
     with pytest.raises(SystemExit, match="forgetful left out photo-001"):
         work.cut_all(tool)
+
+
+@pytest.fixture
+def bgx(tmp_path: Path) -> vs_rembg.Tool:
+    """bgx with a tiny network under the name of the benchmarks' own."""
+    network = tiny_network(tmp_path / "tiny.onnx")
+    return vs_rembg.bgx_tool(tmp_path / "home", network, ("--quiet",))
+
+
+def test_bgx_is_measured_in_float32_unless_asked_otherwise(
+    bgx: vs_rembg.Tool, tmp_path: Path
+) -> None:
+    in_8_bits = vs_rembg.bgx_tool(
+        tmp_path / "other-home", tmp_path / "tiny.onnx", (), precision="int8"
+    )
+
+    for tool, precision in ((bgx, "fp32"), (in_8_bits, "int8")):
+        for words in (tool.one, tool.many):
+            assert words[words.index("--precision") + 1] == precision
+    # There is no 8-bit copy in that home: bgx itself refuses to go on without it.
+    (photo,) = photos.write(tmp_path / "photos", (40, 30), 1)
+    with pytest.raises(measure.ChildError, match="bgx models optimize"):
+        in_8_bits.cut_one(photo, tmp_path / "cut.png")
+
+
+def test_the_8_bit_copy_is_made_in_the_benchmarks_home_on_photos_of_its_own(
+    bgx: vs_rembg.Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[tuple[list[str], Any]] = []
+    copy = tmp_path / "copy.onnx"
+    copy.with_suffix(".json").write_text('{"difference": 0.001}')
+
+    def optimize(command: Any, environment: Any) -> measure.Child:
+        called.append(([str(word) for word in command], environment))
+        return measure.Child(measure.Usage(1.0, 1.0, 1), f"{copy}  twice as fast\n", "")
+
+    monkeypatch.setattr(measure, "run", optimize)
+    monkeypatch.setattr(vs_rembg, "CALIBRATION_SIZE", (40, 30))
+
+    assert vs_rembg.make_int8(bgx, tmp_path / "other", 2) == {"difference": 0.001}
+    [(command, environment)] = called
+    assert command[1:4] == ["models", "optimize", "u2netp"]
+    assert command[command.index("--calibrate") + 1] == str(tmp_path / "other")
+    assert environment["BGX_HOME"] == str(tmp_path / "home")
+    drawn = {path.name for path in (tmp_path / "other").iterdir()}
+    measured = {path.name for path in photos.write(tmp_path / "photos", (40, 30), 4)}
+    assert len(drawn) == 4
+    assert drawn.isdisjoint(measured)
+
+
+def test_an_8_bit_copy_that_bgx_refuses_ends_the_comparison_in_its_words(
+    bgx: vs_rembg.Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_too_few(folder: Path, *_: Any, seed: int) -> list[Path]:
+        return write(folder, (40, 30), 2, seed=seed)
+
+    write = photos.write
+    monkeypatch.setattr(photos, "write", write_too_few)
+
+    with pytest.raises(SystemExit, match=r"no 8-bit copy to measure: (?s:.*) 8 are the least"):
+        vs_rembg.make_int8(bgx, tmp_path / "too-few", 4)
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Session:
+    store = Store(ModelSettings(folder=tmp_path / "store", offline=True))
+    file = store.resolve(str(tiny_network(tmp_path / "tiny.onnx")), load_registry())
+    return open_session(file, DeviceSettings("cpu", threads=1), store)
+
+
+def test_every_step_of_the_pipelines_way_is_timed(session: Session, tmp_path: Path) -> None:
+    (path,) = photos.write(tmp_path / "photos", (120, 90), 1, metadata=True)
+    pipeline = Pipeline(session, ReadSettings(), OutputSettings())
+    pipeline.write(pipeline.cut(path, str(path)), tmp_path / "pipeline.png")
+
+    taken = stages.walk(path, tmp_path / "steps.png", session)
+
+    assert set(taken) == {*stages.STEPS, *stages.OPTIONAL}
+    assert all(milliseconds > 0 for milliseconds in taken.values())
+    assert (tmp_path / "steps.png").read_bytes() == (tmp_path / "pipeline.png").read_bytes()
+
+
+def test_start_up_is_the_process_without_its_photos_steps(
+    bgx: vs_rembg.Tool, session: Session, tmp_path: Path
+) -> None:
+    (path,) = photos.write(tmp_path / "photos", stages.TINY, 1)
+
+    for _ in range(2):  # the second time over a result that is there already
+        assert stages.start_up(bgx, path, tmp_path, session) > 0
+        with Image.open(tmp_path / "tiny.png") as cut:
+            assert cut.size == stages.TINY
+
+
+def test_the_steps_are_medians_over_photos_and_rounds_and_shares_of_their_sum() -> None:
+    def taken(milliseconds: float) -> dict[str, float]:
+        return dict.fromkeys((*stages.STEPS, *stages.OPTIONAL), milliseconds)
+
+    summary = stages.summarize([[taken(5), taken(1)], [taken(90), taken(3)]], [700, 100, 200])
+
+    assert summary["one photo"] == pytest.approx(4 * len(stages.STEPS))
+    assert list(summary["steps"]) == list(stages.STEPS)
+    for row in (*summary["steps"].values(), *summary["optional"].values()):
+        assert row == pytest.approx({"ms": 4, "share": 1 / len(stages.STEPS)})
+    assert summary["start-up"] == 200
+    table = stages.describe(summary)
+    assert all(step in table for step in (*stages.STEPS, *stages.OPTIONAL, "start-up"))
+
+
+def test_no_split_takes_more_cores_than_there_are() -> None:
+    assert [(one.workers, one.threads) for one in threads.split_cores(2)] == [
+        (1, 1),
+        (1, 2),
+        (2, 1),
+    ]
+    for cores in (1, 3, 4, 6, 64):
+        splits = threads.split_cores(cores)
+        assert max(one.workers * one.threads for one in splits) == cores
+        assert {(1, 1), (1, cores), (cores, 1)} <= {(one.workers, one.threads) for one in splits}
+
+
+def test_a_split_is_asked_for_in_both_commands(bgx: vs_rembg.Tool) -> None:
+    tool = threads.Split(3, 2).ask(bgx)
+
+    assert tool.many == (*bgx.many, "--threads", "2", "--workers", "3")
+    assert tool.one == (*bgx.one, "--threads", "2")
+
+
+def test_every_split_is_measured_once_a_round(bgx: vs_rembg.Tool, tmp_path: Path) -> None:
+    work = vs_rembg.Work.prepare(tmp_path / "work", (40, 30), 2)
+
+    measurements = threads.compare(bgx, work, cores=2, rounds=1)
+
+    splits = {
+        what: [(row["workers"], row["threads"]) for row in rows]
+        for what, rows in measurements.items()
+    }
+    assert splits == {"batch": [(2, 1), (1, 1), (1, 2)], "one photo": [(1, 2), (1, 1)]}
+    assert all(len(row["rounds"]) == 1 for rows in measurements.values() for row in rows)
+
+
+def test_speeds_are_relative_to_bgxs_choice_of_the_same_round() -> None:
+    def row(workers: int, number: int, *seconds: float) -> dict[str, Any]:
+        usages = [_usage(taken, 300e6) for taken in seconds]
+        return {"workers": workers, "threads": number, "rounds": usages}
+
+    summary = threads.summarize(
+        {
+            "batch": [row(2, 1, 10, 20, 40), row(1, 2, 20, 40, 50)],
+            "one photo": [row(1, 2, 1, 2, 3), row(1, 1, 2, 3, 6)],
+        },
+        count=40,
+    )
+
+    ours, other = summary["batch"]
+    assert (ours["chosen"], ours["speed"], ours["photos per second"]) == (True, 1, 2)
+    assert (other["chosen"], other["speed"], other["photos per second"]) == (False, 0.5, 1)
+    assert [alone["threads"] for alone in summary["one photo"]] == [1, 2]
+    assert [alone["seconds"] for alone in summary["one photo"]] == [3, 2]
+    assert threads.describe(summary).count("chosen") == 2
 
 
 def _pixels(height: int, width: int) -> np.ndarray[Any, np.dtype[np.uint8]]:

@@ -1,0 +1,227 @@
+"""One photo's way from file to file, step by step, on one core: milliseconds of each.
+
+    python benchmarks/stages.py --photos 12mp
+
+The steps are bgx's own functions, called one after the other as its pipeline calls them, with one
+thread each; the files come out the same. Below them stand the steps that are done only when they
+are asked for, and what a process takes before and after its pictures: `bgx remove` of a tiny photo
+less that photo's own steps. Everything is a median over photos and rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+import measure
+import photos
+import vs_rembg
+from bgx.cli.memory import keep_memory
+from bgx.image.clean import clean_matte
+from bgx.image.compose import compose_picture
+from bgx.image.foreground import restore_foreground
+from bgx.image.matte import measure_matte, multiply_alpha, stretch_map, upsample_matte
+from bgx.image.read import make_photo, prepare_process
+from bgx.image.refine import refine_matte
+from bgx.image.tensor import fill_tensor
+from bgx.image.trust import measure_trust
+from bgx.image.write import encode_picture, write_file
+from bgx.model.session import open_session
+from bgx.model.store import Store
+from bgx.settings import DeviceSettings, ModelSettings, ReadSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from bgx.run.pipeline import Network
+
+MODEL = vs_rembg.MODEL
+TINY = (64, 48)
+"""Width and height of the photo whose steps take next to nothing beside the process's start."""
+
+STEPS = (
+    "decode",
+    "working image",
+    "tensor",
+    "network",
+    "stretch, trust",
+    "enlarge",
+    "cut out",
+    "measure",
+    "PNG",
+    "write file",
+)
+OPTIONAL = {
+    "clean": "--matte clean",
+    "refine": "--refine, in place of enlarge",
+    "restore colours": "--refine, unless --keep-colours",
+}
+"""Steps that are done when they are asked for, and how they are."""
+
+
+def open_network(home: Path) -> Network:
+    """The network as bgx runs it in a batch, with one thread."""
+    store = Store(ModelSettings(folder=home, offline=True))
+    file = store.resolve(MODEL, store.registry())
+    return open_session(file, DeviceSettings("cpu", threads=1, precision="fp32"), store)
+
+
+def walk(path: Path, target: Path, network: Network) -> dict[str, float]:
+    """Cut out one photo into target; milliseconds of STEPS and OPTIONAL."""
+    taken: dict[str, float] = {}
+    entry = network.entry
+    name = str(path)
+    with path.open("rb") as stream, Image.open(stream) as opened:
+        with _timed(taken, "decode"):
+            opened.load()
+        with _timed(taken, "working image"):
+            photo = make_photo(opened, ReadSettings(), name=name)
+    with _timed(taken, "tensor"):
+        width, height = entry.input
+        tensor = np.empty((1, 3, height, width), np.float32)
+        fill_tensor(photo.working, tensor[0], mean=entry.mean, std=entry.std, scale=entry.scale)
+    with _timed(taken, "network"):
+        [values] = network.run(tensor)
+    with _timed(taken, "stretch, trust"):
+        matte = stretch_map(values) if entry.stretch else values
+        measure_trust(values, matte)
+    with _timed(taken, "enlarge"):
+        alpha = multiply_alpha(upsample_matte(matte, photo.size), photo.alpha)
+    # Before the cut-out takes the photo's pixels over.
+    taken |= _walk_aside(photo.image.copy(), photo.working, matte)
+    with _timed(taken, "cut out"):
+        picture = compose_picture(photo.image, alpha, None, None)
+    with _timed(taken, "measure"):
+        measure_matte(alpha)
+    with _timed(taken, "PNG"):
+        data = encode_picture(picture, "png", name=name, icc=photo.icc, dpi=photo.dpi)
+    with _timed(taken, "write file"):
+        write_file(target, data)
+    return taken
+
+
+def _walk_aside(
+    image: Image.Image, working: Image.Image, matte: NDArray[np.float32]
+) -> dict[str, float]:
+    """Milliseconds of OPTIONAL. image: is changed."""
+    taken: dict[str, float] = {}
+    with _timed(taken, "clean"):
+        clean_matte(matte)
+    with _timed(taken, "refine"):
+        alpha = refine_matte(matte, working, image)
+    with _timed(taken, "restore colours"):
+        restore_foreground(image, alpha, working)
+    return taken
+
+
+@contextmanager
+def _timed(taken: dict[str, float], step: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    taken[step] = 1000 * (time.perf_counter() - start)
+
+
+def start_up(bgx: vs_rembg.Tool, photo: Path, folder: Path, network: Network) -> float:
+    """Milliseconds of `bgx remove` less those of the photo's steps. photo: should be tiny."""
+    target = folder / "tiny.png"
+    target.unlink(missing_ok=True)  # bgx would leave it as it is
+    whole = 1000 * bgx.cut_one(photo, target).seconds
+    taken = walk(photo, target, network)
+    return whole - sum(taken[step] for step in STEPS)
+
+
+def summarize(
+    rounds: Sequence[Sequence[dict[str, float]]], start_ups: Sequence[float]
+) -> dict[str, Any]:
+    """Medians in milliseconds, and each step's share of the sum of STEPS.
+
+    rounds: by round and photo what :func:`walk` returned.
+    """
+    middle = {
+        step: statistics.median(taken[step] for one in rounds for taken in one)
+        for step in (*STEPS, *OPTIONAL)
+    }
+    whole = sum(middle[step] for step in STEPS)
+    return {
+        "steps": {step: {"ms": middle[step], "share": middle[step] / whole} for step in STEPS},
+        "one photo": whole,
+        "optional": {
+            step: {"ms": middle[step], "share": middle[step] / whole} for step in OPTIONAL
+        },
+        "start-up": statistics.median(start_ups),
+    }
+
+
+def describe(summary: dict[str, Any]) -> str:
+    lines = [f"{'':18}{'ms':>9}{'share':>8}"]
+    lines += [_row(step, row) for step, row in summary["steps"].items()]
+    lines.append(_row("one photo", {"ms": summary["one photo"], "share": 1.0}))
+    lines.append("when asked for:")
+    lines += [f"{_row(step, row)}  {OPTIONAL[step]}" for step, row in summary["optional"].items()]
+    lines.append(f"{'start-up':18}{summary['start-up']:9.1f}          once a process")
+    return "\n".join(lines)
+
+
+def _row(name: str, row: dict[str, float]) -> str:
+    return f"{name:18}{row['ms']:9.1f}{row['share']:8.1%}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--photos", default="12mp", choices=photos.SIZES, help="default: 12mp")
+    parser.add_argument("-n", type=int, default=6, help="how many photos (default: 6)")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds (default: 5)")
+    parser.add_argument("--model-file", type=Path, help=f"{MODEL}.onnx (default: bgx's own)")
+    parser.add_argument("--json", type=Path, help="write the record to this file")
+    asked = parser.parse_args()
+    size = photos.SIZES[asked.photos]
+    model_file = asked.model_file or vs_rembg.known_model_file()
+    prepare_process()
+    keep_memory()
+    rounds, start_ups = [], []
+    with tempfile.TemporaryDirectory(prefix="bgx-benchmark-") as name:
+        folder = Path(name)
+        bgx = vs_rembg.bgx_tool(folder / "bgx-home", model_file, ("--threads", "1"))
+        network = open_network(folder / "bgx-home")
+        paths = photos.write(folder / "photos", size, asked.n)
+        [tiny] = photos.write(folder / "tiny", TINY, 1)
+        # What is done on first use is done before anything is measured.
+        walk(paths[0], folder / "cut.png", network)
+        start_up(bgx, tiny, folder, network)
+        for _ in tqdm(range(asked.repeats), leave=False):
+            rounds.append([walk(path, folder / "cut.png", network) for path in paths])
+            start_ups.append(start_up(bgx, tiny, folder, network))
+    summary = summarize(rounds, start_ups)
+    record = measure.make_record(
+        "stages",
+        settings={
+            "model": MODEL,
+            "precision": "fp32",
+            "threads": 1,
+            "photos": {"width": size[0], "height": size[1], "count": asked.n},
+            "rounds": asked.repeats,
+        },
+        versions={"bgx": measure.versions()},
+        measurements={"rounds": rounds, "start_ups": start_ups},
+        summary=summary,
+    )
+    print(f"{asked.n} photos of {size[0]} x {size[1]}, {asked.repeats} rounds, {MODEL}, one core")
+    print(describe(summary))
+    print(measure.describe_origin(record))
+    if asked.json:
+        measure.write_record(asked.json, record)
+
+
+if __name__ == "__main__":
+    main()
