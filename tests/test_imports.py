@@ -20,7 +20,7 @@ PACKAGE = Path(bgx.__file__).parent
 # other.
 FLOORS = [
     {"errors"},
-    {"settings"},
+    {"settings", "tables"},
     {"image", "model"},
     {"run"},
     {"options"},
@@ -36,8 +36,14 @@ OWNERS = {
     "tqdm": ["bgx.cli.console", "bgx.model.fetch"],
     "pooch": ["bgx.model.fetch"],
     "platformdirs": ["bgx.model.store"],
-    "onnxruntime": ["bgx.model.providers", "bgx.model.session"],
-    "onnx": ["bgx.model.prepare", "bgx.model.quantize", "bgx.model.rewrite", "bgx.train.export"],
+    "onnxruntime": ["bgx.model.halve", "bgx.model.providers", "bgx.model.session"],
+    "onnx": [
+        "bgx.model.halve",
+        "bgx.model.prepare",
+        "bgx.model.quantize",
+        "bgx.model.rewrite",
+        "bgx.train.export",
+    ],
     "openvino": ["bgx.model.openvino"],
     "pillow_heif": ["bgx.image"],
     "isal": ["bgx.image"],

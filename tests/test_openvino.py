@@ -70,7 +70,7 @@ def test_it_runs_the_8_bit_copy_where_one_passed(
     store: Store, tmp_path: Path, precision: Precision
 ) -> None:
     file = store.resolve(str(tiny_network(tmp_path / "tiny.onnx")), load_registry())
-    passed = Measurement(0.0, 1.0, 20.0, 10.0, (), 1, 8)
+    passed = Measurement(0.0, 1.0, 20.0, 10.0, 8)
     optimized.install(file, store, prepare(file.path), passed)
     session = open_session(file, DeviceSettings("openvino", precision=precision), store)
     assert (session.provider, session.precision) == ("OpenVINO", "int8")

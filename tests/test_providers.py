@@ -129,6 +129,14 @@ def test_tensorrt_keeps_its_engines_and_timings_and_has_cuda_for_the_rest() -> N
     assert made.fixed_batch
 
 
+def test_nvidias_gpus_keep_a_batch_in_their_memory_and_run_one_at_a_time() -> None:
+    for device in DEVICES[1:]:
+        made = plan(device)
+        assert made.memory == ("cuda" if device in {"cuda", "tensorrt"} else None)
+    for part in plan("cuda:0,2").parts:
+        assert (part.memory, part.runs) == ("cuda", 1)
+
+
 def test_directml_runs_one_at_a_time_without_a_memory_pattern() -> None:
     made = plan("directml:2")
     assert made.providers[0] == ("DmlExecutionProvider", {"device_id": "2"})

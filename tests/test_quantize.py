@@ -1,4 +1,4 @@
-"""8-bit copies of networks: as good as float32, or not there at all."""
+"""Copies of networks in 8 bits and in half precision: as good as float32, or not there at all."""
 
 from __future__ import annotations
 
@@ -12,9 +12,16 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from bgx.errors import BadModelError, ExitCode, ModelError, UsageError
+from bgx.errors import (
+    BadModelError,
+    DeviceUnavailableError,
+    ExitCode,
+    ModelError,
+    UsageError,
+)
 from bgx.image.matte import stretch_map
 from bgx.model import optimized
+from bgx.model.halve import halve
 from bgx.model.optimized import Measurement
 from bgx.model.prepare import prepare
 from bgx.model.providers import EnginePlan
@@ -30,12 +37,14 @@ from support.networks import tiny_network, u2net_network, written_network
 from support.shell import bgx
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
 
 U2NET = load_registry()["u2net"]
-GOOD = Measurement(0.001, 0.99, 20.0, 10.0, (), 7, 4)
+GOOD = Measurement(0.001, 0.99, 20.0, 10.0, 4)
+INT8, FP16 = DeviceSettings(precision="int8"), DeviceSettings(precision="fp16")
 
 # Between the last two convolutions a value in 0..1 decides and one of 300 goes by.
 WIDE = """
@@ -103,7 +112,7 @@ def photos(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """8 bits win every race: what a network of milliseconds takes here is chance."""
+    """Copies win every race: what a network of milliseconds takes here is chance."""
     monkeypatch.setattr(room, "_race", lambda *_: (20.0, 10.0))
 
 
@@ -174,7 +183,91 @@ def test_a_network_without_convolutions_is_refused(tmp_path: Path) -> None:
         quantize(prepare(written_network(tmp_path / "none.onnx", text)), [], tell=ignore)
 
 
+@pytest.mark.parametrize("network", [tiny_network, u2net_network])
+def test_half_precision_inside_and_float32_at_both_ends(
+    network: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    content = prepare(network(tmp_path / "it.onnx"))
+
+    halved = halve(content)
+
+    graph = onnx.load_model_from_string(halved).graph
+    ends = [value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)]
+    assert ends == [TensorProto.FLOAT] * 2
+    scales = {node.input[2] for node in graph.node if node.op_type == "Resize"}
+    weights = [tensor for tensor in graph.initializer if tensor.name not in scales]
+    assert {tensor.data_type for tensor in weights} == {TensorProto.FLOAT16}
+    assert difference(halved, content, noise(2)) < 0.002
+
+
 # The gate -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU beside the processor, which in truth does its work."""
+    cuda = EnginePlan("cuda:0", batch_size=4, fixed_batch=False, memory="cpu")
+
+    def plan_engines(device: DeviceSettings, *_: Any, **__: Any) -> list[EnginePlan]:
+        found = {"cuda": [cuda], "cpu": [EnginePlan("cpu")]}
+        return found.get(device.kind, [*found["cuda"], *found["cpu"]])
+
+    monkeypatch.setattr("bgx.model.session.plan_engines", plan_engines)
+
+
+@pytest.mark.usefixtures("fast", "gpu")
+def test_half_precision_that_passes_is_used_on_that_gpu_and_nowhere_else(
+    file: ModelFile, store: Store, photos: Path
+) -> None:
+    assert open_session(file, DeviceSettings(), store).precision == "fp32"
+
+    path, measured = optimize(file, store, photos, 4, FP16, tell=ignore)
+
+    assert path.is_relative_to(store.optimized)
+    assert not measured.faults
+    for device, precision in (
+        (DeviceSettings(), "fp16"),
+        (DeviceSettings("cuda"), "fp16"),
+        (DeviceSettings("cuda", precision="fp16"), "fp16"),
+        (FP16, "fp16"),
+        (DeviceSettings("cuda", precision="fp32"), "fp32"),
+        (DeviceSettings("cpu"), "fp32"),
+    ):
+        assert open_session(file, device, store).precision == precision
+    with pytest.raises(ModelError, match="int8"):
+        open_session(file, INT8, store)
+
+
+@pytest.mark.usefixtures("gpu")
+def test_a_gpu_runs_a_race_of_whole_batches(
+    file: ModelFile, store: Store, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raced: list[tuple[int, ...]] = []
+
+    def race(_: Session, __: Session, batch: NDArray[np.float32]) -> tuple[float, float]:
+        raced.append(batch.shape)
+        return 10.0, 10.0
+
+    monkeypatch.setattr(room, "_race", race)
+
+    with pytest.raises(ModelError, match=r"no fp16 copy installed: it is not faster"):
+        optimize(file, store, photos, 4, FP16, tell=ignore)
+
+    assert raced == [(4, 3, 320, 320)]
+    assert not list(store.folder.rglob("*fp16*"))
+
+
+@pytest.mark.usefixtures("fast", "gpu")
+def test_half_precision_that_spoils_the_mattes_is_not_installed(
+    file: ModelFile, store: Store, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = prepare(tiny_network(tmp_path / "other.onnx", mean=(0.9, 0.9, 0.9)))
+    monkeypatch.setattr(room, "halve", lambda _: other)
+
+    with pytest.raises(ModelError, match=r"differ by .* agree to"):
+        optimize(file, store, photos, 4, FP16, tell=ignore)
+
+    assert open_session(file, DeviceSettings(), store).precision == "fp32"
 
 
 @pytest.mark.usefixtures("fast")
@@ -183,7 +276,7 @@ def test_a_copy_that_passes_is_used_from_then_on(
 ) -> None:
     assert open_session(file, DeviceSettings("cpu"), store).precision == "fp32"
 
-    path, measured = optimize(file, store, photos, 4, tell=ignore)
+    path, measured = optimize(file, store, photos, 4, INT8, tell=ignore)
 
     assert path.is_relative_to(store.optimized)
     assert not measured.faults
@@ -222,7 +315,7 @@ def test_a_copy_that_fails_is_not_installed(
         monkeypatch.setattr(room, "quantize", lambda *_, **__: Quantized(other, (), 7, 0.5))
 
     with pytest.raises(ModelError, match=words) as caught:
-        optimize(file, store, photos, 4, tell=ignore)
+        optimize(file, store, photos, 4, INT8, tell=ignore)
 
     assert caught.value.exit_code == ExitCode.MODEL
     assert not list(store.folder.rglob("*int8*"))
@@ -235,8 +328,8 @@ def test_a_copy_that_fails_is_not_installed(
         ({}, 0),
         ({"difference": 0.00501}, 1),
         ({"iou": 0.9849}, 1),
-        ({"int8_ms": 20.0}, 1),
-        ({"difference": float("nan"), "iou": float("nan"), "int8_ms": float("nan")}, 3),
+        ({"copy_ms": 20.0}, 1),
+        ({"difference": float("nan"), "iou": float("nan"), "copy_ms": float("nan")}, 3),
     ],
 )
 def test_limits_of_the_gate(changes: dict[str, Any], faults: int) -> None:
@@ -263,7 +356,7 @@ def test_photos_that_cannot_be_read_are_said_and_left_out(
     (photos / "notes.txt").write_text("none")
     said: list[str] = []
 
-    _, measured = optimize(file, store, photos, 64, tell=said.append)
+    _, measured = optimize(file, store, photos, 64, INT8, tell=said.append)
 
     assert measured.photos == 4
     assert [line for line in said if "0.jpg" in line]
@@ -274,7 +367,7 @@ def test_too_few_photos(file: ModelFile, store: Store, photos: Path) -> None:
         (photos / f"{number}.jpg").unlink()
 
     with pytest.raises(UsageError, match="7 photos"):
-        optimize(file, store, photos, 64, tell=ignore)
+        optimize(file, store, photos, 64, INT8, tell=ignore)
 
 
 # The choice ---------------------------------------------------------------------------------------
@@ -290,6 +383,52 @@ def test_8_bits_asked_for_and_not_there(file: ModelFile, store: Store) -> None:
 def test_8_bits_are_for_the_cpu() -> None:
     with pytest.raises(UsageError, match="CPU"):
         DeviceSettings("cuda:0", precision="int8")
+
+
+@pytest.mark.usefixtures("gpu")
+def test_half_precision_asked_for_and_not_there(file: ModelFile, store: Store) -> None:
+    with pytest.raises(ModelError, match=r"on cuda:0; run: .* --device cuda:0") as caught:
+        open_session(file, FP16, store)
+
+    assert caught.value.exit_code == ExitCode.MODEL
+
+
+@pytest.mark.parametrize("device", ["cpu", "openvino"])
+def test_half_precision_is_for_gpus(device: str) -> None:
+    with pytest.raises(UsageError, match="GPU"):
+        DeviceSettings(device, precision="fp16")
+
+
+def test_without_a_gpu_half_precision_is_an_error_of_the_device(
+    file: ModelFile, store: Store, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bgx.model.session.list_providers", lambda _: ["CPUExecutionProvider"])
+    optimized.install(file, store, halve(prepare(file.path)), GOOD, "cuda:0")
+
+    for run_it in (
+        lambda: open_session(file, FP16, store),
+        lambda: optimize(file, store, photos, 4, FP16, tell=ignore),
+    ):
+        with pytest.raises(DeviceUnavailableError, match=r"fp16.*bgx\[gpu\]") as caught:
+            run_it()
+        assert caught.value.exit_code == ExitCode.DEVICE
+    assert open_session(file, DeviceSettings(), store).precision == "fp32"
+
+
+def test_half_precision_is_for_the_gpu_it_was_measured_on(
+    file: ModelFile, store: Store, tiny: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = tmp_path / "gpus" / "0000-01-00.0" / "information"
+    monkeypatch.setattr(optimized, "_NVIDIA", tmp_path / "gpus")
+    card.parent.mkdir(parents=True)
+    card.write_text("Model: \t\t One\nIRQ:   \t\t 1\n", encoding="utf-8")
+    path = optimized.install(file, store, tiny, GOOD, "cuda:0")
+
+    assert optimized.find(file, store, "cuda:0") == path
+    assert optimized.find(file, store, "cuda:1") is None
+    assert optimized.find(file, store) is None
+    card.write_text("Model: \t\t Another\nIRQ:   \t\t 1\n", encoding="utf-8")
+    assert optimized.find(file, store, "cuda:0") is None
 
 
 @pytest.mark.parametrize("field", ["cpu", "runtime"])
@@ -341,6 +480,20 @@ def test_optimize_on_the_command_line(
 
     bgx("models", "remove", "mine")
     assert not list((tmp_path / "home" / "optimized").iterdir())
+
+
+def test_without_a_gpu_optimize_says_what_to_do(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BGX_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("bgx.model.session.list_providers", lambda _: ["CPUExecutionProvider"])
+    network = tiny_network(tmp_path / "mine.onnx")
+    asked = ("models", "optimize", network, "--precision", "fp16", "--calibrate", photos)
+
+    for device, code in (("auto", 4), ("cuda", 4), ("cpu", 2)):
+        done = bgx(*asked, "--device", device)
+        assert (done.code, done.out) == (code, b"")
+        assert done.err.count("\n") == 1
 
 
 def test_stretch_is_what_the_gate_compares(file: ModelFile, store: Store) -> None:

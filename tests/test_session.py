@@ -16,6 +16,7 @@ import onnx
 import pytest
 
 from bgx.errors import BadModelError, DeviceUnavailableError, ExitCode, InferenceError
+from bgx.model.prepare import prepare
 from bgx.model.providers import EnginePlan, load_runtime
 from bgx.model.registry import ModelEntry, load_registry
 from bgx.model.session import Session, check_network, open_session
@@ -97,6 +98,55 @@ def test_in_a_batch_each_picture_has_the_matte_it_has_alone(
         assert together.shape == (count, 320, 320)
         assert np.abs(together - alone).max() <= 1e-6
     assert np.array_equal(copy.run(batch), alone)
+
+
+@pytest.mark.parametrize("fixed_batch", [True, False])
+def test_a_batch_in_the_devices_memory_has_the_mattes_it_has_elsewhere(
+    network: Path, monkeypatch: pytest.MonkeyPatch, fixed_batch: bool
+) -> None:
+    content = prepare(network)
+    values = load_runtime().OrtValue
+    allocate = values.ortvalue_from_shape_and_type
+    allocated: list[tuple[int, ...]] = []
+
+    def count(shape: tuple[int, ...], *others: Any) -> Any:
+        allocated.append(shape)
+        return allocate(shape, *others)
+
+    monkeypatch.setattr(values, "ortvalue_from_shape_and_type", count)
+    plan = EnginePlan("cpu", batch_size=4, fixed_batch=fixed_batch)
+    plain, bound = (
+        Session(content, part, U2NET, name="it", output=0)
+        for part in (plan, replace(plan, memory="cpu"))
+    )
+    batches = [noise(count) + count for count in (4, 1, 9, 3, 4)]
+    # All of them first: a Run must not write into the mattes of an earlier one.
+    mattes = [bound.run(batch) for batch in batches]
+    for batch, given in zip(batches, mattes, strict=True):
+        assert np.abs(given - plain.run(batch)).max() <= 1e-6
+    assert allocated == [(4, 3, 320, 320), (4, 1, 320, 320)]
+
+
+def test_what_a_bound_engine_refuses_is_an_error_of_the_picture(network: Path) -> None:
+    plan = EnginePlan("cpu", memory="cpu")
+    session = Session(prepare(network), plan, U2NET, name="it", output=0)
+    with pytest.raises(InferenceError):
+        session.run(noise(1, 64))
+    assert session.run(picture()).shape == (1, 320, 320)
+
+
+def test_a_network_of_open_shapes_runs_unbound(network: Path) -> None:
+    expected = fixed(network, EnginePlan("cpu")).run(picture())
+    given = fixed(network, EnginePlan("cpu", memory="cpu")).run(picture())
+    assert np.array_equal(given, expected)
+
+
+def test_memory_that_is_not_there_is_an_error_of_the_device(network: Path) -> None:
+    if "CUDAExecutionProvider" in load_runtime().get_available_providers():
+        pytest.skip("this runtime has CUDA")
+    plan = EnginePlan("cpu", memory="cuda")
+    with pytest.raises(DeviceUnavailableError, match="memory"):
+        Session(prepare(network), plan, U2NET, name="it", output=0)
 
 
 def test_the_published_form_runs_one_picture_at_a_time(network: Path) -> None:

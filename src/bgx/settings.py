@@ -23,7 +23,7 @@ Existing = Literal["skip", "update", "overwrite"]
 Format = Literal["png", "webp", "jpg", "avif", "tiff"]
 PngLevel = Literal["fast", "small"]
 MatteKind = Literal["clean", "raw"]
-Precision = Literal["auto", "int8", "fp32"]
+Precision = Literal["auto", "int8", "fp16", "fp32"]
 ShadowKind = Literal["soft", "contact"]
 Align = Literal["center", "bottom"]
 ColourSpace = Literal["keep", "srgb"]
@@ -240,7 +240,8 @@ class DeviceSettings:
     device: one of DEVICES; cuda, tensorrt and directml also with an index (``cuda:1``) or several
     (``cuda:0,1``). workers: pictures in work at once. threads: threads of one network run.
     batch_size: pictures of one network run on a GPU. None leaves the choice to bgx. precision: int8
-    runs the copy made by ``bgx models optimize``, auto does so on a CPU where one passed.
+    and fp16 run the copies made by ``bgx models optimize`` for the CPU and for a GPU, auto does so
+    where one passed.
     """
 
     device: str = "auto"
@@ -268,6 +269,11 @@ class DeviceSettings:
         ):
             if value is not None and value < 1:
                 raise UsageError(f"{option} {value}: use 1 or more")
+        if self.precision == "fp16" and self.kind in {"cpu", "openvino"}:
+            raise UsageError(
+                f"--precision fp16 runs on a GPU alone; leave out --device {self.device}, or use "
+                "int8"
+            )
         if self.precision == "int8" and self.kind not in {"auto", "cpu", "openvino"}:
             raise UsageError(
                 f"--precision int8 runs on the CPU alone; leave out --device {self.device}, or "

@@ -75,7 +75,7 @@ _NETWORK_OPTIONS = (
         "--precision",
         type=click.Choice(get_args(Precision)),
         default="auto",
-        help="int8 is what `bgx models optimize` made; auto takes it where it passed.",
+        help="int8 (CPU), fp16 (GPU): what `bgx models optimize` made; auto takes what passed.",
     ),
     option("--offline", is_flag=True, help="Never use the network."),
     option("--quiet", is_flag=True, help="Say nothing but errors."),

@@ -1,6 +1,6 @@
-"""8-bit copies of networks that passed on this machine: where they lie and when they are used.
+"""Copies of networks in 8 bits, for the processor, and in half precision, for a GPU.
 
-Beside each copy lies a record of what was measured. A copy is used on the machine and with the
+Beside each copy lies a record of what was measured. A copy is used on the device and with the
 ONNX Runtime it was measured on: another may be slower with it, and round otherwise.
 """
 
@@ -23,29 +23,28 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 VERSION = 1
-"""Part of the cache key: raise it when the recipe in bgx.model.quantize changes."""
+"""Part of the cache key: raise it when a recipe changes, in bgx.model.quantize or halve."""
 
 MOST_DIFFERENCE = 0.005
 LEAST_IOU = 0.985
 
 _CPUINFO = Path("/proc/cpuinfo")
+_NVIDIA = Path("/proc/driver/nvidia/gpus")
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """An 8-bit copy against float32, on photos that it was not made with.
+    """A copy against float32, on photos that it was not made with.
 
     difference: mean over photos and pixels, of mattes in 0..1. iou: intersection over union of the
-    masks at 0.5, mean over the photos. fp32_ms, int8_ms: one Run on one thread. kept: the
-    convolutions left in float32, of `convolutions`. photos: how many were compared.
+    masks at 0.5, mean over the photos. fp32_ms, copy_ms: one Run, on a CPU of one picture on one
+    thread, on a GPU of a batch. photos: how many were compared.
     """
 
     difference: float
     iou: float
     fp32_ms: float
-    int8_ms: float
-    kept: tuple[str, ...]
-    convolutions: int
+    copy_ms: float
     photos: int
 
     @property
@@ -56,22 +55,25 @@ class Measurement:
             faults.append(f"its mattes differ by {self.difference:.4f} > {MOST_DIFFERENCE}")
         if not self.iou >= LEAST_IOU:
             faults.append(f"its masks agree to {self.iou:.4f} < {LEAST_IOU}")
-        if not self.int8_ms < self.fp32_ms:
+        if not self.copy_ms < self.fp32_ms:
             faults.append("it is not faster here")
         return faults
 
     def __str__(self) -> str:
         return (
-            f"{self.fp32_ms / self.int8_ms:.2f} times as fast as float32 "
-            f"({self.int8_ms:.0f} against {self.fp32_ms:.0f} ms), mean difference "
-            f"{self.difference:.4f}, IoU {self.iou:.4f} on {self.photos} photos held back, "
-            f"{len(self.kept)} of {self.convolutions} convolutions in float32"
+            f"{self.fp32_ms / self.copy_ms:.2f} times as fast as float32 "
+            f"({self.copy_ms:.1f} against {self.fp32_ms:.1f} ms), mean difference "
+            f"{self.difference:.4f}, IoU {self.iou:.4f} on {self.photos} photos held back"
         )
 
 
-def find(file: ModelFile, store: Store) -> Path | None:
-    """The 8-bit copy of a network, None where none passed on this machine."""
-    path = _path(file, store)
+def find(file: ModelFile, store: Store, gpu: str | None = None) -> Path | None:
+    """The copy of a network that passed on this machine, None where none did.
+
+    gpu: label of the device (``cuda:0``) that has to run its half-precision copy; None is the
+    processor and the 8-bit copy.
+    """
+    path = _path(file, store, gpu)
     record = path.with_suffix(".json")
     if not (path.is_file() and record.is_file()):
         return None
@@ -80,16 +82,22 @@ def find(file: ModelFile, store: Store) -> Path | None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         log.debug("%s: damaged: %r", record, error)
         return None
-    if passed_on != describe_machine():
+    if passed_on != describe_machine(gpu):
         log.info("%s: measured elsewhere; run: bgx models optimize again", path)
         return None
     return path
 
 
-def install(file: ModelFile, store: Store, content: bytes, measured: Measurement) -> Path:
-    """Keep an 8-bit copy and its record. Raises ModelError."""
-    path = _path(file, store)
-    record = {"machine": describe_machine(), **asdict(measured)}
+def install(
+    file: ModelFile,
+    store: Store,
+    content: bytes,
+    measured: Measurement,
+    gpu: str | None = None,
+) -> Path:
+    """Keep a copy and its record. gpu: as of :func:`find`. Raises ModelError."""
+    path = _path(file, store, gpu)
+    record = {"machine": describe_machine(gpu), **asdict(measured)}
     try:
         # The record last: a copy without one is not used.
         path.with_suffix(".json").unlink(missing_ok=True)
@@ -103,31 +111,47 @@ def install(file: ModelFile, store: Store, content: bytes, measured: Measurement
     return path
 
 
-def describe_machine() -> dict[str, str]:
-    """What decides how fast and how exactly 8-bit networks run: the CPU and the runtime."""
+def describe_machine(gpu: str | None = None) -> dict[str, str]:
+    """What decides how fast and how exactly a copy runs: the processor, the GPU, the runtime."""
     from bgx.model.providers import find_flavours
 
-    return {
+    machine = {
         "cpu": platform.machine() + " " + _describe_cpu(),
         "runtime": " ".join(f"{name} {version}" for name, version in find_flavours().items()),
     }
+    if gpu is not None:
+        machine["gpu"] = f"{gpu} {_describe_gpus()}"
+    return machine
+
+
+def _describe_gpus() -> str:
+    """The names of NVIDIA's GPUs, on Linux."""
+    files = sorted(_NVIDIA.glob("*/information"))
+    return ", ".join(_read_fields(path).get("Model", "") for path in files)
 
 
 def _describe_cpu() -> str:
     """The CPU's name, on Linux with a hash of its instruction sets."""
-    try:
-        lines = _CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return platform.processor()
-    pairs = (line.partition(":") for line in lines if ":" in line)
-    found: dict[str, str] = {}
-    for key, _, value in pairs:
-        found.setdefault(key.strip(), value.strip())
+    found = _read_fields(_CPUINFO)
     instructions = sorted((found.get("flags") or found.get("Features") or "").split())
     digest = hashlib.sha256(" ".join(instructions).encode()).hexdigest()[:16]
     return f"{found.get('model name', platform.processor())} {digest}"
 
 
-def _path(file: ModelFile, store: Store) -> Path:
+def _read_fields(path: Path) -> dict[str, str]:
+    """The first value of each key in lines ``KEY: VALUE``; none where there is no such file."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return {}
+    found: dict[str, str] = {}
+    for key, colon, value in (line.partition(":") for line in lines):
+        if colon:
+            found.setdefault(key.strip(), value.strip())
+    return found
+
+
+def _path(file: ModelFile, store: Store, gpu: str | None) -> Path:
     digest = file.digest.partition(":")[2]
-    return store.optimized / f"{digest}-{file.entry.output}-int8-v{VERSION}.onnx"
+    kind = "int8" if gpu is None else f"fp16-{gpu.replace(':', '-')}"
+    return store.optimized / f"{digest}-{file.entry.output}-{kind}-v{VERSION}.onnx"

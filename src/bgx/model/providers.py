@@ -119,7 +119,8 @@ class EnginePlan:
     parts: of several devices that share the work, the plan of each, which runs one at a time.
     fixed_batch: build the network for that batch alone; where False, one picture can run as one.
     memory_pattern: let ONNX Runtime plan memory from the first Run. memory_reuse: let a tensor live
-    on in the memory of a dead one. config: session configuration entries.
+    on in the memory of a dead one. memory: of the device, by ONNX Runtime's name (``cuda``), where
+    a batch keeps its place; None lets each Run find one. config: session configuration entries.
     """
 
     device: str
@@ -130,6 +131,7 @@ class EnginePlan:
     fixed_batch: bool = True
     memory_pattern: bool = True
     memory_reuse: bool = True
+    memory: str | None = None
     config: Mapping[str, str] = field(default_factory=dict)
     parts: tuple[EnginePlan, ...] = ()
 
@@ -234,7 +236,7 @@ def _plan(
     match kind:
         case "cuda":
             # A batch that does not fit into memory can be taken apart.
-            return replace(gpu, providers=(cuda, _CPU), fixed_batch=False)
+            return replace(gpu, providers=(cuda, _CPU), fixed_batch=False, memory="cuda")
         case "tensorrt":
             engine: Provider = (
                 "TensorrtExecutionProvider",
@@ -246,7 +248,7 @@ def _plan(
                     "trt_timing_cache_path": str(cache),
                 },
             )
-            return replace(gpu, providers=(engine, cuda, _CPU))
+            return replace(gpu, providers=(engine, cuda, _CPU), memory="cuda")
         case "directml":
             # It can neither overlap Runs nor plan memory; see its own documentation.
             engine = ("DmlExecutionProvider", device_id)
@@ -416,7 +418,22 @@ def start(source: Path | bytes, plan: EnginePlan, name: str) -> Any:
         raise DeviceUnavailableError(
             _undelivered(plan, f"{plan.provider} is listed but one of its libraries does not load")
         )
-    return session
+    if plan.memory is None:
+        return session
+    from bgx.model.binding import bind
+
+    try:
+        return bind(runtime, session, plan)
+    except runtime_errors() as error:
+        raise DeviceUnavailableError(_undelivered(plan, one_line(error))) from None
+
+
+def explain_no_gpu() -> str:
+    """What to do where half precision is asked for and nothing but the processor runs networks."""
+    return (
+        "--precision fp16 runs on a GPU alone and none is found, see: bgx info; the CPU takes "
+        f"int8; for NVIDIA: {_INSTALL['cuda']}"
+    )
 
 
 def _find_devices(runtime: ModuleType, plan: EnginePlan) -> list[Any]:

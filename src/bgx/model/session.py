@@ -22,6 +22,7 @@ from bgx.model.providers import (
     EnginePlan,
     count_cores,
     explain_conflict,
+    explain_no_gpu,
     find_flavours,
     list_providers,
     one_line,
@@ -52,7 +53,7 @@ class Session:
 
     entry: how pictures are fed. plan: how the network runs; `plan.batch_size` is the most pictures
     of one Run. device: label, ``cpu`` or ``cuda:0``. provider: ONNX Runtime's name of what really
-    runs it. precision: ``fp32`` or ``int8``.
+    runs it. precision: ``fp32``, ``int8`` or ``fp16``.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class Session:
         *,
         name: str,
         output: int,
-        precision: Literal["fp32", "int8"] = "fp32",
+        precision: Literal["fp32", "int8", "fp16"] = "fp32",
     ) -> None:
         """source: the network's file. name: what messages call it. output: index of the matte.
 
@@ -163,12 +164,12 @@ def open_session(
 ) -> Session:
     """Load a model file on the device asked for, ``auto`` on the best that really loads.
 
-    On a CPU its 8-bit copy is loaded where one passed on this machine, unless float32 is asked for.
+    Unless float32 is asked for, its 8-bit copy on a CPU and its half-precision copy on a GPU take
+    its place where they passed on this device.
     pictures: how many are to be done, None where unknown; one alone has all cores to itself.
     Raises RuntimeMissingError, DeviceUnavailableError, BadModelError, and MissingModelError where
-    8 bits are asked for and there is no such copy.
+    a copy is asked for and there is none.
     """
-    coarse = _find_int8(file, device, store)
     if device.precision == "int8" and device.kind == "auto":
         device = replace(device, device="cpu")
     available = list_providers([device.kind])
@@ -187,6 +188,10 @@ def open_session(
         if conflict:
             raise DeviceUnavailableError(f"--device {device.device}: {conflict}") from None
         raise
+    if device.precision == "fp16":
+        plans = [plan for plan in plans if not plan.on_cpu]
+        if not plans:
+            raise DeviceUnavailableError(explain_no_gpu())
     if conflict:
         log.warning("%s", conflict)
     if plans[0].provider == "TensorrtExecutionProvider":
@@ -194,8 +199,10 @@ def open_session(
     name = str(file.path)
 
     def load(plan: EnginePlan) -> Session:
-        if coarse is not None and plan.on_cpu:
-            return Session(coarse, plan, file.entry, name=str(coarse), output=0, precision="int8")
+        copy = _find_copy(file, device, store, plan)
+        if copy is not None:
+            precision: Literal["int8", "fp16"] = "int8" if plan.on_cpu else "fp16"
+            return Session(copy, plan, file.entry, name=str(copy), output=0, precision=precision)
         source, output = _prepared(file, store, for_cpu=plan.device == "cpu")
         return Session(source, plan, file.entry, name=name, output=output)
 
@@ -215,14 +222,19 @@ def open_session(
     return session
 
 
-def _find_int8(file: ModelFile, device: DeviceSettings, store: Store) -> Path | None:
+def _find_copy(
+    file: ModelFile, device: DeviceSettings, store: Store, plan: EnginePlan
+) -> Path | None:
+    """The copy to run in place of float32."""
     if device.precision == "fp32":
         return None
-    found = optimized.find(file, store)
-    if found is None and device.precision == "int8":
+    gpu = None if plan.on_cpu else plan.device
+    found = optimized.find(file, store, gpu)
+    if found is None and device.precision != "auto":
         raise MissingModelError(
-            f"{file.entry.name}: no 8-bit copy of it passed on this machine; run: bgx models "
-            f"optimize {file.entry.name} --precision int8 --calibrate FOLDER"
+            f"{file.entry.name}: no {device.precision} copy of it passed on {gpu or 'this machine'}"
+            f"; run: bgx models optimize {file.entry.name} --precision {device.precision} "
+            f"--calibrate FOLDER{f' --device {gpu}' if gpu else ''}"
         )
     return found
 

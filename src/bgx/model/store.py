@@ -6,7 +6,7 @@
     FOLDER/models/NAME.json        the user added it: its own hash, and how it is fed
     FOLDER/stamps/….json           what a file hashed to, valid while its size and time stay
     FOLDER/prepared/SHA256-….onnx  copies made by bgx.model.prepare of the file with that hash
-    FOLDER/optimized/SHA256-….onnx 8-bit copies of it that passed here, each with a record .json
+    FOLDER/optimized/SHA256-….onnx int8 and fp16 copies that passed here, each with a record .json
     FOLDER/engines/                engines and timings built by TensorRT and others
 """
 

@@ -1,23 +1,25 @@
-"""Make a network's 8-bit copy on the user's photos, and keep it only where it is as good."""
+"""Make a network's int8 or fp16 copy, and keep it only where it is as good on the user's photos."""
 
 from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bgx.errors import BgxError, ModelError, PictureError, UsageError
+from bgx.errors import BgxError, DeviceUnavailableError, ModelError, PictureError, UsageError
 from bgx.image.matte import stretch_map
 from bgx.image.read import SUFFIXES, read_photo
 from bgx.image.tensor import fill_tensor
 from bgx.model import optimized
+from bgx.model.halve import halve
 from bgx.model.optimized import Measurement
-from bgx.model.providers import count_cores, plan_engines
+from bgx.model.providers import count_cores, explain_no_gpu
 from bgx.model.quantize import quantize
-from bgx.model.session import Session, read_prepared
-from bgx.settings import DeviceSettings, ReadSettings
+from bgx.model.session import Session, open_session, read_prepared
+from bgx.settings import ReadSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,9 +27,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from bgx.model.quantize import Quantized
     from bgx.model.registry import ModelEntry
     from bgx.model.store import ModelFile, Store
+    from bgx.settings import DeviceSettings
 
     Tensor = NDArray[np.float32]
     Tell = Callable[[str], None]
@@ -38,25 +40,50 @@ _ROUNDS = 7  # of the comparison of speed
 
 
 def optimize(
-    file: ModelFile, store: Store, folder: Path, count: int, *, tell: Tell
+    file: ModelFile,
+    store: Store,
+    folder: Path,
+    count: int,
+    device: DeviceSettings,
+    *,
+    tell: Tell,
 ) -> tuple[Path, Measurement]:
-    """Make, measure and install the 8-bit copy of a network; its path and what was measured.
+    """Make, measure and install a copy of a network; its path and what was measured.
 
-    folder: photos like those to be cut out. Up to `count` of them are measured for the copy, as
-    many others are held back to compare it with float32. tell: hears of the progress.
-    Raises UsageError (too few photos) and ModelError (it cannot be made, or did not pass).
+    folder: photos like those to be cut out. Up to `count` of them are measured for the 8-bit copy,
+    as many others are held back to compare the copy with float32. device: what runs both; its
+    precision is the copy's, int8 (for the CPU) or fp16 (for a GPU). tell: hears of the progress.
+    Raises UsageError (too few photos), DeviceUnavailableError, and ModelError (it cannot be made,
+    or did not pass).
     """
+    fine = _open_float32(file, store, device)
     used, held_back = _read_photos(folder, count, file.entry, tell)
     prepared = read_prepared(file, store)
-    made = quantize(prepared, used, tell=tell)
-    tell(f"comparing with float32 on {len(held_back)} photos held back")
-    measured = _measure(file, store, prepared, made, held_back)
+    if device.precision == "int8":
+        copy = quantize(prepared, used, tell=tell).content
+    else:
+        copy = halve(prepared)
+    tell(f"comparing with float32 on {fine.device}, on {len(held_back)} photos held back")
+    measured = _measure(fine, copy, held_back)
     if measured.faults:
         raise ModelError(
-            f"{file.entry.name}: no 8-bit copy installed: {' and '.join(measured.faults)} "
-            f"({measured}); float32 stays in use, more photos of one kind may help"
+            f"{file.entry.name}: no {device.precision} copy installed: "
+            f"{' and '.join(measured.faults)} ({measured}); float32 stays in use, more photos of "
+            "one kind may help"
         )
-    return optimized.install(file, store, made.content, measured), measured
+    gpu = None if fine.plan.on_cpu else fine.device
+    return optimized.install(file, store, copy, measured, gpu), measured
+
+
+def _open_float32(file: ModelFile, store: Store, device: DeviceSettings) -> Session:
+    """The network as it runs without the copy, on the device that would run the copy."""
+    if device.precision == "int8":
+        # As in a batch: single-threaded Runs.
+        device = replace(device, device="cpu", workers=count_cores(), threads=1)
+    session = open_session(file, replace(device, precision="fp32"), store)
+    if device.precision == "fp16" and session.plan.on_cpu:
+        raise DeviceUnavailableError(explain_no_gpu())
+    return session
 
 
 def _read_photos(
@@ -92,32 +119,21 @@ def _read_photo(path: Path, entry: ModelEntry) -> Tensor:
     return tensor
 
 
-def _measure(
-    file: ModelFile, store: Store, prepared: bytes, made: Quantized, photos: Sequence[Tensor]
-) -> Measurement:
-    # As in a batch: single-threaded Runs.
-    cores = count_cores()
-    device = DeviceSettings("cpu", workers=cores, threads=1)
-    [plan] = plan_engines(
-        device, ["CPUExecutionProvider"], cores, pictures=None, cache=store.engines
-    )
-    name = str(file.path)
-    fine = Session(prepared, plan, file.entry, name=name, output=0)
-    coarse = Session(made.content, plan, file.entry, name=f"{name} in 8 bits", output=0)
+def _measure(fine: Session, copy: bytes, photos: Sequence[Tensor]) -> Measurement:
     try:
-        with ThreadPoolExecutor(cores) as pool:
+        coarse = Session(copy, fine.plan, fine.entry, name="the copy", output=0)
+        with ThreadPoolExecutor(fine.plan.runs) as pool:
             compared = pool.map(lambda photo: (_matte(fine, photo), _matte(coarse, photo)), photos)
             pairs = list(compared)
-        fp32_ms, int8_ms = _race(fine, coarse, photos[0])
+        batch = np.concatenate([photos[0]] * fine.plan.batch_size)
+        fp32_ms, copy_ms = _race(fine, coarse, batch)
     except BgxError as error:
-        raise ModelError(f"{name}: the 8-bit copy does not run: {error}") from None
+        raise ModelError(f"{fine.entry.name}: the copy does not run: {error}") from None
     return Measurement(
         difference=float(np.mean([np.abs(one - other).mean() for one, other in pairs])),
         iou=float(np.mean([_overlap(one >= 0.5, other >= 0.5) for one, other in pairs])),
         fp32_ms=fp32_ms,
-        int8_ms=int8_ms,
-        kept=made.kept,
-        convolutions=made.convolutions,
+        copy_ms=copy_ms,
         photos=len(photos),
     )
 
@@ -133,12 +149,12 @@ def _overlap(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
     return np.count_nonzero(one & other) / union if union else 1.0
 
 
-def _race(fine: Session, coarse: Session, tensor: Tensor) -> tuple[float, float]:
+def _race(fine: Session, coarse: Session, batch: Tensor) -> tuple[float, float]:
     """Milliseconds of the fastest Run of each, taken in turns."""
     seconds: tuple[list[float], list[float]] = ([], [])
     for _ in range(_ROUNDS):
         for session, taken in zip((fine, coarse), seconds, strict=True):
             start = time.perf_counter()
-            session.run(tensor)
+            session.run(batch)
             taken.append(time.perf_counter() - start)
     return 1000 * min(seconds[0]), 1000 * min(seconds[1])
