@@ -184,7 +184,7 @@ def file(tmp_path: Path, store: Store) -> ModelFile:
 
 
 def install_8_bits(file: ModelFile, store: Store) -> None:
-    passed = optimized.Measurement(0.001, 0.99, 20.0, 10.0, (), 7, 4)
+    passed = optimized.Measurement(0.001, 0.99, 20.0, 10.0, 4)
     optimized.install(file, store, prepare(file.path), passed)
 
 
