@@ -40,10 +40,7 @@ def show_help() -> str:
 
 def show_speed() -> str:
     """Tables of the records that benchmarks/vs_rembg.py wrote."""
-    records = [
-        json.loads((RESULTS / f"vs_rembg-{name}.json").read_text(encoding="utf-8"))
-        for name in ("12mp", "1600", "500")
-    ]
+    records = [_read_record(f"vs_rembg-{name}") for name in ("12mp", "1600", "500")]
     return "\n\n".join([*map(_show_comparison, records), _show_origin(records[0])])
 
 
@@ -63,6 +60,71 @@ def _show_comparison(record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+QUANTITIES = {
+    "edge": ("edge error", ".3f"),
+    "gradient": ("gradient error", ".4f"),
+    "SAD": ("SAD / 1000", ".1f"),
+    "MSE": ("MSE", ".4f"),
+    "MAE": ("MAE", ".4f"),
+    "max F": ("max-F", ".3f"),
+    "S": ("S-measure", ".3f"),
+    "colour": ("colour error, 0 to 255", ".1f"),
+    "seconds": ("seconds", ".2f"),
+    "of -a": ("of `rembg -a`'s time", ".0%"),
+}
+"""Headings and formats of what the quality record calls its figures."""
+
+# By the first one, which only this kind of set has.
+SHOWN = (
+    ("edge", "gradient", "SAD", "MSE", "seconds", "of -a"),
+    ("MAE", "max F", "S", "seconds", "of -a"),
+    ("colour",),
+)
+
+
+def show_quality() -> str:
+    """A table for each set of the record that benchmarks/quality.py wrote."""
+    record = _read_record("quality")
+    counts = record["settings"]["photos"]
+    tables = [
+        _show_set(f"{name}, {counts[name]} photos", rows)
+        for name, rows in record["summary"].items()
+    ]
+    timing = record.get("timing")
+    if timing is None:
+        return "\n\n".join([*tables, _show_origin(record)])
+    renewed = (
+        f" Seconds are of {timing['photos']} photos of each folder; "
+        f"all other figures are of commit {record['commit'][:7]}."
+    )
+    return "\n\n".join([*tables, _show_origin(record | timing) + renewed])
+
+
+def _show_set(title: str, rows: dict[str, dict[str, float]]) -> str:
+    known = next(iter(rows.values()))
+    names = [name for name in next(shown for shown in SHOWN if shown[0] in known) if name in known]
+    headings = [QUANTITIES[name][0] for name in names]
+    lines = [f"| {title} | {' | '.join(headings)} |", "|---" * (len(names) + 1) + "|"]
+    for mode, row in rows.items():
+        cells = [format(row[name], QUANTITIES[name][1]) for name in names]
+        lines.append(f"| {mode} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _read_record(name: str) -> dict[str, Any]:
+    """A benchmark's record. Raises SystemExit where it is not there."""
+    path = RESULTS / f"{name}.json"
+    if not path.is_file():
+        script = name.partition("-")[0]
+        raise SystemExit(
+            f"benchmarks/results/{path.name} is missing, and with it a table of README.md; "
+            f"write it with: python benchmarks/{script}.py --json benchmarks/results/{path.name} "
+            "(--help lists what else it needs)"
+        )
+    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return record
+
+
 def _show_origin(record: dict[str, Any]) -> str:
     machine, versions = record["machine"], record["versions"]
     packages = ", ".join(f"{name} {version}" for name, version in versions["bgx"].items())
@@ -70,7 +132,7 @@ def _show_origin(record: dict[str, Any]) -> str:
     return (
         f"Measured on {machine['usable_cores']} cores of {machine['cpu']} "
         f"({', '.join(machine['instructions'])}) with {packages}; {rembg}; commit "
-        f"{record['commit'][:7]}, by `python benchmarks/vs_rembg.py`. "
+        f"{record['commit'][:7]}, by `python benchmarks/{record['benchmark']}.py`. "
         "Seconds differ from machine to machine, ratios much less."
     )
 
@@ -78,6 +140,7 @@ def _show_origin(record: dict[str, Any]) -> str:
 GENERATORS: dict[str, Callable[[], str]] = {
     "help of bgx batch": show_help,
     "speed": show_speed,
+    "quality": show_quality,
 }
 
 

@@ -308,7 +308,7 @@ def _similarity(one: Map, other: Map) -> float:
 def measure_colours(cutout: Image.Image, scene: Scene) -> float:
     """Mean error, 0..255, of the cut-out on the other background, where the subject is soft."""
     pixels = np.asarray(cutout, np.float32)
-    composite = _lay(pixels[..., :3], pixels[..., 3] / 255, scene.other)
+    composite = _lay(pixels[..., :3], pixels[..., 3] / np.float32(255), scene.other)
     error = np.abs(composite - _lay(scene.foreground, scene.alpha, scene.other))
     return float(error[(scene.alpha > 0.02) & (scene.alpha < 0.98)].mean())
 

@@ -25,6 +25,7 @@ from support.shell import bgx, read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import ModuleType
 
 REPOSITORY = Path(__file__).parents[1]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -142,14 +143,50 @@ def test_ci_runs_the_test_command() -> None:
     assert test_command in (REPOSITORY / ".ci" / "run").read_text(encoding="utf-8")
 
 
-def test_generated_parts_are_current() -> None:
+@pytest.fixture
+def generator() -> ModuleType:
+    """.ci/readme.py."""
     path = REPOSITORY / ".ci" / "readme.py"
     spec = importlib.util.spec_from_file_location("readme", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert module.render(README) == README, "run: python .ci/readme.py"
+    return module
+
+
+def test_generated_parts_are_current(generator: ModuleType) -> None:
+    assert generator.render(README) == README, "run: python .ci/readme.py"
+
+
+@pytest.mark.parametrize("name", ["vs_rembg-12mp", "quality"])
+def test_a_missing_record_is_named_with_what_writes_it(
+    name: str, generator: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(generator.RESULTS, tmp_path, dirs_exist_ok=True)
+    (tmp_path / f"{name}.json").unlink()
+    monkeypatch.setattr(generator, "RESULTS", tmp_path)
+
+    script = name.partition("-")[0]
+    with pytest.raises(SystemExit, match=rf"{name}\.json is missing.*benchmarks/{script}\.py"):
+        generator.render(README)
+
+
+def test_quality_table_says_where_renewed_times_are_from(
+    generator: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = json.loads((generator.RESULTS / "quality.json").read_text(encoding="utf-8"))
+    record["timing"] = {name: record[name] for name in ("machine", "versions")}
+    record["timing"] |= {"photos": 3, "commit": "0123456789"}
+    record["commit"] = "abcdef0123"
+    (tmp_path / "quality.json").write_text(json.dumps(record), encoding="utf-8")
+    monkeypatch.setattr(generator, "RESULTS", tmp_path)
+
+    text = generator.show_quality()
+
+    assert "commit 0123456" in text
+    assert "Seconds are of 3 photos of each folder" in text
+    assert "all other figures are of commit abcdef0" in text
 
 
 def test_exit_codes_are_all_there() -> None:
