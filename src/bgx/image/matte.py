@@ -10,7 +10,7 @@ from PIL import Image, ImageChops
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-FLAT = 0.1
+FLAT = 0.05
 """A map whose values span less than this has no subject: stretching it would only show noise."""
 
 SUBJECT_ALPHA = 10
