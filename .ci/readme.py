@@ -40,13 +40,16 @@ def show_help() -> str:
 
 def show_speed() -> str:
     """Tables of the records that benchmarks/vs_rembg.py wrote."""
-    records = [_read_record(f"vs_rembg-{name}") for name in ("12mp", "1600", "500")]
+    names = ("12mp", "1600", "1600-int8", "500")
+    records = [_read_record(f"vs_rembg-{name}") for name in names]
     return "\n\n".join([*map(_show_comparison, records), _show_origin(records[0])])
 
 
 def _show_comparison(record: dict[str, Any]) -> str:
     photos, summary = record["settings"]["photos"], record["summary"]
     title = f"{photos['count']} JPEG photos of {photos['width']} x {photos['height']} to PNG"
+    if record["settings"]["precision"] == "int8":
+        title += ", bgx with its 8-bit copy"
     lines = [f"| {title} | rembg | bgx | rembg / bgx |", "|---|---|---|---|"]
     for name, row in summary.items():
         if "ratio" in row:
@@ -58,6 +61,23 @@ def _show_comparison(record: dict[str, Any]) -> str:
         f"(worst photo {difference['worst photo']:.4f}) | |"
     )
     return "\n".join(lines)
+
+
+def show_edge() -> str:
+    """Tables of the records of the built-in network."""
+    record, rival = _read_record("edge"), _read_record("vs_rembg-12mp-lite")
+    lines = ["| JPEG photos | photos per second | peak memory, MB |", "|---|---|---|"]
+    for name, row in record["summary"].items():
+        width, height = record["settings"]["photos"]["sizes"][name]
+        cells = f"{row['photos per second']:.1f} | {row['peak memory, MB']:.0f}"
+        lines.append(f"| {width} x {height} | {cells} |")
+    ratio = rival["summary"]["seconds per photo"]["ratio"]
+    cores = rival["machine"]["usable_cores"]
+    comparison = (
+        f"On {cores} cores lite takes a folder of 12-megapixel photos {ratio:.1f} times as fast as "
+        "`rembg p -m u2netp` (`benchmarks/vs_rembg.py --photos 12mp -- --model lite`)."
+    )
+    return "\n".join([*lines, "", comparison, "", _show_origin(record)])
 
 
 QUANTITIES = {
@@ -128,10 +148,11 @@ def _read_record(name: str) -> dict[str, Any]:
 def _show_origin(record: dict[str, Any]) -> str:
     machine, versions = record["machine"], record["versions"]
     packages = ", ".join(f"{name} {version}" for name, version in versions["bgx"].items())
-    rembg = f"rembg {versions['rembg']['rembg']} on onnxruntime {versions['rembg']['onnxruntime']}"
+    rembg = versions.get("rembg", {})
+    rival = f"; rembg {rembg['rembg']} on onnxruntime {rembg['onnxruntime']}" if rembg else ""
     return (
         f"Measured on {machine['usable_cores']} cores of {machine['cpu']} "
-        f"({', '.join(machine['instructions'])}) with {packages}; {rembg}; commit "
+        f"({', '.join(machine['instructions'])}) with {packages}{rival}; commit "
         f"{record['commit'][:7]}, by `python benchmarks/{record['benchmark']}.py`. "
         "Seconds differ from machine to machine, ratios much less."
     )
@@ -141,6 +162,7 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "help of bgx batch": show_help,
     "speed": show_speed,
     "quality": show_quality,
+    "edge": show_edge,
 }
 
 
