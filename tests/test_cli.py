@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import shutil
@@ -19,6 +18,7 @@ import pytest
 from PIL import Image
 
 from bgx import __version__
+from bgx.cli.main import Commands
 from bgx.cli.main import bgx as commands
 from bgx.errors import ExitCode
 from bgx.image.matte import upsample_matte
@@ -836,10 +836,7 @@ def test_a_device_that_is_not_there_is_exit_4_with_the_remedy() -> None:
 def test_without_a_runtime_is_exit_4_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     photo("in.jpg")
 
-    def version(name: str) -> str:
-        raise importlib.metadata.PackageNotFoundError(name)
-
-    monkeypatch.setattr(importlib.metadata, "version", version)
+    monkeypatch.setattr("bgx.model.providers.find_flavours", dict)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
 
     result = bgx("remove", "in.jpg", "out.png")
@@ -865,9 +862,11 @@ def test_a_runtime_that_does_not_load_is_exit_4() -> None:
 
 
 def options_of(name: str) -> list[click.Option]:
+    command = commands.get_command(click.Context(commands), name)
+    assert command is not None
     return [
         parameter
-        for parameter in commands.commands[name].params
+        for parameter in command.params
         if isinstance(parameter, click.Option) and parameter.name != "help"
     ]
 
@@ -1028,7 +1027,7 @@ def test_version_and_help() -> None:
 def test_every_command_is_explained() -> None:
     text = bgx("--help").out.decode()
 
-    for name in commands.commands:
+    for name in Commands.names:
         assert f"\n  {name} " in text
     assert "Exit codes: 0 all done" in text
 

@@ -198,5 +198,5 @@ def test_exit_codes_are_all_there() -> None:
 def test_every_command_is_documented() -> None:
     from bgx.cli import main
 
-    for name in main.bgx.commands:
+    for name in main.Commands.names:
         assert f"bgx {name}" in README

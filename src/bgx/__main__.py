@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import sys
+import os
 
 
 def main() -> None:
     from bgx.cli.main import run
 
-    sys.exit(run())
+    code = run()
+    # All is written and flushed. To take the process apart piece by piece would take longer than to
+    # decode a photo.
+    os._exit(code)
 
 
 if __name__ == "__main__":

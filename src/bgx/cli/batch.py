@@ -131,11 +131,14 @@ def _cut(plan: Plan, report: Report, request: Request, console: Console) -> bool
     from bgx.cli.session import interruptible, note_network, open_network
     from bgx.model.providers import count_cores
     from bgx.run.outcome import Failed, Skipped
-    from bgx.run.pipeline import Pipeline, count_workers, process
-    from bgx.run.sheet import Sheet
 
     try:
-        session = open_network(request, pictures=len(plan.jobs)).wait()
+        network = open_network(request, pictures=len(plan.jobs))
+        # While it loads.
+        from bgx.run.pipeline import Pipeline, count_workers, process
+        from bgx.run.sheet import Sheet
+
+        session = network.wait()
         pipeline = Pipeline(session, request.read, request.output)
     except (BgxError, KeyboardInterrupt) as error:
         for job in plan.jobs:

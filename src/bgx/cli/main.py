@@ -6,19 +6,13 @@ import contextlib
 import errno
 import os
 import sys
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import click
 
 from bgx import __version__
-from bgx.cli.batch import batch
-from bgx.cli.bench import bench
 from bgx.cli.console import say
-from bgx.cli.info import info
-from bgx.cli.models import models
-from bgx.cli.presets import presets
-from bgx.cli.remove import remove
-from bgx.cli.train import train
 from bgx.errors import BgxError, ExitCode
 
 if TYPE_CHECKING:
@@ -26,7 +20,23 @@ if TYPE_CHECKING:
     from typing import TextIO
 
 
+class Commands(click.Group):
+    """The subcommands, each imported when it is asked for: a module and its command of one name."""
+
+    names = ("remove", "batch", "models", "presets", "info", "bench", "train")
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(self.names)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.names:
+            return None
+        command: click.Command = getattr(import_module(f"bgx.cli.{cmd_name}"), cmd_name)
+        return command
+
+
 @click.group(
+    cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 all done, 1 some pictures failed, 2 usage, 3 model, 4 device, "
     "5 output not writable, 70 a bug, 130 interrupted.",
@@ -34,10 +44,6 @@ if TYPE_CHECKING:
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def bgx() -> None:
     """Remove photo backgrounds in batches, fast."""
-
-
-for command in (remove, batch, models, presets, info, bench, train):
-    bgx.add_command(command)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

@@ -137,7 +137,8 @@ def _cut(job: Job, request: Request, report: Report) -> None:
 
     data = read_stdin() if job.source == _PIPE else None
     network = open_network(request, pictures=1)
-    from bgx.run.pipeline import Pipeline  # while the network loads
+    # While it loads.
+    from bgx.run.pipeline import Pipeline
 
     pipeline = Pipeline(
         network, request.read, request.output, codec_threads=request.device.threads or count_cores()
