@@ -57,10 +57,8 @@ def measure_matte(alpha: Image.Image) -> tuple[float, tuple[int, int, int, int] 
     box = alpha.getbbox()
     if box is None:
         return 0.0, None
-    part = alpha.crop(box)
-    total = float(np.dot(part.histogram(), np.arange(256)))
-    coverage = total / (255 * alpha.width * alpha.height)
-    values = np.asarray(part)
+    values = np.asarray(alpha.crop(box))
+    coverage = int(values.sum(dtype=np.uint64)) / (255 * alpha.width * alpha.height)
     rows, columns = (np.flatnonzero(values.max(axis) >= SUBJECT_ALPHA) for axis in (1, 0))
     if rows.size == 0:
         return coverage, None

@@ -35,7 +35,7 @@ _ZLIB_HEADER = b"\x78\x01"  # RFC 1950: deflate, 32 KB window, fastest
 _ADLER_BASE = 65521
 _LEVEL = 1
 
-_STRIP_BYTES = 1 << 18
+_STRIP_BYTES = 1 << 19
 """Rows filtered and deflated at a time; they and their copies stay in a core's second cache."""
 
 _SEGMENT_BYTES = 1 << 22
