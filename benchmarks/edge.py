@@ -80,9 +80,7 @@ def main() -> None:
     )
     for size, row in record["summary"].items():
         print(f"{size:6}{', '.join(f'{row[key]:.3g} {key}' for key in row)}")
-    print(measure.describe_origin(record))
-    if asked.json:
-        measure.write_record(asked.json, record)
+    measure.conclude(record, asked.json)
 
 
 if __name__ == "__main__":

@@ -256,9 +256,7 @@ def main() -> None:
             f"{result.encoder:32}{result.threads:8}{result.milliseconds:9.1f}"
             f"{result.megabytes:8.2f}  {'yes' if result.exact else 'NO'}"
         )
-    print(measure.describe_origin(record))
-    if asked.json:
-        measure.write_record(asked.json, record)
+    measure.conclude(record, asked.json)
 
 
 if __name__ == "__main__":

@@ -29,10 +29,8 @@ from PIL import Image
 import measure
 import photos
 import vs_rembg
+from bgx.image.matte import upsample_matte
 from bgx.model.providers import count_cores, load_runtime
-from bgx.model.session import open_session
-from bgx.model.store import Store
-from bgx.settings import DeviceSettings, ModelSettings
 from encoders import encode_png
 
 if TYPE_CHECKING:
@@ -81,7 +79,7 @@ class Sample:
         self.photo.resize(INPUT, Image.Resampling.LANCZOS, reducing_gap=1.0)
 
     def enlarge(self) -> None:
-        self.matte.resize(self.photo.size, Image.Resampling.LANCZOS)
+        upsample_matte(np.asarray(self.matte, np.float32) / np.float32(255), self.photo.size)
 
     def compose(self) -> None:
         """Put alpha beside the colours and zero the colours under alpha 0, both in place."""
@@ -160,9 +158,7 @@ def network_flops(model_file: Path) -> int:
 
 def open_network(home: Path) -> Callable[[object], object]:
     """The network as bgx runs it in a batch, on some input."""
-    store = Store(ModelSettings(folder=home, offline=True))
-    file = store.resolve(MODEL, store.registry())
-    session = open_session(file, DeviceSettings("cpu", precision="fp32"), store, pictures=1000)
+    session = vs_rembg.open_network(home)
     batch = np.random.default_rng(0).standard_normal((1, 3, *INPUT), np.float32)
     return lambda _: session.run(batch)
 
@@ -262,9 +258,7 @@ def main() -> None:
     )
     print(f"{asked.n} photos of {size[0]} x {size[1]}, {asked.repeats} rounds, {MODEL}")
     print(describe(summary))
-    print(measure.describe_origin(record))
-    if asked.json:
-        measure.write_record(asked.json, record)
+    measure.conclude(record, asked.json)
 
 
 if __name__ == "__main__":

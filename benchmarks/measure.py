@@ -207,6 +207,13 @@ def write_record(path: Path, record: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
+def conclude(record: Mapping[str, Any], path: Path | None) -> None:
+    """Print where a record comes from and, where a path is given, write it there."""
+    print(describe_origin(record))
+    if path is not None:
+        write_record(path, record)
+
+
 def describe_origin(record: Mapping[str, Any]) -> str:
     """Lines for the terminal: versions by environment, commit, machine."""
     lines = [

@@ -129,9 +129,7 @@ def main() -> None:
         f"most {summary['largest difference']:.4f}; IoU mean {summary['mean iou']:.4f}, median "
         f"{summary['median iou']:.4f}"
     )
-    print(measure.describe_origin(record))
-    if asked.json:
-        measure.write_record(asked.json, record)
+    measure.conclude(record, asked.json)
 
 
 if __name__ == "__main__":

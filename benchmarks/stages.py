@@ -35,9 +35,7 @@ from bgx.image.refine import refine_matte
 from bgx.image.tensor import fill_tensor
 from bgx.image.trust import measure_trust
 from bgx.image.write import encode_picture, write_file
-from bgx.model.session import open_session
-from bgx.model.store import Store
-from bgx.settings import DeviceSettings, ModelSettings, ReadSettings
+from bgx.settings import ReadSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -68,13 +66,6 @@ OPTIONAL = {
     "restore colours": "--refine, unless --keep-colours",
 }
 """Steps that are done when they are asked for, and how they are."""
-
-
-def open_network(home: Path) -> Network:
-    """The network as bgx runs it in a batch, with one thread."""
-    store = Store(ModelSettings(folder=home, offline=True))
-    file = store.resolve(MODEL, store.registry())
-    return open_session(file, DeviceSettings("cpu", threads=1, precision="fp32"), store)
 
 
 def walk(path: Path, target: Path, network: Network) -> dict[str, float]:
@@ -193,7 +184,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bgx-benchmark-") as name:
         folder = Path(name)
         bgx = vs_rembg.bgx_tool(folder / "bgx-home", model_file, ("--threads", "1"))
-        network = open_network(folder / "bgx-home")
+        network = vs_rembg.open_network(folder / "bgx-home", threads=1)
         paths = photos.write(folder / "photos", size, asked.n)
         [tiny] = photos.write(folder / "tiny", TINY, 1)
         # What is done on first use is done before anything is measured.
@@ -218,9 +209,7 @@ def main() -> None:
     )
     print(f"{asked.n} photos of {size[0]} x {size[1]}, {asked.repeats} rounds, {MODEL}, one core")
     print(describe(summary))
-    print(measure.describe_origin(record))
-    if asked.json:
-        measure.write_record(asked.json, record)
+    measure.conclude(record, asked.json)
 
 
 if __name__ == "__main__":

@@ -174,9 +174,7 @@ def main() -> None:
         f"{asked.repeats} rounds, {MODEL}"
     )
     print(describe(summary))
-    print(measure.describe_origin(record))
-    if asked.json:
-        measure.write_record(asked.json, record)
+    measure.conclude(record, asked.json)
 
 
 if __name__ == "__main__":

@@ -36,6 +36,9 @@ from tqdm import tqdm
 
 import measure
 import photos
+from bgx.model.session import Session, open_session
+from bgx.model.store import Store
+from bgx.settings import DeviceSettings, ModelSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -115,6 +118,13 @@ def bgx_tool(
     )
     tool.run("models", "add", MODEL, model_file)
     return tool
+
+
+def open_network(home: Path, threads: int | None = None) -> Session:
+    """The network of such a home in this process, in float32, as bgx runs it in a batch."""
+    store = Store(ModelSettings(folder=home, offline=True))
+    file = store.resolve(MODEL, store.registry())
+    return open_session(file, DeviceSettings("cpu", threads=threads, precision="fp32"), store)
 
 
 def make_int8(bgx: Tool, folder: Path, count: int = CALIBRATION_COUNT) -> dict[str, Any]:
@@ -355,9 +365,7 @@ def main() -> None:
         f"bgx in {asked.precision}"
     )
     print(describe(summary))
-    print(measure.describe_origin(record))
-    if asked.json:
-        measure.write_record(asked.json, record)
+    measure.conclude(record, asked.json)
 
 
 def _parse() -> argparse.Namespace:
