@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bgx.cli.console import Console, put, set_up_logging
+from bgx.cli.memory import keep_memory
 from bgx.cli.options import make_request, network_options, option
 from bgx.errors import ExitCode, UsageError
 
@@ -67,6 +68,7 @@ def _measure(photos: list[Path], request: Request) -> list[Result]:
     from bgx.run.bench import make_policies, measure
 
     prepare_process()
+    keep_memory()
     store = Store(request.models)
     file = store.resolve(request.model, store.registry(), progress=not request.quiet)
     cores = count_cores()
