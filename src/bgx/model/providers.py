@@ -50,9 +50,8 @@ _PLUGINS = {"WebGpuExecutionProvider": "onnxruntime_ep_webgpu"}
 
 # Best first. Only when asked for by name: TensorRT, which builds an engine for minutes on its first
 # run; CoreML, which compiles the network at every start and may compute in half precision; WebGPU,
-# which compiles its shaders at every start; OpenVINO, which is faster than ONNX Runtime's own CPU
-# provider with 8-bit networks alone (two pictures of u2netp at once on two Zen 4 cores, processor
-# time of both: 859 ms against 832 in float32, 263 against 349 in 8 bits).
+# which compiles its shaders at every start; OpenVINO, which was faster than ONNX Runtime's own CPU
+# provider with 8-bit networks alone.
 _AUTO = ("cuda", "directml", "cpu")
 
 _INSTALL = {
