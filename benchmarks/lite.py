@@ -28,12 +28,12 @@ import onnx
 from PIL import Image
 
 from bgx.image.matte import stretch_map, upsample_matte
-from bgx.image.read import SUFFIXES, read_photo
-from bgx.image.tensor import fill_tensor
+from bgx.image.read import SUFFIXES
 from bgx.model.providers import EnginePlan, load_runtime, start
 from bgx.model.session import Session, open_session
 from bgx.model.store import ModelFile, Store
-from bgx.settings import DeviceSettings, ModelSettings, ReadSettings
+from bgx.run.pipeline import Pipeline
+from bgx.settings import DeviceSettings, ModelSettings, OutputSettings, ReadSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,13 +65,9 @@ def find_pairs(folder: Path) -> list[tuple[Path, Path]]:
 
 def cut(session: Session, photo: Path, size: tuple[int, int]) -> NDArray[np.float32]:
     """The network's matte of a photo, 0..1, (height, width) for a (width, height)."""
-    entry = session.entry
-    width, height = entry.input
-    batch = np.empty((1, 3, height, width), np.float32)
-    working = read_photo(photo, ReadSettings(), name=str(photo)).working
-    fill_tensor(working, batch[0], mean=entry.mean, std=entry.std, scale=entry.scale)
-    [matte] = session.run(batch)
-    if entry.stretch:
+    pipeline = Pipeline(session, ReadSettings(), OutputSettings())
+    matte = pipeline.infer_one(pipeline.load(photo, str(photo)))
+    if session.entry.stretch:
         matte = stretch_map(matte)
     return np.asarray(upsample_matte(matte, size), np.float32) / 255
 

@@ -11,15 +11,15 @@ import numpy as np
 
 from bgx.errors import BgxError, DeviceUnavailableError, ModelError, PictureError, UsageError
 from bgx.image.matte import stretch_map
-from bgx.image.read import SUFFIXES, read_photo
-from bgx.image.tensor import fill_tensor
+from bgx.image.read import SUFFIXES
 from bgx.model import optimized
 from bgx.model.halve import halve
 from bgx.model.optimized import Measurement
 from bgx.model.providers import count_cores, explain_no_gpu
 from bgx.model.quantize import quantize
 from bgx.model.session import Session, open_session, read_prepared
-from bgx.settings import ReadSettings
+from bgx.run.pipeline import Pipeline
+from bgx.settings import OutputSettings, ReadSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from bgx.model.registry import ModelEntry
     from bgx.model.store import ModelFile, Store
     from bgx.settings import DeviceSettings
 
@@ -57,7 +56,8 @@ def optimize(
     or did not pass).
     """
     fine = _open_float32(file, store, device)
-    used, held_back = _read_photos(folder, count, file.entry, tell)
+    pipeline = Pipeline(fine, ReadSettings(), OutputSettings())
+    used, held_back = _read_photos(folder, count, pipeline, tell)
     prepared = read_prepared(file, store)
     if device.precision == "int8":
         copy = quantize(prepared, used, tell=tell).content
@@ -87,7 +87,7 @@ def _open_float32(file: ModelFile, store: Store, device: DeviceSettings) -> Sess
 
 
 def _read_photos(
-    folder: Path, count: int, entry: ModelEntry, tell: Tell
+    folder: Path, count: int, pipeline: Pipeline, tell: Tell
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Inputs of the network, to make the copy with and held back: every other photo each."""
     paths = sorted(
@@ -100,7 +100,7 @@ def _read_photos(
     for index in range(most):
         path = paths[index * len(paths) // most]
         try:
-            tensors.append(_read_photo(path, entry))
+            tensors.append(pipeline.load(path, str(path)).tensor)
         except PictureError as error:
             tell(str(error))
     if len(tensors) < LEAST_PHOTOS:
@@ -109,14 +109,6 @@ def _read_photos(
             f"{LEAST_PHOTOS} are the least, some hundred of all kinds are good"
         )
     return tensors[0::2], tensors[1::2]
-
-
-def _read_photo(path: Path, entry: ModelEntry) -> Tensor:
-    photo = read_photo(path, ReadSettings(), name=str(path))
-    width, height = entry.input
-    tensor = np.empty((1, 3, height, width), np.float32)
-    fill_tensor(photo.working, tensor[0], mean=entry.mean, std=entry.std, scale=entry.scale)
-    return tensor
 
 
 def _measure(fine: Session, copy: bytes, photos: Sequence[Tensor]) -> Measurement:

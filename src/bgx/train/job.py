@@ -14,7 +14,7 @@ import numpy as np
 from bgx.errors import BadModelError, OutputError, PictureError, UsageError
 from bgx.model import files
 from bgx.model.providers import count_cores
-from bgx.settings import DeviceSettings, ModelSettings, ReadSettings
+from bgx.settings import DeviceSettings, ModelSettings, OutputSettings, ReadSettings
 from bgx.train.feed import SIZE
 
 if TYPE_CHECKING:
@@ -278,24 +278,19 @@ def _teacher(name: str, store: Store) -> Callable[[Path], tuple[Square, Square]]
     from PIL import Image
 
     from bgx.image.matte import stretch_map
-    from bgx.image.read import read_photo
-    from bgx.image.tensor import fill_tensor
     from bgx.model.session import open_session
+    from bgx.run.pipeline import Pipeline
     from bgx.train.pairs import square
 
     session = open_session(store.resolve(name, store.registry()), DeviceSettings(), store)
-    entry = session.entry
+    pipeline = Pipeline(session, ReadSettings(), OutputSettings())
 
     def label(path: Path) -> tuple[Square, Square]:
-        photo = read_photo(path, ReadSettings(), name=str(path))
-        width, height = entry.input
-        batch = np.empty((1, 3, height, width), np.float32)
-        fill_tensor(photo.working, batch[0], mean=entry.mean, std=entry.std, scale=entry.scale)
-        [matte] = session.run(batch)
-        if entry.stretch:
-            matte = stretch_map(matte)
+        loaded = pipeline.load(path, str(path))
+        values = pipeline.infer_one(loaded)
+        matte = stretch_map(values) if session.entry.stretch else values
         grey = Image.fromarray((matte.clip(0, 1) * 255).astype(np.uint8))
-        return square(photo.working), square(grey)
+        return square(loaded.photo.working), square(grey)
 
     return label
 
