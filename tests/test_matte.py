@@ -89,14 +89,15 @@ def test_upsampling_keeps_the_size_asked_for_and_stays_in_range(
 
 @given(
     values=arrays(np.uint8, _maps, elements=st.sampled_from([0, 0, 0, 1, 128, 255])),
-    size=st.tuples(st.integers(1, 60), st.integers(1, 60)),
+    size=st.tuples(st.integers(1, 200), st.integers(1, 200)),
 )
-def test_enlarged_is_what_one_resize_gives(
+def test_enlarged_is_what_pillow_gives_but_for_rounding(
     values: NDArray[np.uint8], size: tuple[int, int]
 ) -> None:
     matte = upsample_matte((values + np.float32(0.25)) / np.float32(255), size)
     resized = Image.fromarray(values).resize(size, Image.Resampling.LANCZOS)
-    assert np.array_equal(np.asarray(matte), np.asarray(resized))
+    difference = np.asarray(matte, np.int16) - np.asarray(resized, np.int16)
+    assert np.abs(difference).max() <= 2  # one in each direction
 
 
 @given(value=_probabilities, size=st.tuples(st.integers(1, 40), st.integers(1, 40)))
