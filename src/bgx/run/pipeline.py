@@ -77,17 +77,23 @@ class Cutout:
     """A finished picture.
 
     image: RGBA with straight alpha; RGB where a background was asked for; L for the matte alone.
-    matte: mode L, the image's size. icc: what describes the image. dpi, metadata: the photo's own.
-    measured: what it came to. output: what was asked for.
+    separate: the matte, where it is not the image's own alpha: many cut-outs in memory need not
+    hold it twice. icc: what describes the image. dpi, metadata: the photo's own. measured: what it
+    came to. output: what was asked for.
     """
 
     image: Image.Image
-    matte: Image.Image
+    separate: Image.Image | None = field(repr=False)
     icc: bytes | None = field(repr=False)
     dpi: tuple[float, float] | None
     measured: Measured
     metadata: Metadata | None = field(default=None, repr=False)
     output: OutputSettings = field(default=OutputSettings(), repr=False)
+
+    @property
+    def matte(self) -> Image.Image:
+        """The subject's alpha, mode L, the image's size; not its shadow's."""
+        return self.image.getchannel("A") if self.separate is None else self.separate
 
     def encode(
         self,
@@ -221,9 +227,10 @@ class Pipeline:
             finished = self._finisher.finish(photo, colours, alpha, name=loaded.name)
             coverage, bbox = measure_matte(finished.matte)
         image, notes = finished.image, photo.notes + finished.notes
+        own = image.mode == "RGBA" and not self._output.shadow
         return Cutout(
             image,
-            finished.matte,
+            None if own else finished.matte,
             finished.icc,
             photo.dpi,
             Measured(*image.size, coverage, bbox, trust, loaded.seconds, notes),
