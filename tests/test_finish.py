@@ -14,8 +14,9 @@ from bgx.image.icc import convert_colour, srgb_profile
 from bgx.image.matte import SUBJECT_ALPHA
 from bgx.options import make_output
 from bgx.presets import expand_preset
+from bgx.run.batch import process
 from bgx.run.outcome import Failed, Job
-from bgx.run.pipeline import Cutout, Pipeline, process
+from bgx.run.pipeline import Pipeline
 from bgx.settings import ReadSettings
 from support.fakes import ConstantNetwork, FakeNetwork, save_photo
 from support.pictures import difference, encode, product, quarter_colours, quarters, wide_profile
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from bgx.run.cutout import Cutout
 
 
 def _cut(source: bytes | Path, **options: Any) -> Cutout:

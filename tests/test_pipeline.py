@@ -30,9 +30,12 @@ from bgx.model.prepare import prepare
 from bgx.model.providers import EnginePlan
 from bgx.model.registry import ModelEntry, load_registry
 from bgx.model.session import Session
+from bgx.run import batch as batch_room
 from bgx.run import pipeline as pipeline_room
+from bgx.run.batch import cut_all, process
+from bgx.run.cutout import Cutout
 from bgx.run.outcome import Done, Failed, Job, Outcome, Skipped
-from bgx.run.pipeline import Cutout, Network, Pipeline, count_workers, cut_all, process
+from bgx.run.pipeline import Network, Pipeline
 from bgx.settings import OutputSettings, ReadSettings
 from support.fakes import (
     SIZE,
@@ -388,7 +391,7 @@ class CountingNetwork(FakeNetwork):
 def test_photos_that_fill_the_memory_are_done_one_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline_room, "_PIXELS_PER_WORKER", 48 * 36 // 4)
+    monkeypatch.setattr(batch_room, "_PIXELS_PER_WORKER", 48 * 36 // 4)
     network = CountingNetwork(cpu_plan(4))
 
     run(make_jobs(tmp_path, [255] * 5), network, workers=4)
@@ -397,9 +400,9 @@ def test_photos_that_fill_the_memory_are_done_one_at_a_time(
 
 
 def test_workers() -> None:
-    assert count_workers(cpu_plan(3), None, cores=8) == 3
-    assert count_workers(gpu_plan(), None, cores=8) == 8
-    assert count_workers(cpu_plan(3), 5, cores=8) == 5
+    assert cpu_plan(3).count_workers(None, cores=8) == 3
+    assert gpu_plan().count_workers(None, cores=8) == 8
+    assert cpu_plan(3).count_workers(5, cores=8) == 5
 
 
 # In order -----------------------------------------------------------------------------------------

@@ -17,7 +17,9 @@ from bgx.model.session import Session, open_session
 from bgx.model.store import Store
 from bgx.options import PictureOptions, make_output
 from bgx.presets import expand_preset
-from bgx.run.pipeline import Cutout, Pipeline, count_workers, cut_all, name_picture, process
+from bgx.run.batch import cut_all, name_picture, process
+from bgx.run.cutout import Cutout
+from bgx.run.pipeline import Pipeline
 from bgx.run.plan import plan_batch
 from bgx.run.sheet import Sheet
 from bgx.settings import (
@@ -138,7 +140,7 @@ class Remover:
             yield from process(plan.jobs, pipeline, workers=workers, sheet=contacts)
 
     def _workers(self, session: Session) -> int:
-        return count_workers(session.plan, self._device.workers, count_cores())
+        return session.plan.count_workers(self._device.workers, count_cores())
 
     def _session(self, *, many: bool) -> Session:
         # One picture alone wants all cores inside the network, many want a core each.

@@ -135,7 +135,8 @@ def _cut(plan: Plan, report: Report, request: Request, console: Console) -> bool
     try:
         network = open_network(request, pictures=len(plan.jobs))
         # While it loads.
-        from bgx.run.pipeline import Pipeline, count_workers, process
+        from bgx.run.batch import process
+        from bgx.run.pipeline import Pipeline
         from bgx.run.sheet import Sheet
 
         session = network.wait()
@@ -145,7 +146,7 @@ def _cut(plan: Plan, report: Report, request: Request, console: Console) -> bool
             report.add(Skipped(job, "stopped" if isinstance(error, BgxError) else "interrupted"))
         raise
     note_network(report, request, session)
-    workers = count_workers(session.plan, request.device.workers, count_cores())
+    workers = session.plan.count_workers(request.device.workers, count_cores())
     sheet = Sheet(plan.sheet) if plan.sheet else None
     with interruptible(console.complain) as stop, console.progress(len(plan.jobs)):
         for outcome in process(plan.jobs, pipeline, workers=workers, stop=stop, sheet=sheet):

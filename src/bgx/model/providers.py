@@ -152,6 +152,10 @@ class EnginePlan:
         """
         return self.runs * (self.threads - 1) + 1
 
+    def count_workers(self, asked: int | None, cores: int) -> int:
+        """Pictures in work at once: asked, else one a Run on a CPU, one a core beside a GPU."""
+        return asked or (self.runs if self.on_cpu else cores)
+
 
 def plan_engines(
     device: DeviceSettings,

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from bgx.run.batch import process
 from bgx.run.outcome import Done, Failed, Job
-from bgx.run.pipeline import Pipeline, count_workers, process
+from bgx.run.pipeline import Pipeline
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -90,7 +91,7 @@ def _measure_once(
 ) -> Result:
     plan = pipeline.network.plan
     meter: dict[str, Occupancy] = {}
-    workers = count_workers(plan, policy.workers, cores)
+    workers = plan.count_workers(policy.workers, cores)
     start = time.perf_counter()
     outcomes = list(process(jobs, pipeline, workers=workers, meter=meter))
     seconds = time.perf_counter() - start

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
+
+from bgx.errors import BgxError, BugError, InferenceError, PictureError, TooLargeError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bgx.errors import BgxError
     from bgx.image.trust import Trust
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,3 +77,23 @@ class Failed:
 
 
 Outcome = Done | Skipped | Failed
+
+
+def ends_run(error: Exception) -> bool:
+    """Whether no other picture will fare better."""
+    return isinstance(error, BgxError) and not isinstance(error, PictureError)
+
+
+def blame(name: str, error: Exception) -> BgxError:
+    """What is said of a picture that met an exception which does not name it."""
+    match error:
+        case InferenceError():
+            return InferenceError(f"{name}: {error}")
+        case BgxError():
+            return error
+        case MemoryError():
+            return TooLargeError(f"{name}: not enough memory; scale it down or use fewer --workers")
+    log.debug("unexpected error", exc_info=error)
+    bug = BugError(f"{name}: unexpected {error!r}; please report this as a bug")
+    bug.__cause__ = error
+    return bug
