@@ -30,7 +30,8 @@ import measure
 import photos
 import vs_rembg
 from bgx.image.matte import upsample_matte
-from bgx.model.providers import count_cores, load_runtime
+from bgx.model.cores import count_cores
+from bgx.model.providers import load_runtime
 from encoders import encode_png
 
 if TYPE_CHECKING:

@@ -29,7 +29,8 @@ from PIL import Image
 
 from bgx.image.matte import stretch_map, upsample_matte
 from bgx.image.read import SUFFIXES
-from bgx.model.providers import EnginePlan, load_runtime, start
+from bgx.model.engines import EnginePlan
+from bgx.model.providers import load_runtime, start
 from bgx.model.session import Session, open_session
 from bgx.model.store import ModelFile, Store
 from bgx.run.pipeline import Pipeline

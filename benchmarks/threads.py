@@ -5,7 +5,7 @@
 `bgx batch` with several --workers and --threads, and `bgx remove` of one photo with more and more
 --threads, both as programs, in turn, round after round. What bgx chooses by itself is measured
 among them and marked: these are the tables behind its choice (`_plan_cpu` in
-src/bgx/model/providers.py). Speeds are relative to bgx's choice in the same round, medians
+src/bgx/model/engines.py). Speeds are relative to bgx's choice in the same round, medians
 over rounds: 0.5 means half as many photos a second, or twice as long for one.
 """
 
@@ -23,7 +23,8 @@ from tqdm import tqdm
 import measure
 import photos
 import vs_rembg
-from bgx.model.providers import count_cores, plan_engines
+from bgx.model.cores import count_cores
+from bgx.model.engines import plan_engines
 from bgx.settings import DeviceSettings
 
 if TYPE_CHECKING:

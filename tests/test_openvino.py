@@ -13,9 +13,10 @@ import pytest
 
 from bgx.errors import BadModelError, DeviceUnavailableError, ExitCode, InferenceError
 from bgx.model import optimized
+from bgx.model.engines import OPENVINO, EnginePlan
+from bgx.model.inspection import inspect_runtime
 from bgx.model.optimized import Measurement
 from bgx.model.prepare import prepare
-from bgx.model.providers import OPENVINO, EnginePlan, inspect_runtime
 from bgx.model.registry import load_registry
 from bgx.model.session import Session, open_session
 from bgx.model.store import Store
@@ -142,7 +143,8 @@ socket.socket.connect = socket.getaddrinfo = refuse
 from bgx.model import optimized
 from bgx.model.optimized import Measurement
 from bgx.model.prepare import prepare
-from bgx.model.providers import OPENVINO, EnginePlan, start
+from bgx.model.engines import OPENVINO, EnginePlan
+from bgx.model.providers import start
 start(pathlib.Path({str(network)!r}), EnginePlan("openvino", ((OPENVINO, {{}}),)), "tiny")
 print(*[name for name in sys.modules if name.startswith("openvino_telemetry.")])
 """

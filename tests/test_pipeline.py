@@ -26,8 +26,8 @@ from bgx.errors import (
     UnwritableError,
     UsageError,
 )
+from bgx.model.engines import EnginePlan
 from bgx.model.prepare import prepare
-from bgx.model.providers import EnginePlan
 from bgx.model.registry import ModelEntry, load_registry
 from bgx.model.session import Session
 from bgx.run import batch as batch_room

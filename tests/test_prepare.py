@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bgx.model.engines import EnginePlan
 from bgx.model.prepare import DoesNotFit, prepare
-from bgx.model.providers import EnginePlan, start
+from bgx.model.providers import start
 from support.networks import (
     random_network,
     tiny_network,

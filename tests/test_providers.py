@@ -17,18 +17,15 @@ from hypothesis import strategies as st
 
 from bgx.errors import BadModelError, DeviceUnavailableError, ExitCode, RuntimeMissingError
 from bgx.model import providers
+from bgx.model.cores import count_cores
+from bgx.model.engines import OPENVINO, PROVIDERS_BY_DEVICE, EnginePlan, plan_engines
+from bgx.model.inspection import inspect_runtime
 from bgx.model.providers import (
-    OPENVINO,
-    PROVIDERS_BY_DEVICE,
-    EnginePlan,
-    count_cores,
     explain_conflict,
     find_flavours,
-    inspect_runtime,
     list_providers,
     load_runtime,
     one_line,
-    plan_engines,
     runtime_errors,
     start,
 )
@@ -463,7 +460,7 @@ def test_cores_are_the_smaller_of_affinity_and_quota(
 def test_a_process_bound_to_one_core_counts_one() -> None:
     code = (
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))});"
-        "from bgx.model.providers import count_cores; print(count_cores())"
+        "from bgx.model.cores import count_cores; print(count_cores())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "1"

@@ -21,10 +21,10 @@ from bgx.errors import (
 )
 from bgx.image.matte import stretch_map
 from bgx.model import optimized
+from bgx.model.engines import EnginePlan
 from bgx.model.halve import halve
 from bgx.model.optimized import Measurement
 from bgx.model.prepare import prepare
-from bgx.model.providers import EnginePlan
 from bgx.model.quantize import Quantized, quantize
 from bgx.model.registry import load_registry
 from bgx.model.session import Session, open_session

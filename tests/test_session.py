@@ -16,8 +16,9 @@ import onnx
 import pytest
 
 from bgx.errors import BadModelError, DeviceUnavailableError, ExitCode, InferenceError
+from bgx.model.engines import EnginePlan
 from bgx.model.prepare import prepare
-from bgx.model.providers import EnginePlan, load_runtime
+from bgx.model.providers import load_runtime
 from bgx.model.registry import ModelEntry, load_registry
 from bgx.model.session import Session, check_network, open_session
 from bgx.model.store import ModelFile, Store

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from bgx.errors import InferenceError
-from bgx.model.providers import EnginePlan
+from bgx.model.engines import EnginePlan
 from bgx.model.registry import ModelEntry
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from bgx.model.providers import EnginePlan
+    from bgx.model.engines import EnginePlan
 
 
 class BoundSession:

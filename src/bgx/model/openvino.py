@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from bgx.model.providers import EnginePlan
+    from bgx.model.engines import EnginePlan
 
 
 @dataclass(frozen=True, slots=True)

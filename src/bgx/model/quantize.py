@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bgx.errors import BadModelError
-from bgx.model.providers import EnginePlan, count_cores, one_line, runtime_errors, start
+from bgx.model.cores import count_cores
+from bgx.model.engines import EnginePlan
+from bgx.model.providers import one_line, runtime_errors, start
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -17,16 +17,15 @@ from bgx.errors import (
     MissingModelError,
 )
 from bgx.model import files, optimized
+from bgx.model.cores import count_cores
+from bgx.model.engines import EnginePlan, plan_engines
 from bgx.model.prepare import PREPARE_VERSION, DoesNotFit, prepare
 from bgx.model.providers import (
-    EnginePlan,
-    count_cores,
     explain_conflict,
     explain_no_gpu,
     find_flavours,
     list_providers,
     one_line,
-    plan_engines,
     runtime_errors,
     start,
 )

@@ -13,9 +13,10 @@ from bgx.errors import BgxError, DeviceUnavailableError, ModelError, PictureErro
 from bgx.image.matte import stretch_map
 from bgx.image.read import SUFFIXES
 from bgx.model import optimized
+from bgx.model.cores import count_cores
 from bgx.model.halve import halve
 from bgx.model.optimized import Measurement
-from bgx.model.providers import count_cores, explain_no_gpu
+from bgx.model.providers import explain_no_gpu
 from bgx.model.quantize import quantize
 from bgx.model.session import Session, open_session, read_prepared
 from bgx.run.pipeline import Pipeline

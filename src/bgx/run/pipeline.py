@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-    from bgx.model.providers import EnginePlan
+    from bgx.model.engines import EnginePlan
     from bgx.model.registry import ModelEntry
     from bgx.settings import ReadSettings
 

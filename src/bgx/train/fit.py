@@ -20,7 +20,7 @@ from torch import Generator, nn
 
 from bgx.errors import OutputError, UsageError
 from bgx.model import files
-from bgx.model.providers import count_cores
+from bgx.model.cores import count_cores
 from bgx.train.augment import draw
 from bgx.train.feed import MEAN, STD
 from bgx.train.losses import deep_loss

@@ -13,7 +13,7 @@ import numpy as np
 
 from bgx.errors import BadModelError, OutputError, PictureError, UsageError
 from bgx.model import files
-from bgx.model.providers import count_cores
+from bgx.model.cores import count_cores
 from bgx.settings import DeviceSettings, ModelSettings, OutputSettings, ReadSettings
 from bgx.train.feed import SIZE
 
@@ -315,7 +315,8 @@ def _check(content: bytes, network: Lite, output: Path) -> None:
     """Raise BadModelError unless ONNX Runtime gives what torch gives."""
     import torch
 
-    from bgx.model.providers import EnginePlan, start
+    from bgx.model.engines import EnginePlan
+    from bgx.model.providers import start
 
     noise = np.random.default_rng(0).standard_normal((2, 3, SIZE, SIZE), np.float32)
     plan = EnginePlan(device="cpu", providers=(("CPUExecutionProvider", {}),))

@@ -1,0 +1,239 @@
+"""Which engines to try for a device, and how each is asked: plain data from plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from bgx.errors import DeviceUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from bgx.settings import DeviceSettings
+
+OPENVINO = "OpenVINO"
+"""In place of a provider's name: OpenVINO by itself, without ONNX Runtime."""
+
+PROVIDERS_BY_DEVICE: Mapping[str, tuple[str, ...]] = {
+    "cuda": ("CUDAExecutionProvider",),
+    "tensorrt": ("TensorrtExecutionProvider",),
+    "directml": ("DmlExecutionProvider",),
+    "coreml": ("CoreMLExecutionProvider",),
+    "openvino": (OPENVINO, "OpenVINOExecutionProvider"),
+    "webgpu": ("WebGpuExecutionProvider",),
+    "cpu": ("CPUExecutionProvider",),
+}
+"""What runs a kind of device, best first."""
+
+# Best first. Only when asked for by name: TensorRT, which builds an engine for minutes on its first
+# run; CoreML, which compiles the network at every start and may compute in half precision; WebGPU,
+# which compiles its shaders at every start; OpenVINO, which was faster than ONNX Runtime's own CPU
+# provider with 8-bit networks alone.
+AUTO = ("cuda", "directml", "cpu")
+
+INSTALL = {
+    "cuda": 'pip uninstall -y onnxruntime, then: pip install "bgx[gpu]" (NVIDIA driver needed)',
+    "tensorrt": 'pip uninstall -y onnxruntime, then: pip install "bgx[gpu]" tensorrt',
+    "directml": 'pip uninstall -y onnxruntime, then: pip install "bgx[directml]" (Windows)',
+    "coreml": 'pip install "bgx[cpu]" on macOS',
+    "openvino": 'pip install "bgx[openvino]"',
+    "webgpu": 'pip install "bgx[webgpu]"',
+    "cpu": 'pip install --force-reinstall "bgx[cpu]"',
+}
+REPAIR = {
+    "cuda": 'check the driver with nvidia-smi, then: pip install --upgrade "bgx[gpu]"',
+    "tensorrt": "check the driver with nvidia-smi, then: pip install --upgrade tensorrt",
+    "directml": "update the graphics driver",
+    "coreml": "update macOS",
+    "openvino": "pip install --upgrade onnxruntime-openvino openvino",
+    "webgpu": "it needs a GPU with its driver, on Linux libvulkan1 too",
+    "cpu": INSTALL["cpu"],
+}
+
+# Pictures of one GPU run at 320 x 320; larger inputs take proportionally fewer.
+_GPU_BATCH = 16
+_UNIT_PIXELS = 320 * 320
+
+Provider = tuple[str, Mapping[str, str]]
+"""ONNX Runtime's name of an execution provider, and options for it."""
+
+_CPU: Provider = ("CPUExecutionProvider", {})
+
+
+@dataclass(frozen=True, slots=True)
+class EnginePlan:
+    """One way to run a network, as plain data.
+
+    device: label, ``cpu`` or ``cuda:0``. providers: ONNX Runtime's names with their options, in
+    order. runs: network Runs at once. threads: threads of one Run. batch_size: pictures of one Run.
+    parts: of several devices that share the work, the plan of each, which runs one at a time.
+    fixed_batch: build the network for that batch alone; where False, one picture can run as one.
+    memory_pattern: let ONNX Runtime plan memory from the first Run. memory_reuse: let a tensor live
+    on in the memory of a dead one. memory: of the device, by ONNX Runtime's name (``cuda``), where
+    a batch keeps its place; None lets each Run find one. config: session configuration entries.
+    """
+
+    device: str
+    providers: tuple[Provider, ...] = (_CPU,)
+    runs: int = 1
+    threads: int = 1
+    batch_size: int = 1
+    fixed_batch: bool = True
+    memory_pattern: bool = True
+    memory_reuse: bool = True
+    memory: str | None = None
+    config: Mapping[str, str] = field(default_factory=dict)
+    parts: tuple[EnginePlan, ...] = ()
+
+    @property
+    def provider(self) -> str:
+        """The provider that has to be the session's first."""
+        return self.providers[0][0]
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether the processor runs it, one picture a Run."""
+        return self.device in {"cpu", "openvino"}
+
+    @property
+    def pool_size(self) -> int:
+        """Threads of the session's one pool, so that `runs` callers and it make runs x threads.
+
+        ONNX Runtime counts the caller of Run as one thread of the pool.
+        """
+        return self.runs * (self.threads - 1) + 1
+
+    def count_workers(self, asked: int | None, cores: int) -> int:
+        """Pictures in work at once: asked, else one a Run on a CPU, one a core beside a GPU."""
+        return asked or (self.runs if self.on_cpu else cores)
+
+
+def plan_engines(
+    device: DeviceSettings,
+    available: Sequence[str],
+    cores: int,
+    *,
+    pictures: int | None,
+    cache: Path,
+    pixels: int = _UNIT_PIXELS,
+) -> list[EnginePlan]:
+    """The engines to try, best first: one for a device asked for by name.
+
+    available: providers ONNX Runtime lists. cores: see :func:`count_cores`. pictures: how many are
+    to be done, None where unknown. cache: folder for built engines. pixels: width x height of the
+    network's input. Raises DeviceUnavailableError when the device asked for is not listed.
+    """
+    found = {
+        kind: [provider for provider in providers if provider in available]
+        for kind, providers in PROVIDERS_BY_DEVICE.items()
+    }
+    if device.kind == "auto":
+        kinds = [kind for kind in AUTO if found[kind]]
+        if not kinds:
+            raise DeviceUnavailableError(
+                f"the installed onnxruntime lists no device bgx knows; run: {INSTALL['cpu']}"
+            )
+    elif found[device.kind]:
+        kinds = [device.kind]
+    else:
+        raise DeviceUnavailableError(
+            f"--device {device.device}: no {' or '.join(PROVIDERS_BY_DEVICE[device.kind])} is "
+            f"installed; run: {INSTALL[device.kind]}"
+        )
+    on_cpu = _plan_cpu(device, cores, pictures, pixels)
+    batch_size = device.batch_size or max(1, _GPU_BATCH * _UNIT_PIXELS // pixels)
+    if pictures is not None:
+        batch_size = max(1, min(batch_size, -(-pictures // len(device.indices))))
+    plans = [
+        _plan(kind, found[kind][0], index, on_cpu, batch_size, cache)
+        for kind in kinds
+        for index in device.indices
+    ]
+    if len(device.indices) == 1:
+        return plans
+    return [replace(plans[0], device=device.device, runs=len(plans), parts=tuple(plans))]
+
+
+def _plan_cpu(device: DeviceSettings, cores: int, pictures: int | None, pixels: int) -> EnginePlan:
+    """As many pictures at once as cores; one picture alone has all of them.
+
+    Single-threaded Runs are the fastest way through many pictures. A Run's memory grows with the
+    pixels of its input, so larger inputs take more cores each.
+    """
+    each = device.threads or min(cores, -(-pixels // _UNIT_PIXELS))
+    runs = device.workers or max(1, cores // each)
+    if pictures is not None:
+        runs = max(1, min(runs, pictures))
+    # A thread of the pool that spins takes its core from the next picture's decoding.
+    spin = "1" if pictures == 1 else "0"
+    return EnginePlan(
+        device="cpu",
+        providers=(_CPU,),
+        runs=runs,
+        threads=device.threads or max(1, cores // runs),
+        config={"session.intra_op.allow_spinning": spin},
+    )
+
+
+def _plan(
+    kind: str, provider: str, index: int, on_cpu: EnginePlan, batch_size: int, cache: Path
+) -> EnginePlan:
+    """The plan of one kind of device, made from what it would be on the CPU."""
+    device_id = {"device_id": str(index)}
+    # EXHAUSTIVE, the default, tries every algorithm of every convolution.
+    cuda: Provider = (
+        "CUDAExecutionProvider",
+        {**device_id, "cudnn_conv_algo_search": "HEURISTIC"},
+    )
+    threads = on_cpu.runs * on_cpu.threads
+    gpu = replace(on_cpu, device=f"{kind}:{index}", runs=1, threads=threads, batch_size=batch_size)
+    match kind:
+        case "cuda":
+            # A batch that does not fit into memory can be taken apart.
+            return replace(gpu, providers=(cuda, _CPU), fixed_batch=False, memory="cuda")
+        case "tensorrt":
+            engine: Provider = (
+                "TensorrtExecutionProvider",
+                {
+                    **device_id,
+                    "trt_engine_cache_enable": "True",
+                    "trt_engine_cache_path": str(cache),
+                    "trt_timing_cache_enable": "True",
+                    "trt_timing_cache_path": str(cache),
+                },
+            )
+            return replace(gpu, providers=(engine, cuda, _CPU), memory="cuda")
+        case "directml":
+            # It can neither overlap Runs nor plan memory; see its own documentation.
+            engine = ("DmlExecutionProvider", device_id)
+            return replace(gpu, providers=(engine, _CPU), memory_pattern=False)
+        case "coreml":
+            engine = (
+                "CoreMLExecutionProvider",
+                {"ModelFormat": "MLProgram", "RequireStaticInputShapes": "1"},
+            )
+            return replace(on_cpu, device=kind, providers=(engine, _CPU), runs=1, threads=threads)
+        case "webgpu":
+            # It chooses the GPU by itself.
+            return replace(gpu, device=kind, providers=((provider, {}), _CPU))
+        case "openvino" if provider == OPENVINO:
+            return replace(on_cpu, device=kind, providers=((OPENVINO, {}),))
+        case "openvino":
+            # It has threads of its own, as many as there are cores if not told.
+            engine = (
+                "OpenVINOExecutionProvider",
+                {
+                    "device_type": "CPU",
+                    "precision": "FP32",
+                    "num_of_threads": str(threads),
+                    "num_streams": str(on_cpu.runs),
+                },
+            )
+            return replace(on_cpu, device=kind, providers=(engine, _CPU))
+        case _:
+            # Two Runs of u2netp at once take 690 MB planned ahead, 460 without the pattern, 320
+            # without reuse, which keeps large blocks for small tensors; all in the same time.
+            return replace(on_cpu, memory_pattern=False, memory_reuse=False)
