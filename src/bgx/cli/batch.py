@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from bgx.cli.options import Request
     from bgx.run.plan import Plan
     from bgx.run.report import Report
+    from bgx.run.sheet import Sheet
 
 
 @click.command()
@@ -137,7 +138,6 @@ def _cut(plan: Plan, report: Report, request: Request, console: Console) -> bool
         # While it loads.
         from bgx.run.batch import process
         from bgx.run.pipeline import Pipeline
-        from bgx.run.sheet import Sheet
 
         session = network.wait()
         pipeline = Pipeline(session, request.read, request.output)
@@ -147,7 +147,7 @@ def _cut(plan: Plan, report: Report, request: Request, console: Console) -> bool
         raise
     note_network(report, request, session)
     workers = session.plan.count_workers(request.device.workers, count_cores())
-    sheet = Sheet(plan.sheet) if plan.sheet else None
+    sheet = _open_sheet(plan.sheet)
     with interruptible(console.complain) as stop, console.progress(len(plan.jobs)):
         for outcome in process(plan.jobs, pipeline, workers=workers, stop=stop, sheet=sheet):
             report.add(outcome)
@@ -157,6 +157,15 @@ def _cut(plan: Plan, report: Report, request: Request, console: Console) -> bool
             if not isinstance(outcome, Skipped):
                 console.advance(outcome.job.source.name)
         return stop.is_set()
+
+
+def _open_sheet(path: Path | None) -> Sheet | None:
+    if path is None:
+        return None
+    # It draws and writes text, with modules that nothing else needs.
+    from bgx.run.sheet import Sheet
+
+    return Sheet(path)
 
 
 def _make_folder(output: Path) -> None:
