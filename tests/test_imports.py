@@ -39,8 +39,8 @@ OWNERS = {
     "onnxruntime": ["bgx.model.halve", "bgx.model.providers", "bgx.model.session"],
     "onnx": [
         "bgx.model.halve",
+        "bgx.model.int8",
         "bgx.model.prepare",
-        "bgx.model.quantize",
         "bgx.model.rewrite",
         "bgx.train.export",
     ],
