@@ -427,8 +427,11 @@ def test_half_precision_is_for_the_gpu_it_was_measured_on(
     assert optimized.find(file, store, "cuda:0") == path
     assert optimized.find(file, store, "cuda:1") is None
     assert optimized.find(file, store) is None
+    optimized.install(file, store, tiny, GOOD)
+    assert optimized.list_copies(file, store) == ["fp16 on cuda:0", "int8"]
     card.write_text("Model: \t\t Another\nIRQ:   \t\t 1\n", encoding="utf-8")
     assert optimized.find(file, store, "cuda:0") is None
+    assert optimized.list_copies(file, store) == ["int8"]
 
 
 @pytest.mark.parametrize("field", ["cpu", "runtime"])
@@ -475,7 +478,7 @@ def test_optimize_on_the_command_line(
     assert done.code == 0, done.err
     assert "times as fast" in done.out.decode()
     rows = {row["name"]: row for row in json.loads(bgx("models", "list", "--json").out)}
-    assert [name for name, row in rows.items() if row["int8"]] == ["mine"]
+    assert {n: row["copies"] for n, row in rows.items() if row["copies"]} == {"mine": ["int8"]}
     assert bgx(*asked).code == 0
 
     bgx("models", "remove", "mine")

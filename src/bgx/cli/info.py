@@ -59,21 +59,23 @@ def _gather() -> dict[str, Any]:
         "folder": str(store.folder),
         "models": present,
         "default": next((name for name in (DEFAULT_MODEL, *FALLBACKS) if name in present), None),
-        "int8": _find_optimized(store),
+        "copies": _list_copies(store),
     }
 
 
-def _find_optimized(store: Store) -> list[str]:
-    """Names of the networks whose 8-bit copy passed on this machine."""
-    from bgx.model import optimized
+def _list_copies(store: Store) -> dict[str, list[str]]:
+    """By name of the network, the copies that passed on this machine."""
+    from bgx.model.optimized import list_copies
 
     present = [entry for entry in store.registry().values() if store.present(entry)]
     files = {entry.name: store.locate(entry) for entry in present}
-    return [name for name, file in files.items() if file and optimized.find(file, store)]
+    copies = {name: list_copies(file, store) for name, file in files.items() if file}
+    return {name: labels for name, labels in copies.items() if labels}
 
 
 def _print(facts: dict[str, Any]) -> None:
     runtime = facts["runtime"]
+    copies = ", ".join(f"{n} ({', '.join(labels)})" for n, labels in facts["copies"].items())
     rows = [
         ("bgx", facts["version"]),
         ("python", f"{facts['python']} on {facts['platform']}"),
@@ -87,7 +89,7 @@ def _print(facts: dict[str, Any]) -> None:
         ("folder", facts["folder"]),
         ("default", facts["default"] or "none here; it is fetched when it is used"),
         ("networks", ", ".join(facts["models"]) or "none here yet; see: bgx models list"),
-        ("in 8 bits", ", ".join(facts["int8"]) or "none; see: bgx models optimize --help"),
+        ("copies", copies or "none; see: bgx models optimize --help"),
     ]
     if runtime["trouble"]:
         rows.append(("trouble", runtime["trouble"]))

@@ -33,7 +33,7 @@ def list_models(as_json: bool) -> None:
     if as_json:
         put(json.dumps(rows, indent=2))
         return
-    header = ("NAME", "SIZE", "INPUT", "LICENCE", "HERE", "INT8", "TRIED")
+    header = ("NAME", "SIZE", "INPUT", "LICENCE", "HERE", "COPIES", "TRIED")
     table = [header, *(_format(row) for row in rows)]
     widths = [max(len(line[column]) for line in table) for column in range(len(header))]
     for line in table:
@@ -180,7 +180,7 @@ def _open_store(*, offline: bool = False) -> Store:
 
 
 def _describe(store: Store, entry: ModelEntry) -> dict[str, Any]:
-    from bgx.model.optimized import find as find_optimized
+    from bgx.model.optimized import list_copies
 
     state: str | None = None
     found = None
@@ -198,7 +198,7 @@ def _describe(store: Store, entry: ModelEntry) -> dict[str, Any]:
         "present": found is not None,
         "state": state,
         "path": str(found.path) if found else None,
-        "int8": found is not None and find_optimized(found, store) is not None,
+        "copies": list_copies(found, store) if found else [],
         "tried": entry.tried,
         "about": entry.about,
     }
@@ -212,6 +212,6 @@ def _format(row: dict[str, Any]) -> tuple[str, ...]:
         f"{width}x{height}",
         row["licence"],
         row["state"] or "no",
-        "yes" if row["int8"] else "no",
+        ", ".join(row["copies"]) or "no",
         "yes" if row["tried"] else "no",
     )

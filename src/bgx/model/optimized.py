@@ -12,7 +12,7 @@ import logging
 import platform
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bgx.errors import ModelError
 from bgx.model import files
@@ -77,15 +77,25 @@ def find(file: ModelFile, store: Store, gpu: str | None = None) -> Path | None:
     record = path.with_suffix(".json")
     if not (path.is_file() and record.is_file()):
         return None
-    try:
-        passed_on = json.loads(record.read_bytes())["machine"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        log.debug("%s: damaged: %r", record, error)
+    passed_on = _read_machine(record)
+    if passed_on is None:
         return None
     if passed_on != describe_machine(gpu):
         log.info("%s: measured elsewhere; run: bgx models optimize again", path)
         return None
     return path
+
+
+def list_copies(file: ModelFile, store: Store) -> list[str]:
+    """What there is of a network for this machine: ``int8``, ``fp16 on cuda:0``."""
+    records = sorted(store.optimized.glob(f"{_name(file)}-*.json"))
+    found = []
+    for machine in filter(None, map(_read_machine, records)):
+        gpu = str(machine["gpu"]).partition(" ")[0] if "gpu" in machine else None
+        label = "int8" if gpu is None else f"fp16 on {gpu}"
+        if label not in found and find(file, store, gpu):
+            found.append(label)
+    return found
 
 
 def install(
@@ -151,7 +161,20 @@ def _read_fields(path: Path) -> dict[str, str]:
     return found
 
 
+def _read_machine(record: Path) -> dict[str, Any] | None:
+    """What a copy was measured on; None where that cannot be read."""
+    try:
+        machine = json.loads(record.read_bytes())["machine"]
+        return dict(machine)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        log.debug("%s: damaged: %r", record, error)
+        return None
+
+
 def _path(file: ModelFile, store: Store, gpu: str | None) -> Path:
-    digest = file.digest.partition(":")[2]
     kind = "int8" if gpu is None else f"fp16-{gpu.replace(':', '-')}"
-    return store.optimized / f"{digest}-{file.entry.output}-{kind}-v{VERSION}.onnx"
+    return store.optimized / f"{_name(file)}-{kind}-v{VERSION}.onnx"
+
+
+def _name(file: ModelFile) -> str:
+    return f"{file.digest.partition(':')[2]}-{file.entry.output}"
