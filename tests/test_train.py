@@ -27,6 +27,7 @@ from bgx.train import augment  # noqa: E402
 from bgx.train.export import from_onnx, to_onnx  # noqa: E402
 from bgx.train.fit import Schedule, fit  # noqa: E402
 from bgx.train.losses import deep_loss, structure_loss  # noqa: E402
+from bgx.train.mixtures import mix  # noqa: E402
 from bgx.train.muon import orthogonalise  # noqa: E402
 from bgx.train.network import MULTIPLE, Lite, fuse  # noqa: E402
 from bgx.train.pairs import SIDE, Pairs, find_sources, gather, read_pair  # noqa: E402
@@ -57,7 +58,11 @@ def discs(count: int, side: int = 80) -> Pairs:
         photo[:, inside] = np.array([[220], [30], [30]], np.uint8)
         photos.append(photo)
         mattes.append(inside[None].astype(np.uint8) * 255)
-    return gather(photos, mattes, [False] * count)
+    return gather(
+        torch.from_numpy(np.stack(photos)),
+        torch.from_numpy(np.stack(mattes)),
+        torch.zeros(count, dtype=torch.bool),
+    )
 
 
 def save(path: Path, mode: str, size: tuple[int, int], colour: object) -> Path:
@@ -213,12 +218,12 @@ class TestPairs:
         assert read_pair(photo, save(tmp_path / "m.png", "L", (40, 30), 0))[1].max() == 0
 
     def test_a_teachers_grey_matte_counts_less_than_its_clear_one(self) -> None:
-        photo = np.zeros((3, SIDE, SIDE), np.uint8)
-        clear = np.zeros((1, SIDE, SIDE), np.uint8)
+        photos = torch.zeros((4, 3, SIDE, SIDE), dtype=torch.uint8)
+        clear = torch.zeros((1, SIDE, SIDE), dtype=torch.uint8)
         clear[:, 100:200, 100:200] = 255
         grey = clear // 2
-        empty = clear * 0
-        pairs = gather([photo] * 4, [clear, grey, grey, empty], [True, True, False, True])
+        mattes = torch.stack([clear, grey, grey, clear * 0])
+        pairs = gather(photos, mattes, torch.tensor([True, True, False, True]))
         assert pairs.weights[0] > 0.9
         assert pairs.weights[1] < 0.5
         assert pairs.weights[2] == 1
@@ -273,6 +278,56 @@ class TestAugment:
         inside = (plain < 1).all(1, keepdim=True).expand_as(plain)
         bends = plain[..., 2:] - 2 * plain[..., 1:-1] + plain[..., :-2]
         assert bends[inside[..., 2:] & inside[..., :-2]].abs().max() < 1e-5
+
+
+class TestMixtures:
+    def test_mixtures_depend_on_their_seed_alone(self) -> None:
+        pairs, photos = discs(6), torch.arange(6)
+
+        def make(seed: int) -> torch.Tensor:
+            return mix(pairs, photos, 5, torch.Generator().manual_seed(seed))
+
+        assert make(1).shape == (5, 3, SIDE, SIDE)
+        assert torch.equal(make(1), make(1))
+        assert not torch.equal(make(1), make(2))
+
+    @pytest.mark.parametrize("count", [1, 2, 33, 64])
+    def test_half_of_each_batch_shows_a_second_subject(self, count: int) -> None:
+        pairs = discs(2)
+        # One red disc on noise, one green ground without a subject: what is red was pasted.
+        pairs.photos[1] = torch.tensor([30, 160, 30], dtype=torch.uint8).view(3, 1, 1)
+        pairs.mattes[1] = 0
+        pairs = replace(pairs, subjects=torch.tensor([0]), grounds=torch.tensor([1]))
+        mixed = mix(pairs, torch.tensor([0, 1]), count, torch.Generator().manual_seed(0)).int()
+        green = ((mixed[:, 1] - mixed[:, 0]) > 100).flatten(1).any(1)
+        red = ((mixed[:, 0] - mixed[:, 1]) > 100).flatten(1).any(1)
+        assert len(mixed) == count
+        both = green & red
+        for batch in both.split(32):
+            assert not batch[-(-len(batch) // 2) :].any()
+        assert both.any() or count < 3
+
+    def test_only_the_photos_named_are_mixed(self) -> None:
+        pairs = discs(4)
+        pairs.photos[2:] = 255
+        mixed = mix(pairs, torch.tensor([2, 3]), 8, torch.Generator().manual_seed(0))
+        assert len(pairs.subjects) == 4
+        assert mixed[4:].min() == 255
+
+    def test_without_a_subject_to_paste_they_are_parts(self) -> None:
+        pairs = discs(4)
+        pairs.photos[:] = 70
+        pairs = replace(pairs, subjects=torch.tensor([], dtype=torch.int64))
+        mixed = mix(pairs, torch.arange(4), 6, torch.Generator().manual_seed(0))
+        assert mixed.unique().tolist() == [70]
+
+    def test_they_join_pairs_whose_uses_stay(self) -> None:
+        pairs, mixtures = discs(3), discs(2)
+        mixtures = replace(mixtures, grounds=torch.tensor([1]))
+        joined = pairs.with_mixtures(mixtures)
+        assert len(joined) == len(joined.mattes) == len(joined.weights) == 5
+        assert torch.equal(joined.subjects, pairs.subjects)
+        assert joined.grounds.tolist() == [*pairs.grounds.tolist(), 4]
 
 
 class TestLosses:

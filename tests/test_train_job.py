@@ -119,6 +119,14 @@ def test_a_teacher_labels_what_has_no_cutout(folders: tuple[Path, Path], tmp_pat
     )
     assert (result.labelled, result.bad) == (4, ())
     assert result.pairs + result.held_back == 12
+    # With eight cut-outs of the user's own, nothing of the teacher's is held back.
+    assert result.mixtures == 2 * 4
+
+
+def test_own_cutouts_are_not_mixed(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    teacher = tiny_network(tmp_path / "teacher.onnx")
+    result = train(replace(settings_for(folders), teacher=str(teacher)))
+    assert (result.labelled, result.mixtures) == (0, 0)
 
 
 def score_in_turn(monkeypatch: pytest.MonkeyPatch, *found: float) -> None:

@@ -32,8 +32,14 @@ if TYPE_CHECKING:
     help="The network's file, FILE.onnx.",
 )
 @option("--from", "start", default="lite", help="Go on from lite or FILE.onnx, or from nothing.")
-@option("--teacher", metavar="MODEL", help="Network that labels photos without a cut-out.")
-@option("--epochs", type=click.IntRange(1), default=30, help="How often each pair is shown.")
+@option(
+    "--teacher",
+    metavar="MODEL",
+    help="Network that labels photos without a cut-out, and mixtures of them.",
+)
+@option(
+    "--epochs", type=click.IntRange(1), default=30, help="Pictures shown, in times of the pairs."
+)
 @option("--seed", type=click.IntRange(0), default=0, help="Same seed, same network on a CPU.")
 @option(
     "--device",
@@ -97,7 +103,8 @@ def train(
 def _print(result: TrainResult) -> None:
     put(
         f"{result.pairs} pairs trained on, {result.held_back} held back, {result.labelled} "
-        f"labelled by the teacher, {len(result.bad)} not used, {result.seconds:.0f} s"
+        f"labelled by the teacher, {result.mixtures} mixtures of those, "
+        f"{len(result.bad)} not used, {result.seconds:.0f} s"
     )
     put(f"{'held back':10}{'max-F':>8}{'MAE':>8}")
     for name, score in (("before", result.before), ("after", result.after)):

@@ -34,13 +34,23 @@ def draw(
     """
     pasted = int(len(indices) * PASTED) if len(pairs.subjects) else 0
     shown = indices[: len(indices) - pasted]
-    batch = crop(_stacked(pairs, shown), (0.6, 1.0), size, generator)
+    batch = crop(stack(pairs, shown), (0.6, 1.0), size, generator)
     if pasted:
-        chosen = _choose(pairs.subjects, pasted, generator)
+        chosen = choose(pairs.subjects, pasted, generator)
         batch = torch.cat([batch, _paste(pairs, chosen, size, generator)])
         shown = torch.cat([shown, chosen])
     pictures = degrade(shift_colour(batch[:, :3], generator), generator)
     return pictures, batch[:, 3:].clamp(0, 1), pairs.weights[shown]
+
+
+def stack(pairs: Pairs, indices: Tensor) -> Tensor:
+    """Photos and mattes as [B, 4, P, P], 0..1."""
+    return torch.cat([pairs.photos[indices], pairs.mattes[indices]], 1).float() / 255
+
+
+def choose(population: Tensor, count: int, generator: Generator) -> Tensor:
+    """`count` of a tensor of indices, any as often as it comes."""
+    return population[_uniform(count, 0, len(population), generator).long()]
 
 
 def crop(images: Tensor, window: tuple[float, float], size: int, generator: Generator) -> Tensor:
@@ -139,23 +149,14 @@ def box_blur(images: Tensor, side: int) -> Tensor:
 
 
 def _paste(pairs: Pairs, chosen: Tensor, size: int, generator: Generator) -> Tensor:
-    cut = crop(_stacked(pairs, chosen), (0.7, 1.6), size, generator)
+    cut = crop(stack(pairs, chosen), (0.7, 1.6), size, generator)
     subjects, mattes = cut[:, :3], cut[:, 3:]
     grounds = backdrop(mattes, generator)
     scenes = len(chosen) // 2 if len(pairs.grounds) else 0
     if scenes:
-        photos = pairs.photos[_choose(pairs.grounds, scenes, generator)].float() / 255
+        photos = pairs.photos[choose(pairs.grounds, scenes, generator)].float() / 255
         grounds[:scenes] = crop(photos, (0.4, 1.0), size, generator)
     return torch.cat([subjects * mattes + grounds * (1 - mattes), mattes], 1)
-
-
-def _stacked(pairs: Pairs, indices: Tensor) -> Tensor:
-    """Photos and mattes as [B, 4, P, P], 0..1."""
-    return torch.cat([pairs.photos[indices], pairs.mattes[indices]], 1).float() / 255
-
-
-def _choose(population: Tensor, count: int, generator: Generator) -> Tensor:
-    return population[_uniform(count, 0, len(population), generator).long()]
 
 
 def _uniform(count: int, low: float, high: float, generator: Generator) -> Tensor:

@@ -23,11 +23,14 @@ if TYPE_CHECKING:
 
     import torch
 
+    from bgx.image.read import Picture
     from bgx.model.store import Store
     from bgx.train.fit import Schedule
     from bgx.train.network import Lite
     from bgx.train.pairs import BadPair, Pairs, Source, Square
     from bgx.train.score import Score
+
+    Teacher = Callable[[Picture, str], tuple[Square, Square]]
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -56,8 +59,9 @@ class TrainSettings:
     photos: folder of photos. cutouts: folder of their cut-outs or masks, named as they are; None
     where the teacher labels all. output: the file to make, ``.onnx``. start: a network of the
     registry or a file that bgx train made, to go on from; NOTHING for random weights. teacher:
-    a network that labels photos without a cut-out. epochs: how often each pair is shown. batch:
-    pairs of one step, and rate: of learning, each None for one that suits `start`. seed: two runs
+    a network that labels photos without a cut-out, and mixtures of them. epochs: how many pictures
+    are shown, in times of the pairs; with a teacher, mixtures are among them. batch: pairs of one
+    step, and rate: of learning, each None for one that suits `start`. seed: two runs
     with the same seed, pairs and machine give the same network on a CPU.
     """
 
@@ -111,7 +115,8 @@ class TrainResult:
     """What came out. before and after: scores of the start and of the result on held-back pairs.
 
     pairs: trained on. held_back: scored on. labelled: pairs among both that the teacher labelled.
-    bad: not used, and why. seconds: of the whole job.
+    mixtures: made of those, labelled by it and trained on too. bad: not used, and why. seconds: of
+    the whole job.
     """
 
     output: Path
@@ -120,6 +125,7 @@ class TrainResult:
     pairs: int
     held_back: int
     labelled: int
+    mixtures: int
     bad: tuple[BadPair, ...]
     seconds: float
 
@@ -152,9 +158,13 @@ def train(
     rival = from_onnx(settings.output) if settings.output.exists() else None
     torch.manual_seed(settings.seed)
     network = _start(settings.start, store)
-    shown, held, labelled, bad = _read(settings, store)
+    label = None if settings.teacher is None else _teacher(settings.teacher, store)
+    shown, held, labelled, bad = _read(settings, label)
     before = evaluate(network, held, SIZE)
     schedule = _schedule(settings, len(shown))
+    pairs = len(shown)
+    if label is not None:
+        shown = _add_mixtures(shown, label, settings.seed)
     result = fit(
         network,
         shown,
@@ -178,9 +188,10 @@ def train(
         settings.output,
         before,
         after,
-        len(shown),
+        pairs,
         len(held),
         labelled,
+        len(shown) - pairs,
         tuple(bad),
         time.perf_counter() - began,
     )
@@ -219,12 +230,15 @@ def _schedule(settings: TrainSettings, count: int) -> Schedule:
     )
 
 
-def _read(settings: TrainSettings, store: Store) -> tuple[Pairs, Pairs, int, list[BadPair]]:
+def _read(
+    settings: TrainSettings, label: Teacher | None
+) -> tuple[Pairs, Pairs, int, list[BadPair]]:
     """Pairs to train on, pairs held back, how many the teacher labelled, and what is of no use."""
+    import torch
+
     from bgx.train.pairs import BadPair, find_sources, gather, read_pair
 
     sources, bad = find_sources(settings.photos, settings.cutouts)
-    label = None if settings.teacher is None else _teacher(settings.teacher, store)
 
     def read(source: Source) -> tuple[Square, Square] | BadPair:
         try:
@@ -232,7 +246,7 @@ def _read(settings: TrainSettings, store: Store) -> tuple[Pairs, Pairs, int, lis
                 return read_pair(source.photo, source.cutout)
             if label is None:
                 return BadPair(source.name, "has no cut-out, and there is no --teacher")
-            return label(source.photo)
+            return label(source.photo, str(source.photo))
         except PictureError as error:
             return BadPair(source.name, str(error))
 
@@ -250,9 +264,9 @@ def _read(settings: TrainSettings, store: Store) -> tuple[Pairs, Pairs, int, lis
     def put_together(wanted: bool) -> Pairs:
         chosen = [pair for pair in good if (pair[0] in held) == wanted]
         return gather(
-            [photo for _, (photo, _) in chosen],
-            [matte for _, (_, matte) in chosen],
-            [source.cutout is None for source, _ in chosen],
+            torch.from_numpy(np.stack([photo for _, (photo, _) in chosen])),
+            torch.from_numpy(np.stack([matte for _, (_, matte) in chosen])),
+            torch.tensor([source.cutout is None for source, _ in chosen]),
         )
 
     labelled = sum(source.cutout is None for source, _ in good)
@@ -273,7 +287,35 @@ def _hold_back(sources: Sequence[Source]) -> set[Source]:
     return set(ranked[: min(MOST_HELD_BACK, max(2, round(HELD_BACK * len(ranked))))])
 
 
-def _teacher(name: str, store: Store) -> Callable[[Path], tuple[Square, Square]]:
+def _add_mixtures(pairs: Pairs, label: Teacher, seed: int) -> Pairs:
+    """The pairs, and mixtures of those photos that the teacher has labelled.
+
+    Not of the others: where the user has said himself what is wanted, a teacher may see it
+    otherwise.
+    """
+    import torch
+    from PIL import Image
+
+    from bgx.train.mixtures import PER_PHOTO, mix
+    from bgx.train.pairs import gather
+
+    photos = pairs.by_teacher.nonzero().squeeze(1)
+    if not len(photos):
+        return pairs
+    generator = torch.Generator().manual_seed(seed)
+    mixed = mix(pairs, photos, PER_PHOTO * len(photos), generator)
+
+    def read(picture: Square) -> Square:
+        _, matte = label(Image.fromarray(picture.transpose(1, 2, 0)), "mixture")
+        return matte
+
+    with ThreadPoolExecutor(count_cores()) as threads:
+        mattes = torch.from_numpy(np.stack(list(threads.map(read, mixed.numpy()))))
+    by_teacher = torch.ones(len(mixed), dtype=torch.bool)
+    return pairs.with_mixtures(gather(mixed, mattes, by_teacher))
+
+
+def _teacher(name: str, store: Store) -> Teacher:
     """A function that reads a photo and labels it."""
     from PIL import Image
 
@@ -285,8 +327,8 @@ def _teacher(name: str, store: Store) -> Callable[[Path], tuple[Square, Square]]
     session = open_session(store.resolve(name, store.registry()), DeviceSettings(), store)
     pipeline = Pipeline(session, ReadSettings(), OutputSettings())
 
-    def label(path: Path) -> tuple[Square, Square]:
-        loaded = pipeline.load(path, str(path))
+    def label(picture: Picture, name: str) -> tuple[Square, Square]:
+        loaded = pipeline.load(picture, name)
         values = pipeline.infer_one(loaded)
         matte = stretch_map(values) if session.entry.stretch else values
         grey = Image.fromarray((matte.clip(0, 1) * 255).astype(np.uint8))

@@ -16,7 +16,6 @@ from bgx.image.read import SUFFIXES, read_photo
 from bgx.settings import ReadSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -53,13 +52,15 @@ class Pairs:
     """N pairs in memory.
 
     photos: uint8 [N, 3, P, P] sRGB. mattes: uint8 [N, 1, P, P], 255 is subject. weights: float32
-    [N], 0..1, how far to trust each matte. subjects: indices of pairs whose subject can be pasted
-    elsewhere. grounds: indices of pairs without a subject.
+    [N], 0..1, how far to trust each matte. by_teacher: bool [N], whether it is a teacher's.
+    subjects: indices of pairs whose subject can be pasted elsewhere. grounds: indices of pairs
+    without a subject.
     """
 
     photos: Tensor
     mattes: Tensor
     weights: Tensor
+    by_teacher: Tensor
     subjects: Tensor
     grounds: Tensor
 
@@ -69,6 +70,18 @@ class Pairs:
     def resized(self, side: int) -> Pairs:
         """The same pairs as squares of another side."""
         return replace(self, photos=resize(self.photos, side), mattes=resize(self.mattes, side))
+
+    def with_mixtures(self, mixtures: Pairs) -> Pairs:
+        """These pairs and others that are only looked at: nothing of them is pasted."""
+        grounds = torch.cat([self.grounds, mixtures.grounds + len(self)])
+        return Pairs(
+            torch.cat([self.photos, mixtures.photos]),
+            torch.cat([self.mattes, mixtures.mattes]),
+            torch.cat([self.weights, mixtures.weights]),
+            torch.cat([self.by_teacher, mixtures.by_teacher]),
+            self.subjects,
+            grounds,
+        )
 
     def to(self, device: torch.device) -> Pairs:
         """The same pairs on another device."""
@@ -126,15 +139,12 @@ def square(image: Image.Image) -> Square:
     return np.ascontiguousarray(np.atleast_3d(pixels).transpose(2, 0, 1))
 
 
-def gather(
-    photos: Sequence[Square],
-    mattes: Sequence[Square],
-    labelled: Sequence[bool],
-) -> Pairs:
-    """Put pairs together. labelled: whether the matte is a teacher's, not the user's own."""
-    by_teacher = torch.tensor(labelled, dtype=torch.bool)
-    all_mattes = torch.from_numpy(np.stack(mattes))
-    values = resize(all_mattes, SIDE // 2).float() / 255
+def gather(photos: Tensor, mattes: Tensor, by_teacher: Tensor) -> Pairs:
+    """Pairs with their weights and uses.
+
+    photos: uint8 [N, 3, SIDE, SIDE]. mattes: uint8 [N, 1, SIDE, SIDE]. by_teacher: bool [N].
+    """
+    values = resize(mattes, SIDE // 2).float() / 255
     coverage = values.mean((1, 2, 3))
     # 0 where the matte is black and white, large where it is mostly grey.
     doubt = (4 * values * (1 - values)).mean((1, 2, 3)) / (coverage + 0.02)
@@ -144,9 +154,10 @@ def gather(
     whole = ((borders > 0.5).float().mean(-1).amax(0) < 0.15).squeeze(1)
     clean = whole & (coverage > 0.06) & (coverage < 0.6) & ((doubt < 0.15) | ~by_teacher)
     return Pairs(
-        torch.from_numpy(np.stack(photos)),
-        all_mattes,
+        photos,
+        mattes,
         weights,
+        by_teacher,
         clean.nonzero().squeeze(1),
         (coverage < 0.02).nonzero().squeeze(1),
     )
