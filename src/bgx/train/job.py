@@ -61,8 +61,8 @@ class TrainSettings:
     registry or a file that bgx train made, to go on from; NOTHING for random weights. teacher:
     a network that labels photos without a cut-out, and mixtures of them. epochs: how many pictures
     are shown, in times of the pairs; with a teacher, mixtures are among them. batch: pairs of one
-    step, and rate: of learning, each None for one that suits `start`. seed: two runs
-    with the same seed, pairs and machine give the same network on a CPU.
+    step, and rate: of learning, each None for one that suits `start`. seed: two runs with the same
+    seed, pairs and machine give the same network on a CPU.
     """
 
     photos: Path
@@ -162,16 +162,14 @@ def train(
     shown, held, labelled, bad = _read(settings, label)
     before = evaluate(network, held, SIZE)
     schedule = _schedule(settings, len(shown))
-    pairs = len(shown)
-    if label is not None:
-        shown = _add_mixtures(shown, label, settings.seed)
+    material = shown if label is None else _add_mixtures(shown, label, settings.seed)
     result = fit(
         network,
-        shown,
+        material,
         schedule,
         device=device,
         checkpoint=settings.checkpoint,
-        identity=_identity(network, schedule, shown),
+        identity=_identity(network, schedule, material),
         progress=lambda done, loss, average: progress(
             Progress(done, schedule.steps, loss, lambda: evaluate(average, held, SIZE))
         ),
@@ -188,10 +186,10 @@ def train(
         settings.output,
         before,
         after,
-        pairs,
+        len(shown),
         len(held),
         labelled,
-        len(shown) - pairs,
+        len(material) - len(shown),
         tuple(bad),
         time.perf_counter() - began,
     )
