@@ -109,7 +109,7 @@ def test_a_file_says_itself_how_it_is_fed(tmp_path: Path) -> None:
     mine = tmp_path / "mine.onnx"
     mine.write_bytes(builtin_file("lite.onnx").read_bytes())
     store = Store()
-    assert store.resolve(str(mine), store.registry()).entry.input == (224, 224)
+    assert store.resolve(str(mine), store.registry()).entry.input == (288, 288)
     model = onnx.load(mine)
     del model.metadata_props[:]
     onnx.save(model, mine)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-SIZE = 224
+SIZE = 288
 """Side of the input in use. Crops show subjects larger than whole photos do, so networks do best at
 a little more than they were trained at (Touvron et al., NeurIPS 2019)."""
 

@@ -60,7 +60,7 @@ class Schedule:
     stages: tuple[tuple[int, float], ...]
     rate: float
     warmup: float = 0.02
-    decay: float = 0.3
+    decay: float = 0.45
     weight_decay: float = 0.02
     seed: int = 0
 

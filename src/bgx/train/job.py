@@ -37,7 +37,7 @@ Device = Literal["auto", "cpu", "cuda"]
 NOTHING = "nothing"
 """`TrainSettings.start` for a network of random weights."""
 
-STAGES = ((128, 0.5), (160, 0.3), (192, 0.2))
+STAGES = ((160, 0.3), (192, 0.5), (224, 0.2))
 """Side of the input and share of the steps, from random weights: all there is to learn, small and
 quickly, then the outlines. A trained network goes on at the last of them."""
 
