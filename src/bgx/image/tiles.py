@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     Map = NDArray[np.float32]
 
-TILE = 64
+TILE = 96
 """Pixels a side; its float maps stay in a core's own cache."""
 
 Box = tuple[int, int, int, int]

@@ -1,4 +1,4 @@
-"""Sums over square windows, in time that does not depend on their size; and what they tell."""
+"""Sums over square windows, and what they tell."""
 
 from __future__ import annotations
 
@@ -11,12 +11,22 @@ if TYPE_CHECKING:
 
 
 def sum_window(maps: NDArray[np.float32], radius: int) -> NDArray[np.float32]:
-    """Sums within `radius` cells of each, zero beyond the edge; of [n, rows, columns]."""
-    for _ in range(2):
-        padded = np.pad(maps, ((0, 0), (radius + 1, radius), (0, 0)))
-        sums = np.cumsum(padded, axis=1)
-        maps = (sums[:, 2 * radius + 1 :] - sums[:, : -2 * radius - 1]).swapaxes(1, 2)
-    return maps
+    """Sums within `radius` cells of each, zero beyond the edge; of [n, rows, columns].
+
+    As products with banded matrices: on grids of some hundred cells they take less time than
+    running sums, which go cell by cell.
+    """
+    count, rows, columns = maps.shape
+    across = maps.reshape(count * rows, columns) @ _band(columns, radius)
+    sums: NDArray[np.float32] = _band(rows, radius) @ across.reshape(maps.shape)
+    return sums
+
+
+def _band(length: int, radius: int) -> NDArray[np.float32]:
+    """float32 [length, length], 1 where row and column are at most `radius` apart."""
+    cells = np.arange(length)
+    near: NDArray[np.bool_] = np.abs(cells[:, None] - cells) <= radius
+    return near.astype(np.float32)
 
 
 def share_undecided(alpha: NDArray[np.float32], radius: int) -> NDArray[np.float32]:
