@@ -27,7 +27,7 @@ import numpy as np
 import onnx
 from PIL import Image
 
-from bgx.image.matte import stretch_map, upsample_matte
+from bgx.image.matte import upsample_matte
 from bgx.image.read import SUFFIXES
 from bgx.model.engines import EnginePlan
 from bgx.model.providers import load_runtime, start
@@ -67,9 +67,7 @@ def find_pairs(folder: Path) -> list[tuple[Path, Path]]:
 def cut(session: Session, photo: Path, size: tuple[int, int]) -> NDArray[np.float32]:
     """The network's matte of a photo, 0..1, (height, width) for a (width, height)."""
     pipeline = Pipeline(session, ReadSettings(), OutputSettings())
-    matte = pipeline.infer_one(pipeline.load(photo, str(photo)))
-    if session.entry.stretch:
-        matte = stretch_map(matte)
+    matte = pipeline.to_matte(pipeline.infer_one(pipeline.load(photo, str(photo))))
     return np.asarray(upsample_matte(matte, size), np.float32) / 255
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +23,7 @@ def sum_window(maps: NDArray[np.float32], radius: int) -> NDArray[np.float32]:
     return sums
 
 
+@lru_cache(maxsize=32)
 def _band(length: int, radius: int) -> NDArray[np.float32]:
     """float32 [length, length], 1 where row and column are at most `radius` apart."""
     cells = np.arange(length)

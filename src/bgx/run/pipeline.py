@@ -128,7 +128,7 @@ class Pipeline:
         """
         photo = loaded.photo
         with _timed(loaded.seconds, "compose"):
-            matte = stretch_map(values) if self.network.entry.stretch else values
+            matte = self.to_matte(values)
             trust = measure_trust(values, matte)
             alpha = self._make_alpha(photo, matte)
             colours = self._make_colours(photo, alpha)
@@ -145,6 +145,10 @@ class Pipeline:
             photo.metadata,
             self._output,
         )
+
+    def to_matte(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """A map of the network as a matte of its size: stretched where the network needs that."""
+        return stretch_map(values) if self.network.entry.stretch else values
 
     def _make_alpha(self, photo: Photo, matte: NDArray[np.float32]) -> Image.Image:
         """Mode L, of the photo's size."""

@@ -77,6 +77,12 @@ def crop(images: Tensor, window: tuple[float, float], size: int, generator: Gene
     return functional.grid_sample(images, grid, padding_mode=outside, align_corners=False)
 
 
+def set_before(cut: Tensor, grounds: Tensor) -> Tensor:
+    """Subjects, photos and mattes as [N, 4, S, S], on other grounds: [N, 3, S, S]."""
+    subjects, mattes = cut[:, :3], cut[:, 3:]
+    return subjects * mattes + grounds * (1 - mattes)
+
+
 def backdrop(mattes: Tensor, generator: Generator) -> Tensor:
     """Plain studio backdrops [N, 3, S, S], mostly light: a gradient and the subject's shadow."""
     n, _, size, _ = mattes.shape
@@ -150,13 +156,13 @@ def box_blur(images: Tensor, side: int) -> Tensor:
 
 def _paste(pairs: Pairs, chosen: Tensor, size: int, generator: Generator) -> Tensor:
     cut = crop(stack(pairs, chosen), (0.7, 1.6), size, generator)
-    subjects, mattes = cut[:, :3], cut[:, 3:]
+    mattes = cut[:, 3:]
     grounds = backdrop(mattes, generator)
     scenes = len(chosen) // 2 if len(pairs.grounds) else 0
     if scenes:
         photos = pairs.photos[choose(pairs.grounds, scenes, generator)].float() / 255
         grounds[:scenes] = crop(photos, (0.4, 1.0), size, generator)
-    return torch.cat([subjects * mattes + grounds * (1 - mattes), mattes], 1)
+    return torch.cat([set_before(cut, grounds), mattes], 1)
 
 
 def _uniform(count: int, low: float, high: float, generator: Generator) -> Tensor:

@@ -317,7 +317,6 @@ def _teacher(name: str, store: Store) -> Teacher:
     """A function that reads a photo and labels it."""
     from PIL import Image
 
-    from bgx.image.matte import stretch_map
     from bgx.model.session import open_session
     from bgx.run.pipeline import Pipeline
     from bgx.train.pairs import square
@@ -327,8 +326,7 @@ def _teacher(name: str, store: Store) -> Teacher:
 
     def label(picture: Picture, name: str) -> tuple[Square, Square]:
         loaded = pipeline.load(picture, name)
-        values = pipeline.infer_one(loaded)
-        matte = stretch_map(values) if session.entry.stretch else values
+        matte = pipeline.to_matte(pipeline.infer_one(loaded))
         grey = Image.fromarray((matte.clip(0, 1) * 255).astype(np.uint8))
         return square(loaded.photo.working), square(grey)
 

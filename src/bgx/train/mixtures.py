@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from bgx.train.augment import choose, crop, stack
+from bgx.train.augment import choose, crop, set_before, stack
 from bgx.train.pairs import SIDE
 
 if TYPE_CHECKING:
@@ -50,6 +50,5 @@ def _mix_batch(
     if len(subjects):
         pasted = choose(subjects, -(-count // 2), generator)
         cut = crop(stack(pairs, pasted), _AROUND, SIDE, generator)
-        mattes = cut[:, 3:]
-        mixed[: len(pasted)] = cut[:, :3] * mattes + mixed[: len(pasted)] * (1 - mattes)
+        mixed[: len(pasted)] = set_before(cut, mixed[: len(pasted)])
     return (mixed * 255).round().clamp(0, 255).byte()
