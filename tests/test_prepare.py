@@ -98,15 +98,17 @@ def test_u2netps_true_graph(tmp_path: Path) -> None:
     check_same(original, copy, noise(2, 3, 320, 320))
 
 
-@pytest.mark.parametrize("model", ["u2netp", "u2net"])
-def test_for_the_cpu_nothing_is_joined_and_no_block_is_padding(tmp_path: Path, model: str) -> None:
+@pytest.mark.parametrize(("model", "enlarged"), [("u2netp", 5), ("u2net", 28)])
+def test_for_the_cpu_no_arithmetic_is_wasted(tmp_path: Path, model: str, enlarged: int) -> None:
     original = u2net_network(tmp_path / f"{model}.onnx", model)
     copy = prepare(original, for_cpu=True)
     counted = count_nodes(onnx.load_model_from_string(copy))
     # The six side maps of one channel each are joined still; 10 x 10 is no whole squares.
     assert counted["Concat"] == 1
-    assert counted["Conv"] == 119 + 50
     assert counted["DepthToSpace"] == 5
+    # Two for one of a joined map, five for one of an enlarged map of 32 channels or more.
+    assert counted["Conv"] == 119 + 50 + 4 * enlarged
+    assert counted["Resize"] == 38 + 3 * enlarged
     check_same(original, copy, noise(1, 3, 320, 320))
 
 

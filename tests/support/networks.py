@@ -115,18 +115,18 @@ def random_network(path: Path, steps: Sequence[str], *, seed: int, side: int) ->
     of its input, (1, 3, side, side).
     """
     graph = _Graph(seed)
-    level = graph.conv("input.1", 16)
+    level = graph.conv("input.1", 32)
     above: list[str] = []
     for step in steps:
         if step == "step":
-            level = graph.step(level, 16)
+            level = graph.step(level, 32)
         elif step == "pool" and len(above) < 4:
             above.append(level)
             level = graph.pool(level)
         elif step == "up" and above:
             level = graph.enlarge(level, above.pop())
         elif step == "join":
-            level = graph.conv(graph.concat([level, graph.relu(level)]), 16)
+            level = graph.conv(graph.concat([level, graph.relu(level)]), 32)
         elif step == "add":
             level = graph.node("Add", [level, graph.sigmoid(level)])
     matte = graph.sigmoid(graph.conv(graph.enlarge(level, "input.1"), 1))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bgx.model.rewrite import pack_single, split_joined
+from bgx.model.rewrite import rewrite
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableSequence, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from onnx import GraphProto, ModelProto, NodeProto
 
-PREPARE_VERSION = 1
+PREPARE_VERSION = 2
 """Part of the cache key: raise it when the copy changes."""
 
 BATCH = "batch"
@@ -101,9 +101,7 @@ def prepare(original: bytes | Path, output: int = 0, *, for_cpu: bool = False) -
         _scale_resizes(model)
         _check_per_picture(model.graph)
         if for_cpu:
-            shapes = _static_shapes(model)
-            split_joined(model.graph, shapes)
-            pack_single(model.graph, shapes)
+            rewrite(model.graph, _static_shapes(model))
             _drop_unused(model.graph)
         _free_batch(model)
         onnx.checker.check_model(model, full_check=True)
