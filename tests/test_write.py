@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import io
 import os
+import platform
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -453,7 +453,7 @@ def test_what_another_machine_writes_is_kept(
 ) -> None:
     leave(tmp_path)
     with monkeypatch.context() as elsewhere:
-        elsewhere.setattr(socket, "gethostname", lambda: "another-machine")
+        elsewhere.setattr(platform, "node", lambda: "another-machine")
         assert remove_leftovers([tmp_path]) == 0
     assert remove_leftovers([tmp_path]) == 1
 

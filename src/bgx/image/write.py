@@ -10,9 +10,8 @@ import contextlib
 import errno
 import io
 import os
+import platform
 import re
-import secrets
-import socket
 from typing import TYPE_CHECKING, Any
 
 from PIL import ExifTags, Image
@@ -47,7 +46,7 @@ _DISK = _numbers("ENOSPC", "EDQUOT", "EROFS", "EIO")
 _FOLDER = _numbers("EACCES", "EPERM", "ENOTDIR", "EEXIST")
 _NO_FOLDER = _numbers("ENOTDIR", "EEXIST")
 
-_PROCESS = secrets.token_hex(4)
+_PROCESS = os.urandom(4).hex()
 """This process among all that had or will have its number: in a container all have the same."""
 
 _TEMPORARY = re.compile(
@@ -212,7 +211,7 @@ def write_file(target: Path, data: bytes) -> None:
     """
     # Not the target's name: with anything added it could become too long.
     temporary = target.with_name(
-        f".{_host()}.{os.getpid()}.{_PROCESS}{secrets.token_hex(4)}.bgx-tmp"
+        f".{_host()}.{os.getpid()}.{_PROCESS}{os.urandom(4).hex()}.bgx-tmp"
     )
     try:
         with _explained(target, _DISK | _FOLDER):
@@ -260,7 +259,7 @@ def _explained(target: Path, run_wide: frozenset[int]) -> Iterator[None]:
 
 
 def _host() -> str:
-    return re.sub(r"[^0-9a-z-]", "", socket.gethostname().lower())[:64]
+    return re.sub(r"[^0-9a-z-]", "", platform.node().lower())[:64]
 
 
 def _is_leftover(name: str) -> bool:
