@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from bgx.image.tiles import Enlarger, tile_box
+from bgx.image.tiles import Enlarger, read_planes, tile_box
 from bgx.image.window import share_undecided, sum_window
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def refine_matte(matte: Map, working: Image.Image, image: Image.Image) -> Image.
         model = Enlarger(_fit(matte, working), size)
         for row, column in np.argwhere(doubtful).tolist():
             left, top, right, bottom = box = tile_box(row, column, size)
-            pixels = np.asarray(image.crop(box))
+            pixels = read_planes(image, box)
             [doubted] = prior.enlarge(row, column)
             alpha[top:bottom, left:right] = _apply(pixels, doubted, model.enlarge(row, column))
     return Image.fromarray(alpha)
@@ -104,7 +104,7 @@ def _shrink(matte: Map, size: tuple[int, int]) -> Map:
 def _fit(matte: Map, working: Image.Image) -> Map:
     """Local models on the grid: float32 [5, rows, columns].
 
-    alpha is ``maps[:3] . colour (0..1) + maps[3] + (1 - maps[4]) * matte``.
+    alpha is ``maps[:3] . colour (0..255) + maps[3] + (1 - maps[4]) * matte``.
     """
     scale = min(1.0, GRID / max(working.size))
     columns, rows = (max(1, round(side * scale)) for side in working.size)
@@ -127,6 +127,7 @@ def _fit(matte: Map, working: Image.Image) -> Map:
     # Colours from far off say nothing about a wide part the network could not decide about.
     undecided = share_undecided(_halve(soft[None])[0] / 4, NEAR)
     model *= 1 - _ramp(undecided, *OPEN)
+    model[:3] /= 255
     return model
 
 
@@ -153,12 +154,14 @@ def _fit_windows(moments: Map, radius: int) -> Map:
     return np.stack([*slope, offset, trust])
 
 
-def _apply(pixels: NDArray[np.uint8], prior: Map, model: Map) -> NDArray[np.uint8]:
-    """Alpha 0..255 of a box. pixels: [height, width, 3]. prior: the network's matte there."""
+def _apply(pixels: Map, prior: Map, model: Map) -> NDArray[np.uint8]:
+    """Alpha 0..255 of a box. pixels: [3, height, width], 0..255, taken over. prior: the network's
+    matte there."""
     alpha = prior - model[4] * prior
     alpha += model[3]
-    for channel in range(3):
-        alpha += model[channel] * (pixels[..., channel] * np.float32(1 / 255))
+    pixels *= model[:3]
+    for plane in pixels:
+        alpha += plane
     highest = REACH * (prior - CERTAIN)
     np.minimum(alpha, highest, out=alpha)
     np.maximum(alpha, highest - (REACH * (1 - 2 * CERTAIN) - 1), out=alpha)
