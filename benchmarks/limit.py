@@ -5,8 +5,9 @@
 The limit is a sum of floors, each measured here in the same run with all cores busy: the fastest
 known way to decode, to shrink to the network's input, to enlarge the matte, to join the cut-out and
 to encode it, and the network's arithmetic at the speed of the best matrix product that ONNX Runtime
-does on this machine. Nothing is counted for starting, for files, for passing pictures on or for
-waiting, so that no batch reaches it. 1.25 means that a whole `bgx batch` takes a quarter longer.
+does on this machine. All that the published file asks for is counted; bgx's copy of it needs less,
+so that the network alone can stay below its floor. Nothing is counted for starting, for files, for
+passing pictures on or for waiting. 1.25 means that a whole `bgx batch` takes a quarter longer.
 
 Rounds measure floors and batch one after the other; ratios are medians over rounds.
 """
