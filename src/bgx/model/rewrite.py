@@ -194,12 +194,15 @@ def _widens(resize: NodeProto, weights: Weights) -> bool:
     if resize.op_type != "Resize" or len(resize.input) != 3:
         return False
     scales = weights.get(resize.input[2], np.ones(4))
+    attributes = _attributes(resize)
     return (
         scales.shape == (4,)
         and all(scales[:2] == 1)
         and all(scales == scales.round())
         and scales[3] > 1
-        and _attributes(resize).get("mode", b"nearest") in {b"nearest", b"linear"}
+        and "axes" not in attributes
+        and attributes.get("mode", b"nearest") in {b"nearest", b"linear"}
+        and attributes.get("coordinate_transformation_mode") != b"tf_crop_and_resize"
     )
 
 
