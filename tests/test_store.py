@@ -19,8 +19,9 @@ from bgx.errors import (
     UsageError,
 )
 from bgx.model.registry import ModelEntry, load_registry
+from bgx.model.rembg import rembg_paths
 from bgx.model.session import check_network, open_session
-from bgx.model.store import ModelFile, Store, rembg_paths
+from bgx.model.store import ModelFile, Store
 from bgx.settings import DeviceSettings, ModelSettings
 from support.networks import tiny_network
 

@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -25,6 +24,7 @@ from typing import Any, Literal
 
 from bgx.errors import BadModelError, MissingModelError, ModelError, UsageError
 from bgx.model import files
+from bgx.model.digests import Digests, hash_file, read_digests
 from bgx.model.registry import (
     FALLBACKS,
     ModelEntry,
@@ -34,6 +34,7 @@ from bgx.model.registry import (
     find_entry,
     load_registry,
 )
+from bgx.model.rembg import find_home, rembg_paths
 from bgx.settings import DEFAULT_MODEL, ModelSettings
 
 log = logging.getLogger(__name__)
@@ -56,15 +57,6 @@ class ModelFile:
     path: Path
     digest: str
     origin: Origin
-
-
-@dataclass(frozen=True, slots=True)
-class _Digests:
-    sha256: str
-    md5: str
-
-    def fits(self, known: str) -> bool:
-        return known in {f"sha256:{self.sha256}", f"md5:{self.md5}"}
 
 
 @dataclass(frozen=True)
@@ -126,7 +118,7 @@ class Store:
             return self._check_builtin(entry, entry.builtin, trust_stamp=trust_stamp)
         if entry.hash is None:
             return None
-        for path in rembg_paths(entry.name, os.environ, _home()):
+        for path in rembg_paths(entry.name, os.environ, find_home()):
             if not _is_file(path):
                 continue
             try:
@@ -220,7 +212,7 @@ class Store:
             with files.temporary(self.models, ".onnx") as copy:
                 shutil.copyfile(file, copy)
                 check(copy, entry, str(file))
-                digest, size = f"sha256:{_hash(copy).sha256}", copy.stat().st_size
+                digest, size = f"sha256:{hash_file(copy).sha256}", copy.stat().st_size
                 added = replace(entry, url=None, builtin=None, hash=digest, bytes=size)
                 copy.replace(self._own(name))
             files.write(self._record(name), json.dumps(_table(added), indent=2).encode())
@@ -292,58 +284,8 @@ class Store:
             )
         return ModelFile(entry, path, f"sha256:{digests.sha256}", "added" if added else "fetched")
 
-    def _digests(self, path: Path, *, trust_stamp: bool = True) -> _Digests:
-        """The file's hashes: from its stamp while size and time stay, else from its bytes."""
-        try:
-            resolved = path.resolve()
-            state = resolved.stat()
-        except OSError as error:
-            raise BadModelError(f"{path}: cannot be read: {error.strerror or error}") from None
-        seen = {"path": str(resolved), "size": state.st_size, "mtime_ns": state.st_mtime_ns}
-        key = hashlib.sha256(os.fsencode(resolved)).hexdigest()[:32]
-        stamp = self.folder / "stamps" / f"{key}.json"
-        if trust_stamp:
-            try:
-                known = json.loads(stamp.read_bytes())
-                if {name: known[name] for name in seen} == seen:
-                    return _Digests(known["sha256"], known["md5"])
-            except (OSError, ValueError, KeyError, TypeError):
-                pass
-        digests = _hash(path)
-        try:
-            files.write(stamp, json.dumps(seen | asdict(digests)).encode())
-        except OSError as error:
-            log.debug("%s: no stamp kept: %s", path, error)
-        return digests
-
-
-def rembg_paths(name: str, environment: Mapping[str, str], home: Path) -> list[Path]:
-    """Where rembg keeps the file called `name`, newest layout first.
-
-    ``U2NET_HOME`` wins over ``REMBG_HOME``; below either a folder per model, and in the older
-    layout all files side by side in ``~/.u2net``.
-    """
-
-    def expand(text: str) -> Path:
-        return home / text[2:] if text.startswith("~/") else home if text == "~" else Path(text)
-
-    data = environment.get("XDG_DATA_HOME")
-    legacy = expand(environment.get("U2NET_HOME") or f"{data or '~'}/.u2net")
-    if environment.get("U2NET_HOME"):
-        current = legacy
-    else:
-        current = expand(environment.get("REMBG_HOME") or (f"{data}/rembg" if data else "~/.rembg"))
-    file = f"{name}.onnx"
-    paths = [current / "models" / name / file, legacy / file, home / ".u2net" / file]
-    return list(dict.fromkeys(paths))
-
-
-def _home() -> Path:
-    try:
-        return Path.home()
-    except RuntimeError:
-        # A user without a home, as containers have them.
-        return Path("~")
+    def _digests(self, path: Path, *, trust_stamp: bool = True) -> Digests:
+        return read_digests(path, self.folder / "stamps", trust_stamp=trust_stamp)
 
 
 def _describe(path: Path, registry: Mapping[str, ModelEntry]) -> ModelEntry:
@@ -380,19 +322,6 @@ def _check_readable(path: Path) -> None:
             f"{path}: cannot be read: {error.strerror or error}; for networks by name see: "
             "bgx models list"
         ) from None
-
-
-def _hash(path: Path) -> _Digests:
-    sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
-    buffer = memoryview(bytearray(1 << 20))
-    try:
-        with path.open("rb", buffering=0) as file:
-            while size := file.readinto(buffer):
-                sha256.update(buffer[:size])
-                md5.update(buffer[:size])
-    except OSError as error:
-        raise BadModelError(f"{path}: cannot be read: {error.strerror or error}") from None
-    return _Digests(sha256.hexdigest(), md5.hexdigest())
 
 
 def _table(entry: ModelEntry) -> dict[str, Any]:

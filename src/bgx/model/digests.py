@@ -1,0 +1,72 @@
+"""A file's hashes, and the stamps that save computing them again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from bgx.errors import BadModelError
+from bgx.model import files
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Digests:
+    """Hexadecimal; sha256 names the file, md5 is what some registries know it by."""
+
+    sha256: str
+    md5: str
+
+    def fits(self, known: str) -> bool:
+        """Whether a hash of the registry, ``sha256:…`` or ``md5:…``, is the file's."""
+        return known in {f"sha256:{self.sha256}", f"md5:{self.md5}"}
+
+
+def read_digests(path: Path, stamps: Path, *, trust_stamp: bool = True) -> Digests:
+    """The file's hashes: from its stamp while size and time stay, else from its bytes.
+
+    stamps: the folder that the stamps lie in. Raises BadModelError where the file cannot be read.
+    """
+    try:
+        resolved = path.resolve()
+        state = resolved.stat()
+    except OSError as error:
+        raise BadModelError(f"{path}: cannot be read: {error.strerror or error}") from None
+    seen = {"path": str(resolved), "size": state.st_size, "mtime_ns": state.st_mtime_ns}
+    key = hashlib.sha256(os.fsencode(resolved)).hexdigest()[:32]
+    stamp = stamps / f"{key}.json"
+    if trust_stamp:
+        try:
+            known = json.loads(stamp.read_bytes())
+            if {name: known[name] for name in seen} == seen:
+                return Digests(known["sha256"], known["md5"])
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+    digests = hash_file(path)
+    try:
+        files.write(stamp, json.dumps(seen | asdict(digests)).encode())
+    except OSError as error:
+        log.debug("%s: no stamp kept: %s", path, error)
+    return digests
+
+
+def hash_file(path: Path) -> Digests:
+    """Both hashes, in one pass. Raises BadModelError where the file cannot be read."""
+    sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+    buffer = memoryview(bytearray(1 << 20))
+    try:
+        with path.open("rb", buffering=0) as file:
+            while size := file.readinto(buffer):
+                sha256.update(buffer[:size])
+                md5.update(buffer[:size])
+    except OSError as error:
+        raise BadModelError(f"{path}: cannot be read: {error.strerror or error}") from None
+    return Digests(sha256.hexdigest(), md5.hexdigest())
