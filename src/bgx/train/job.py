@@ -5,32 +5,27 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
-from bgx.errors import BadModelError, OutputError, PictureError, UsageError
+from bgx.errors import BadModelError, OutputError, UsageError
 from bgx.model import files
-from bgx.model.cores import count_cores
-from bgx.settings import DeviceSettings, ModelSettings, OutputSettings, ReadSettings
+from bgx.settings import ModelSettings
 from bgx.train.feed import SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from pathlib import Path
 
     import torch
 
-    from bgx.image.read import Picture
     from bgx.model.store import Store
     from bgx.train.fit import Schedule
     from bgx.train.network import Lite
-    from bgx.train.pairs import BadPair, Pairs, Source, Square
+    from bgx.train.pairs import BadPair, Pairs
     from bgx.train.score import Score
-
-    Teacher = Callable[[Picture, str], tuple[Square, Square]]
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -40,13 +35,6 @@ NOTHING = "nothing"
 STAGES = ((160, 0.3), (192, 0.5), (224, 0.2))
 """Side of the input and share of the steps, from random weights: all there is to learn, small and
 quickly, then the outlines. A trained network goes on at the last of them."""
-
-FEWEST = 8
-"""Fewer pairs than this teach nothing."""
-
-HELD_BACK = 0.15
-"""Share of the pairs that only measure; at most MOST_HELD_BACK pairs."""
-MOST_HELD_BACK = 300
 
 TOLERANCE = 5e-3
 """Largest difference allowed between torch's mattes and the file's, whose weights are halves."""
@@ -151,6 +139,7 @@ def train(
     from bgx.train.calibrate import calibrate
     from bgx.train.export import from_onnx, to_onnx
     from bgx.train.fit import evaluate, fit
+    from bgx.train.material import add_mixtures, open_teacher, read_material
 
     began = time.perf_counter()
     store = Store(settings.models)
@@ -158,11 +147,11 @@ def train(
     rival = from_onnx(settings.output) if settings.output.exists() else None
     torch.manual_seed(settings.seed)
     network = _start(settings.start, store)
-    label = None if settings.teacher is None else _teacher(settings.teacher, store)
-    shown, held, labelled, bad = _read(settings, label)
+    label = None if settings.teacher is None else open_teacher(settings.teacher, store)
+    shown, held, labelled, bad = read_material(settings.photos, settings.cutouts, label)
     before = evaluate(network, held, SIZE)
     schedule = _schedule(settings, len(shown))
-    material = shown if label is None else _add_mixtures(shown, label, settings.seed)
+    material = shown if label is None else add_mixtures(shown, label, settings.seed)
     result = fit(
         network,
         material,
@@ -226,111 +215,6 @@ def _schedule(settings: TrainSettings, count: int) -> Schedule:
         rate=settings.rate or (3e-3 if anew else 3e-4),
         seed=settings.seed,
     )
-
-
-def _read(
-    settings: TrainSettings, label: Teacher | None
-) -> tuple[Pairs, Pairs, int, list[BadPair]]:
-    """Pairs to train on, pairs held back, how many the teacher labelled, and what is of no use."""
-    import torch
-
-    from bgx.train.pairs import BadPair, find_sources, gather, read_pair
-
-    sources, bad = find_sources(settings.photos, settings.cutouts)
-
-    def read(source: Source) -> tuple[Square, Square] | BadPair:
-        try:
-            if source.cutout is not None:
-                return read_pair(source.photo, source.cutout)
-            if label is None:
-                return BadPair(source.name, "has no cut-out, and there is no --teacher")
-            return label(source.photo, str(source.photo))
-        except PictureError as error:
-            return BadPair(source.name, str(error))
-
-    with ThreadPoolExecutor(count_cores()) as threads:
-        outcomes = list(zip(sources, threads.map(read, sources), strict=True))
-    bad += [outcome for _, outcome in outcomes if isinstance(outcome, BadPair)]
-    good = [(source, found) for source, found in outcomes if not isinstance(found, BadPair)]
-    if len(good) < FEWEST:
-        raise UsageError(
-            f"{settings.photos}: {len(good)} pairs that can be used; bgx train needs {FEWEST}"
-            + (f" (first of what cannot be: {bad[0].name}: {bad[0].reason})" if bad else "")
-        )
-    held = _hold_back([source for source, _ in good])
-
-    def put_together(wanted: bool) -> Pairs:
-        chosen = [pair for pair in good if (pair[0] in held) == wanted]
-        return gather(
-            torch.from_numpy(np.stack([photo for _, (photo, _) in chosen])),
-            torch.from_numpy(np.stack([matte for _, (_, matte) in chosen])),
-            torch.tensor([source.cutout is None for source, _ in chosen]),
-        )
-
-    labelled = sum(source.cutout is None for source, _ in good)
-    return put_together(False), put_together(True), labelled, bad
-
-
-def _hold_back(sources: Sequence[Source]) -> set[Source]:
-    """Pairs that only measure: the same ones in every run, and the user's own cut-outs if he has.
-
-    The choice hangs on the name alone, so a network is never scored on what an earlier run on the
-    same photos has trained it on.
-    """
-    own = [source for source in sources if source.cutout is not None]
-    ranked = sorted(
-        own if len(own) >= FEWEST else sources,
-        key=lambda source: hashlib.sha256(source.name.encode()).digest(),
-    )
-    return set(ranked[: min(MOST_HELD_BACK, max(2, round(HELD_BACK * len(ranked))))])
-
-
-def _add_mixtures(pairs: Pairs, label: Teacher, seed: int) -> Pairs:
-    """The pairs, and mixtures of those photos that the teacher has labelled.
-
-    Not of the others: where the user has said himself what is wanted, a teacher may see it
-    otherwise.
-    """
-    import torch
-    from PIL import Image
-
-    from bgx.train.mixtures import PER_PHOTO, mix
-    from bgx.train.pairs import gather
-
-    photos = pairs.by_teacher.nonzero().squeeze(1)
-    if not len(photos):
-        return pairs
-    generator = torch.Generator().manual_seed(seed)
-    mixed = mix(pairs, photos, PER_PHOTO * len(photos), generator)
-
-    def read(picture: Square) -> Square:
-        _, matte = label(Image.fromarray(picture.transpose(1, 2, 0)), "mixture")
-        return matte
-
-    with ThreadPoolExecutor(count_cores()) as threads:
-        mattes = torch.from_numpy(np.stack(list(threads.map(read, mixed.numpy()))))
-    by_teacher = torch.ones(len(mixed), dtype=torch.bool)
-    return pairs.with_mixtures(gather(mixed, mattes, by_teacher))
-
-
-def _teacher(name: str, store: Store) -> Teacher:
-    """A function that reads a photo and labels it."""
-    from PIL import Image
-
-    from bgx.model.session import open_session
-    from bgx.run.pipeline import Pipeline
-    from bgx.train.pairs import square
-
-    session = open_session(store.resolve(name, store.registry()), DeviceSettings(), store)
-    pipeline = Pipeline(session, ReadSettings(), OutputSettings())
-
-    def label(picture: Picture, name: str) -> tuple[Square, Square]:
-        loaded = pipeline.load(picture, name)
-        matte = pipeline.to_matte(pipeline.infer_one(loaded))
-        grey = Image.fromarray((matte.clip(0, 1) * 255).astype(np.uint8))
-        return square(loaded.photo.working), square(grey)
-
-    return label
 
 
 def _identity(network: Lite, schedule: Schedule, pairs: Pairs) -> str:

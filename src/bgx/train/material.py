@@ -1,0 +1,129 @@
+"""What a network is trained on: pairs that are read, labelled by a teacher, held back, mixed."""
+
+from __future__ import annotations
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import Image
+
+from bgx.errors import PictureError, UsageError
+from bgx.model.cores import count_cores
+from bgx.model.session import open_session
+from bgx.run.pipeline import Pipeline
+from bgx.settings import DeviceSettings, OutputSettings, ReadSettings
+from bgx.train.mixtures import PER_PHOTO, mix
+from bgx.train.pairs import BadPair, find_sources, gather, read_pair, square
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from bgx.image.read import Picture
+    from bgx.model.store import Store
+    from bgx.train.pairs import Pairs, Source, Square
+
+    Teacher = Callable[[Picture, str], tuple[Square, Square]]
+
+FEWEST = 8
+"""Fewer pairs than this teach nothing."""
+
+HELD_BACK = 0.15
+"""Share of the pairs that only measure; at most MOST_HELD_BACK pairs."""
+MOST_HELD_BACK = 300
+
+
+def open_teacher(name: str, store: Store) -> Teacher:
+    """A function that reads a photo and labels it with the network called `name`."""
+    session = open_session(store.resolve(name, store.registry()), DeviceSettings(), store)
+    pipeline = Pipeline(session, ReadSettings(), OutputSettings())
+
+    def label(picture: Picture, name: str) -> tuple[Square, Square]:
+        loaded = pipeline.load(picture, name)
+        matte = pipeline.to_matte(pipeline.infer_one(loaded))
+        grey = Image.fromarray((matte.clip(0, 1) * 255).astype(np.uint8))
+        return square(loaded.photo.working), square(grey)
+
+    return label
+
+
+def read_material(
+    photos: Path, cutouts: Path | None, label: Teacher | None
+) -> tuple[Pairs, Pairs, int, list[BadPair]]:
+    """Pairs to train on, pairs held back, how many the teacher labelled, and what is of no use.
+
+    cutouts: folder of the photos' cut-outs or masks, named as they are; None for none. label: the
+    teacher, for photos without. Raises UsageError where too few pairs can be used.
+    """
+    sources, bad = find_sources(photos, cutouts)
+
+    def read(source: Source) -> tuple[Square, Square] | BadPair:
+        try:
+            if source.cutout is not None:
+                return read_pair(source.photo, source.cutout)
+            if label is None:
+                return BadPair(source.name, "has no cut-out, and there is no --teacher")
+            return label(source.photo, str(source.photo))
+        except PictureError as error:
+            return BadPair(source.name, str(error))
+
+    with ThreadPoolExecutor(count_cores()) as threads:
+        outcomes = list(zip(sources, threads.map(read, sources), strict=True))
+    bad += [outcome for _, outcome in outcomes if isinstance(outcome, BadPair)]
+    good = [(source, found) for source, found in outcomes if not isinstance(found, BadPair)]
+    if len(good) < FEWEST:
+        raise UsageError(
+            f"{photos}: {len(good)} pairs that can be used; bgx train needs {FEWEST}"
+            + (f" (first of what cannot be: {bad[0].name}: {bad[0].reason})" if bad else "")
+        )
+    held = _hold_back([source for source, _ in good])
+
+    def put_together(wanted: bool) -> Pairs:
+        chosen = [pair for pair in good if (pair[0] in held) == wanted]
+        return gather(
+            torch.from_numpy(np.stack([photo for _, (photo, _) in chosen])),
+            torch.from_numpy(np.stack([matte for _, (_, matte) in chosen])),
+            torch.tensor([source.cutout is None for source, _ in chosen]),
+        )
+
+    labelled = sum(source.cutout is None for source, _ in good)
+    return put_together(False), put_together(True), labelled, bad
+
+
+def _hold_back(sources: Sequence[Source]) -> set[Source]:
+    """Pairs that only measure: the same ones in every run, and the user's own cut-outs if he has.
+
+    The choice hangs on the name alone, so a network is never scored on what an earlier run on the
+    same photos has trained it on.
+    """
+    own = [source for source in sources if source.cutout is not None]
+    ranked = sorted(
+        own if len(own) >= FEWEST else sources,
+        key=lambda source: hashlib.sha256(source.name.encode()).digest(),
+    )
+    return set(ranked[: min(MOST_HELD_BACK, max(2, round(HELD_BACK * len(ranked))))])
+
+
+def add_mixtures(pairs: Pairs, label: Teacher, seed: int) -> Pairs:
+    """The pairs, and mixtures of those photos that the teacher has labelled.
+
+    Not of the others: where the user has said himself what is wanted, a teacher may see it
+    otherwise.
+    """
+    photos = pairs.by_teacher.nonzero().squeeze(1)
+    if not len(photos):
+        return pairs
+    generator = torch.Generator().manual_seed(seed)
+    mixed = mix(pairs, photos, PER_PHOTO * len(photos), generator)
+
+    def read(picture: Square) -> Square:
+        _, matte = label(Image.fromarray(picture.transpose(1, 2, 0)), "mixture")
+        return matte
+
+    with ThreadPoolExecutor(count_cores()) as threads:
+        mattes = torch.from_numpy(np.stack(list(threads.map(read, mixed.numpy()))))
+    by_teacher = torch.ones(len(mixed), dtype=torch.bool)
+    return pairs.with_mixtures(gather(mixed, mattes, by_teacher))
