@@ -1,7 +1,7 @@
 """Rewrites of a graph that change nothing of what it computes but what that costs on a CPU.
 
 ONNX Runtime's convolutions work on blocks of 16 channels, or 8 without AVX-512. Around them a
-network of U²-Net's kind spends a sixth of its time joining maps that the next layer takes apart
+network of U²-Net's kind spends a seventh of its time joining maps that the next layer takes apart
 again, computing anew what an enlarged map repeats, and filling blocks of which one channel is used.
 """
 
