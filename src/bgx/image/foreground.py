@@ -56,7 +56,7 @@ def restore_foreground(image: Image.Image, alpha: Image.Image, working: Image.Im
     for row, column in tiles:
         left, top, right, bottom = box = tile_box(row, column, image.size)
         share = opacity[top:bottom, left:right] * np.float32(1 / 255)
-        photo = read_planes(image, box)
+        photo = read_planes(image.crop(box))
         smooth = colours.enlarge(row, column)
         restored = _correct(photo, share, smooth[:3], smooth[3:6])
         restored -= photo
@@ -91,8 +91,7 @@ def _estimate(working: Image.Image, alpha: Image.Image) -> Map:
     scale = min(1.0, GRID / max(working.size))
     grid = tuple(max(1, round(side * scale)) for side in working.size)
     grid = (min(grid[0], alpha.width), min(grid[1], alpha.height))
-    picture = np.asarray(working.resize(grid, Image.Resampling.BOX), np.float32)
-    photo = np.ascontiguousarray(picture.transpose(2, 0, 1))
+    photo = read_planes(working.resize(grid, Image.Resampling.BOX))
     # In two steps, the first by a whole number: half the time, and two levels at most.
     coarse = alpha.resize(grid, Image.Resampling.BOX, reducing_gap=2.0)
     share = np.asarray(coarse, np.float32) / np.float32(255)

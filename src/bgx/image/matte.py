@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageChops
 
+from bgx.image.tiles import split_rows
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -19,9 +21,6 @@ SUBJECT_ALPHA = 10
 
 _LOBES = 3
 _BLOCK = 64
-
-_STRIP_ROWS = 256
-"""Rows measured at a time: a copy of them all would be a third of what a picture costs."""
 
 
 def stretch_map(values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -103,11 +102,11 @@ def measure_matte(alpha: Image.Image) -> tuple[float, tuple[int, int, int, int] 
     total = 0
     rows = np.empty(bottom - top, np.uint8)
     columns = np.zeros(right - left, np.uint8)
-    for first in range(top, bottom, _STRIP_ROWS):
-        last = min(first + _STRIP_ROWS, bottom)
-        values = np.asarray(alpha.crop((left, first, right, last)))
+    # A copy of them all would be a third of what a picture takes of memory.
+    for strip in split_rows(box):
+        values = np.asarray(alpha.crop(strip))
         total += int(values.sum(dtype=np.uint64))
-        values.max(1, out=rows[first - top : last - top])
+        values.max(1, out=rows[strip[1] - top : strip[3] - top])
         np.maximum(columns, values.max(0), out=columns)
     coverage = total / (255 * alpha.width * alpha.height)
     across, down = (np.flatnonzero(ends >= SUBJECT_ALPHA) for ends in (columns, rows))

@@ -86,7 +86,7 @@ def refine_matte(matte: Map, working: Image.Image, image: Image.Image) -> Image.
         model = Enlarger(_fit(matte, working), size)
         for row, column in np.argwhere(doubtful).tolist():
             left, top, right, bottom = box = tile_box(row, column, size)
-            pixels = read_planes(image, box)
+            pixels = read_planes(image.crop(box))
             [doubted] = prior.enlarge(row, column)
             alpha[top:bottom, left:right] = _apply(pixels, doubted, model.enlarge(row, column))
     return Image.fromarray(alpha)
@@ -110,8 +110,8 @@ def _fit(matte: Map, working: Image.Image) -> Map:
     columns, rows = (max(1, round(side * scale)) for side in working.size)
     # Colours and matte at twice the grid's density, so that a cell knows its own variance.
     fine = (2 * columns, 2 * rows)
-    picture = np.asarray(working.resize(fine, Image.Resampling.BOX), np.float32)
-    colours = np.ascontiguousarray(picture.transpose(2, 0, 1)) / np.float32(255) - np.float32(0.5)
+    picture = read_planes(working.resize(fine, Image.Resampling.BOX))
+    colours = picture / np.float32(255) - np.float32(0.5)
     soft = np.asarray(Image.fromarray(matte).resize(fine, Image.Resampling.BILINEAR))
 
     # A pinch of weight everywhere keeps far-off places defined.

@@ -1,4 +1,4 @@
-"""Full-size work where it matters: tiles of a photo, and coarse maps enlarged inside them.
+"""Full-size work in pieces: strips and tiles of a photo, and coarse maps enlarged inside tiles.
 
 On a large photo nearly all of a matte is exactly 0 or 1. What costs time a pixel is done in tiles
 along the edges alone.
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
     from PIL import Image
 
@@ -19,15 +21,24 @@ if TYPE_CHECKING:
 TILE = 96
 """Pixels a side; its float maps stay in a core's own cache."""
 
+STRIP_ROWS = 256
+"""Rows of a strip."""
+
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom, in pixels."""
 
 
-def read_planes(image: Image.Image, box: Box) -> Map:
-    """A box of an image of mode RGB: float32 [3, height, width], 0..255."""
-    pixels = np.asarray(image.crop(box))
+def read_planes(image: Image.Image) -> Map:
+    """An image of mode RGB as float32 [3, height, width], 0..255."""
     # Pillow's own conversion to float takes three times as long, and planes are quicker to use.
-    return pixels.transpose(2, 0, 1).astype(np.float32, order="C")
+    return np.asarray(image).transpose(2, 0, 1).astype(np.float32, order="C")
+
+
+def split_rows(box: Box) -> Iterator[Box]:
+    """A box's strips from top to bottom, which stay in a core's cache where the whole would not."""
+    left, top, right, bottom = box
+    for first in range(top, bottom, STRIP_ROWS):
+        yield left, first, right, min(first + STRIP_ROWS, bottom)
 
 
 def tile_box(row: int, column: int, size: tuple[int, int]) -> Box:

@@ -29,7 +29,7 @@ SQUARE = 4
 
 ENLARGED = 2 * BLOCK
 """Channels that an enlarged map must have for its convolution to gain by :func:`_split_enlarged`:
-64 gain a third, 32 a tenth, and 16 lose."""
+64 gain a third, 32 a sixth, and 16 lose."""
 
 
 def rewrite(graph: GraphProto, shapes: Shapes) -> None:
@@ -115,16 +115,17 @@ def _mix_before_widening(
     kernel = weights[node.input[1]]
     channels = len(kernel)
     *_, taller, wider = weights[resize.input[2]]
-    bias = node.input[2:]
 
     def enlarge(source: str, rows: float, columns: float, name: str) -> NodeProto:
         scales = np.array([1, 1, rows, columns], np.float32)
         inputs = [source, resize.input[1], _store(graph, weights, f"{name}_scales", scales)]
         return _copy(resize, inputs, name)
 
-    def step(source: str, taken: tuple[int, int], pads: list[int], name: str) -> NodeProto:
+    def step(
+        source: str, taken: tuple[int, int], pads: list[int], name: str, *bias: str
+    ) -> NodeProto:
         one = np.tile(np.array(taken, kernel.dtype), (channels, 1, 1, 1))
-        inputs = [source, _store(graph, weights, f"{name}_weights", one)]
+        inputs = [source, _store(graph, weights, f"{name}_weights", one), *bias]
         return _copy(node, inputs, name, group=channels, kernel_shape=[1, 2], pads=pads)
 
     tall, *wide = f"{output}_tall", *(f"{output}_wide_{column}" for column in range(3))
@@ -135,8 +136,7 @@ def _mix_before_widening(
         nodes.append(_copy(node, [tall, part], mixed, kernel_shape=[3, 1], pads=[1, 0, 1, 0]))
         nodes.append(enlarge(mixed, 1, wider, name))
     right, left = f"{output}_right", f"{output}_left"
-    nodes.append(step(wide[0], (1, 0), [0, 1, 0, 0], right))
-    nodes[-1].input.extend(bias)
+    nodes.append(step(wide[0], (1, 0), [0, 1, 0, 0], right, *node.input[2:]))
     nodes.append(helper.make_node("Add", [right, wide[1]], [f"{output}_sum"]))
     nodes.append(step(wide[2], (0, 1), [0, 0, 0, 1], left))
     nodes.append(helper.make_node("Add", [f"{output}_sum", left], [output]))
@@ -208,28 +208,25 @@ def _widens(resize: NodeProto, weights: Weights) -> bool:
 
 def _mixes_blocks(node: NodeProto, weights: Weights) -> bool:
     """Whether a node is a plain 3x3 convolution from and to whole blocks."""
-    if not _is_plain(node) or not weights.keys() >= set(node.input[1:]):
+    if not _is_plain(node, weights):
         return False
     outputs, channels, *kernel = weights[node.input[1]].shape
-    attributes = _attributes(node)
     return (
         kernel == [3, 3]
-        and attributes.get("group", 1) == 1
-        and attributes.get("pads") == [1] * 4
+        and _attributes(node).get("pads") == [1] * 4
         and outputs % BLOCK == channels % BLOCK == 0
         and channels >= ENLARGED
     )
 
 
 def _fills_squares(node: NodeProto, weights: Weights, shapes: Shapes) -> bool:
-    if not _is_plain(node) or not weights.keys() >= set(node.input[1:]):
+    if not _is_plain(node, weights):
         return False
     outputs, channels, *kernel = weights[node.input[1]].shape
     shape = shapes.get(node.output[0], ())
     return (
         outputs == 1
         and channels % BLOCK == 0
-        and _attributes(node).get("group", 1) == 1
         and len(kernel) == 2
         and max(kernel) > 1
         and len(shape) == 4
@@ -237,11 +234,14 @@ def _fills_squares(node: NodeProto, weights: Weights, shapes: Shapes) -> bool:
     )
 
 
-def _is_plain(node: NodeProto) -> bool:
-    """Whether a convolution's strides and dilations are 1, and its padding is written out."""
+def _is_plain(node: NodeProto, weights: Weights) -> bool:
+    """Whether a convolution's weights are constants, its group, strides and dilations 1, and its
+    padding is written out."""
     attributes = _attributes(node)
     return (
-        all(set(attributes.get(name, [1])) == {1} for name in ("strides", "dilations"))
+        weights.keys() >= set(node.input[1:])
+        and attributes.get("group", 1) == 1
+        and all(set(attributes.get(name, [1])) == {1} for name in ("strides", "dilations"))
         and attributes.get("auto_pad", b"NOTSET") == b"NOTSET"
     )
 

@@ -310,8 +310,13 @@ def _noise(count: int, entry: ModelEntry) -> NDArray[np.float32]:
 
 def _check_plan(batch_size: int) -> EnginePlan:
     # Without pattern and reuse: a check must not take more memory than the pictures will.
-    lean = EnginePlan("cpu", memory_pattern=False, memory_reuse=False)
-    return replace(lean, threads=count_cores(), batch_size=batch_size)
+    return EnginePlan(
+        "cpu",
+        threads=count_cores(),
+        batch_size=batch_size,
+        memory_pattern=False,
+        memory_reuse=False,
+    )
 
 
 def _check_input(engine: Any, entry: ModelEntry, name: str) -> tuple[str, int | None]:
