@@ -294,7 +294,9 @@ def test_ctrl_c_in_the_middle_leaves_nothing(server: Server, tmp_path: Path) -> 
 
     server.answer = answer
     code = (
-        "import sys; sys.path[:0] = sys.argv[3:];"
+        # A shell starts what runs in the background with Ctrl-C ignored, and children inherit that.
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "sys.path[:0] = sys.argv[3:];"
         "from test_fetch import _fetch_elsewhere; from pathlib import Path;"
         "_fetch_elsewhere(sys.argv[1], Path(sys.argv[2]))"
     )
