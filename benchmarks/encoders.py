@@ -184,6 +184,10 @@ def encode_with_pillow(picture: Image.Image, level: int) -> bytes:
     return data.getvalue()
 
 
+def encode_with_bgx(picture: Image.Image, threads: int) -> bytes:
+    return b"".join(bgx_encode_png(picture, threads=threads))
+
+
 def make_encoders(size: tuple[int, int], seed: int, cores: int) -> list[Encoder]:
     kept, zeroed = (cut_out(size, seed, zeroed=zeroed) for zeroed in (False, True))
     encoders = []
@@ -193,7 +197,7 @@ def make_encoders(size: tuple[int, int], seed: int, cores: int) -> list[Encoder]
             call = partial(encode_with_pillow, picture, level)
             encoders.append(Encoder(f"Pillow level {level}, {colours}", 1, rgba, call))
     for threads in sorted({1, cores}):
-        call = partial(bgx_encode_png, picture, threads=threads)
+        call = partial(encode_with_bgx, picture, threads)
         encoders.append(Encoder("bgx, zeroed", threads, zeroed, call))
     for filter_name, filter_rows in FILTERS.items():
         for library in LIBRARIES:

@@ -96,9 +96,9 @@ def walk(path: Path, target: Path, network: Network) -> dict[str, float]:
     with _timed(taken, "measure"):
         measure_matte(alpha)
     with _timed(taken, "PNG"):
-        data = encode_picture(picture, "png", name=name, icc=photo.icc, dpi=photo.dpi)
+        pieces = encode_picture(picture, "png", name=name, icc=photo.icc, dpi=photo.dpi)
     with _timed(taken, "write file"):
-        write_file(target, data)
+        write_file(target, *pieces)
     return taken
 
 

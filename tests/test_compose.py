@@ -18,9 +18,8 @@ from bgx.image.colour import parse_colour
 from bgx.image.compose import cut_out, flatten
 from bgx.image.matte import multiply_alpha, stretch_map, upsample_matte
 from bgx.image.read import read_photo
-from bgx.image.write import encode_picture
 from bgx.settings import ReadSettings
-from support.pictures import difference, encode, product
+from support.pictures import difference, encode, encode_file, product
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -132,7 +131,7 @@ def test_golden_cut_out(file_format: str) -> None:
     _, seen = product((426, 320))
     said = 0.1 + 0.7 * np.asarray(seen.resize((320, 320), Image.Resampling.BOX), np.float32) / 255
     alpha = multiply_alpha(upsample_matte(stretch_map(said), photo.image.size), photo.alpha)
-    data = encode_picture(cut_out(photo.image, alpha), "png", name="ball")
+    data = encode_file(cut_out(photo.image, alpha), "png", name="ball")
     with Image.open(io.BytesIO(data)) as result:
         assert (result.mode, result.size) == ("RGBA", size)
         shown = _show_on_white(result)

@@ -13,8 +13,7 @@ from PIL import ExifTags, Image, ImageFilter
 
 from bgx.image.jpeg import encode_white_jpeg
 from bgx.image.metadata import Metadata
-from bgx.image.write import encode_picture
-from support.pictures import difference, encode, exif, product, wide_profile
+from support.pictures import difference, encode, encode_file, exif, product, wide_profile
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -79,7 +78,7 @@ def test_plain_colours_come_back_within_a_level() -> None:
 
 def test_white_is_white_with_all_that_a_file_can_say() -> None:
     metadata = Metadata(exif(dpi=(72, 72)), b"<x:xmpmeta/>")
-    data = encode_picture(
+    data = encode_file(
         _on_white(),
         "jpg",
         name="out",

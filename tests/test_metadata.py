@@ -9,9 +9,8 @@ import pytest
 from PIL import ExifTags, Image
 
 from bgx.image.read import read_photo
-from bgx.image.write import encode_picture
 from bgx.settings import FORMATS, ReadSettings
-from support.pictures import encode, quarters
+from support.pictures import encode, encode_file, quarters
 
 if TYPE_CHECKING:
     from bgx.image.metadata import Metadata
@@ -52,7 +51,7 @@ def test_every_format_keeps_it(
     file_format: Format, dpi: tuple[float, float], png_level: str
 ) -> None:
     picture = Image.new("RGB", (40, 30), "red")
-    data = encode_picture(
+    data = encode_file(
         picture,
         file_format,
         name="out",
@@ -79,7 +78,7 @@ def test_every_format_keeps_it(
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_nothing_is_kept_by_default(file_format: Format) -> None:
     photo = read_photo(_photo(), ReadSettings(), name="photo")
-    data = encode_picture(photo.image, file_format, name="out", icc=photo.icc, dpi=photo.dpi)
+    data = encode_file(photo.image, file_format, name="out", icc=photo.icc, dpi=photo.dpi)
     for secret in (b"1234567", b"somebody", b"Camera works", b"xmpmeta"):
         assert secret in _photo()
         assert secret not in data
@@ -104,7 +103,7 @@ def test_no_thumbnail_shows_the_background_that_was_removed() -> None:
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 def test_broken_exif_is_left_out() -> None:
     photo = encode(quarters(), "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x05garbage")
-    data = encode_picture(Image.new("RGB", (9, 9)), "webp", name="out", metadata=_read(photo))
+    data = encode_file(Image.new("RGB", (9, 9)), "webp", name="out", metadata=_read(photo))
     with Image.open(io.BytesIO(data)) as opened:
         assert opened.size == (9, 9)
 
@@ -114,7 +113,7 @@ def test_a_tiffs_tags_for_its_pixels_are_not_kept() -> None:
     tags[_BASE.Artist] = "somebody"
     photo = encode(quarters(size=(64, 48)), "TIFF", exif=tags, compression="tiff_lzw")
     for file_format in FORMATS:
-        data = encode_picture(
+        data = encode_file(
             Image.new("RGBA" if file_format == "tiff" else "RGB", (30, 20)),
             file_format,
             name="out",

@@ -21,7 +21,6 @@ from PIL import Image
 from bgx.errors import PictureError, TooLargeError, UnreadableError
 from bgx.image.compose import cut_out
 from bgx.image.read import count_pixels, read_photo
-from bgx.image.write import encode_picture
 from bgx.settings import FORMATS, ReadSettings
 from support.pictures import (
     BLUE,
@@ -33,6 +32,7 @@ from support.pictures import (
     cmyk_profile,
     difference,
     encode,
+    encode_file,
     exif,
     grey_profile,
     png,
@@ -556,7 +556,7 @@ def test_no_writer_goes_back_to_the_file(file_format: str, target: Any) -> None:
     picture = cut_out(photo.image, alpha)
     if target == "jpg":
         picture = picture.convert("RGB")
-    with Image.open(io.BytesIO(encode_picture(picture, target, name="out"))) as written:
+    with Image.open(io.BytesIO(encode_file(picture, target, name="out"))) as written:
         assert getattr(written, "n_frames", 1) == 1
         assert difference(written.convert("RGBA"), picture.convert("RGBA")) <= 40
         if target != "jpg":
@@ -572,7 +572,7 @@ def test_a_phone_s_mpo_is_one_photo() -> None:
 def test_a_tiff_s_private_tags_do_not_travel() -> None:
     info = {34377: b"8BIM thumbnail of the background", 700: b"<xmp>secret</xmp>"}
     photo = read(encode(quarters(), "TIFF", tiffinfo=info))
-    data = encode_picture(photo.image, "tiff", name="out")
+    data = encode_file(photo.image, "tiff", name="out")
     assert b"thumbnail" not in data
     assert b"secret" not in data
 
@@ -785,7 +785,7 @@ def _decode_or_complain(data: bytes) -> None:
         assert (photo.alpha.mode, photo.alpha.size) == ("L", photo.image.size)
     # What was read can be written.
     picture = photo.image.crop((0, 0, 8, 8))
-    encode_picture(picture, "png", name="out", icc=photo.icc, dpi=photo.dpi)
+    encode_file(picture, "png", name="out", icc=photo.icc, dpi=photo.dpi)
 
 
 @given(name=_names, share=st.floats(0, 1))

@@ -345,7 +345,7 @@ def test_no_target_is_there_before_its_copy(
 ) -> None:
     # A run that is killed between the two would otherwise never make the copy.
     written: list[Path] = []
-    monkeypatch.setattr(pipeline_room, "write_file", lambda path, _: written.append(path))
+    monkeypatch.setattr(pipeline_room, "write_file", lambda path, *_: written.append(path))
     [job] = make_jobs(tmp_path, [UNSURE])
     list(process([job], pipeline, workers=1))
 
@@ -384,10 +384,10 @@ def test_a_run_that_ends_early_has_its_sheet(
     jobs = make_jobs(tmp_path, [SURE] * 4)
     write_file = pipeline_room.write_file
 
-    def fail_on_the_second(target: Path, data: bytes) -> None:
+    def fail_on_the_second(target: Path, *pieces: bytes) -> None:
         if target == jobs[1].target:
             raise OutputError(f"{target}: the disk is full")
-        write_file(target, data)
+        write_file(target, *pieces)
 
     monkeypatch.setattr(pipeline_room, "write_file", fail_on_the_second)
     sheet = Sheet(tmp_path / "sheet.html")

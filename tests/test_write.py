@@ -23,11 +23,12 @@ from bgx.errors import OutputError, UnwritableError, UsageError
 from bgx.image import write
 from bgx.image.compose import cut_out, flatten
 from bgx.image.read import read_photo
-from bgx.image.write import encode_picture, format_of, remove_leftovers, write_file
+from bgx.image.write import format_of, remove_leftovers, write_file
 from bgx.settings import FORMAT_BY_SUFFIX, FORMATS, Format, PngLevel, ReadSettings
 from support.pictures import (
     difference,
     encode,
+    encode_file,
     product,
     quarter_colours,
     quarters,
@@ -65,7 +66,7 @@ def test_lossless_formats_give_back_every_pixel(
     picture = Image.fromarray(pixels.squeeze(axis=2) if channels == 1 else pixels)
     if mode == "RGBA":
         picture = cut_out(picture.convert("RGB"), picture.getchannel("A"))
-    written = reopen(encode_picture(picture, file_format, name="out"))
+    written = reopen(encode_file(picture, file_format, name="out"))
     assert written.convert(mode).tobytes() == picture.tobytes()
 
 
@@ -73,7 +74,7 @@ def test_lossless_formats_give_back_every_pixel(
 @pytest.mark.parametrize("mode", ["RGBA", "RGB", "L"])
 def test_png_at_every_level(level: PngLevel, mode: str) -> None:
     picture = cut_out_product().convert(mode)
-    written = reopen(encode_picture(picture, "png", name="out", png_level=level))
+    written = reopen(encode_file(picture, "png", name="out", png_level=level))
     assert (written.format, written.mode) == ("PNG", mode)
     assert written.tobytes() == picture.tobytes()
 
@@ -82,7 +83,7 @@ def test_png_at_every_level(level: PngLevel, mode: str) -> None:
 @pytest.mark.parametrize("quality", [None, 80])
 def test_alpha_comes_back_exactly(file_format: Format, quality: int | None) -> None:
     picture = cut_out_product((320, 240))
-    data = encode_picture(picture, file_format, name="out", quality=quality)
+    data = encode_file(picture, file_format, name="out", quality=quality)
     written = reopen(data).convert("RGBA")
     assert written.getchannel("A").tobytes() == picture.getchannel("A").tobytes()
     # The subject's own colours, right up to its edge.
@@ -99,7 +100,7 @@ def test_the_removed_background_is_in_no_file(file_format: Format, quality: int 
     def write_on(background: tuple[int, int, int]) -> bytes:
         ball, alpha = product((96, 72))
         photo = Image.composite(ball, Image.new("RGB", ball.size, background), alpha.point(_SHOWN))
-        return encode_picture(cut_out(photo, alpha), file_format, name="out", quality=quality)
+        return encode_file(cut_out(photo, alpha), file_format, name="out", quality=quality)
 
     assert write_on((255, 0, 0)) == write_on((0, 90, 255))
 
@@ -110,7 +111,7 @@ _SHOWN = [0] + [255] * 255
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_a_flattened_picture_is_white_beside_the_subject(file_format: Format) -> None:
     picture = flatten(*product((320, 240)), (255, 255, 255))
-    written = reopen(encode_picture(picture, file_format, name="out"))
+    written = reopen(encode_file(picture, file_format, name="out"))
     assert written.convert("RGB").crop((0, 0, 320, 30)).getextrema() == ((255, 255),) * 3
     assert difference(written.convert("RGB"), picture) <= (0 if file_format in LOSSLESS else 40)
 
@@ -119,7 +120,7 @@ def test_quality_is_heard() -> None:
     picture = flatten(*product((320, 240)), (255, 255, 255))
     for file_format in ("jpg", "webp", "avif"):
         low, high = (
-            len(encode_picture(picture, file_format, name="out", quality=quality))
+            len(encode_file(picture, file_format, name="out", quality=quality))
             for quality in (20, 95)
         )
         assert low < high, file_format
@@ -130,7 +131,7 @@ def test_quality_is_heard() -> None:
     [*((name, "RGB") for name in FORMATS), *((name, "RGBA") for name in ALPHA_FORMATS)],
 )
 def test_profile_and_resolution_are_written(file_format: Format, mode: str) -> None:
-    data = encode_picture(
+    data = encode_file(
         quarters().convert(mode), file_format, name="out", icc=wide_profile(), dpi=(300, 150)
     )
     photo = read_photo(data, ReadSettings(), name="out")
@@ -140,7 +141,7 @@ def test_profile_and_resolution_are_written(file_format: Format, mode: str) -> N
 
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_a_matte_carries_no_profile_of_colours(file_format: Format) -> None:
-    data = encode_picture(
+    data = encode_file(
         quarters("L", (0, 90, 180, 255)),
         file_format,
         name="out",
@@ -158,7 +159,7 @@ def test_from_file_to_file_profile_and_resolution_stay(file_format: Format) -> N
     source = encode(quarters(), "JPEG", quality=95, icc_profile=wide_profile(), dpi=(240, 240))
     photo = read_photo(source, ReadSettings(), name="in")
     picture = flatten(photo.image, Image.new("L", photo.image.size, 255), (0, 0, 0))
-    data = encode_picture(picture, file_format, name="out", icc=photo.icc, dpi=photo.dpi)
+    data = encode_file(picture, file_format, name="out", icc=photo.icc, dpi=photo.dpi)
     again = read_photo(data, ReadSettings(), name="out")
     assert (again.icc, again.dpi) == (wide_profile(), pytest.approx((240, 240), abs=0.1))
 
@@ -170,8 +171,8 @@ def test_too_large_for_a_format_says_which_to_take(
     file_format: Format, size: tuple[int, int], capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(UnwritableError, match=r"^out\.x: .*too large for .*; use --format png$"):
-        encode_picture(Image.new("RGB", size), file_format, name="out.x")
-    assert reopen(encode_picture(Image.new("RGB", size), "png", name="out.x")).size == size
+        encode_file(Image.new("RGB", size), file_format, name="out.x")
+    assert reopen(encode_file(Image.new("RGB", size), "png", name="out.x")).size == size
     assert capfd.readouterr().err == ""
 
 
@@ -180,7 +181,7 @@ def test_too_large_for_a_format_says_which_to_take(
 def test_extreme_sizes(file_format: Format, size: tuple[int, int]) -> None:
     for mode in ("RGB", "L") if file_format == "jpg" else ("RGB", "L", "RGBA"):
         picture = Image.new(mode, size, 77)
-        assert reopen(encode_picture(picture, file_format, name="out")).size == size
+        assert reopen(encode_file(picture, file_format, name="out")).size == size
 
 
 @pytest.mark.parametrize("error", [OSError, ValueError, RuntimeError, SystemError])
@@ -192,7 +193,7 @@ def test_what_an_encoder_raises_names_the_target(
 
     monkeypatch.setattr(Image.Image, "save", save)
     with pytest.raises(UnwritableError, match=r"^shoe\.webp: .*codec trouble"):
-        encode_picture(quarters(), "webp", name="shoe.webp")
+        encode_file(quarters(), "webp", name="shoe.webp")
 
 
 @pytest.mark.parametrize(("suffix", "file_format"), FORMAT_BY_SUFFIX.items())

@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import ExifTags, Image, ImageCms
 
+from bgx.image.write import encode_picture
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
+
+    from bgx.settings import Format
 
 Colour = tuple[int, ...]
 
@@ -55,6 +59,11 @@ def quarter_colours(image: Image.Image) -> list[Any]:
 def difference(first: Any, second: Any) -> int:
     """The largest difference of any two numbers."""
     return int(np.abs(np.asarray(first, np.int64) - np.asarray(second, np.int64)).max())
+
+
+def encode_file(image: Image.Image, file_format: Format, *, name: str, **options: Any) -> bytes:
+    """The file bgx makes of it."""
+    return b"".join(encode_picture(image, file_format, name=name, **options))
 
 
 def encode(image: Image.Image, file_format: str, **options: Any) -> bytes:

@@ -47,12 +47,12 @@ def put(line: str) -> None:
     put_bytes(data + b"\n")
 
 
-def put_bytes(data: bytes) -> None:
-    """Raises OutputError, and BrokenPipeError where the reader went away."""
+def put_bytes(*pieces: bytes) -> None:
+    """To stdout. Raises OutputError, and BrokenPipeError where the reader went away."""
     if sys.stdout is None:
         raise OutputError("stdout: cannot be written: it is closed")
     try:
-        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.writelines(pieces)
         sys.stdout.buffer.flush()
     except BrokenPipeError:
         raise

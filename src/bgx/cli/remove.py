@@ -150,8 +150,8 @@ def _cut(job: Job, request: Request, report: Report) -> None:
         # Of two errors that of the network is the one to be told.
         note_network(report, request, network.wait())
     if job.target == _PIPE:
-        data, measured = pipeline.encode(cutout, "stdout")
-        put_bytes(data)
+        pieces, measured = pipeline.encode(cutout, "stdout")
+        put_bytes(*pieces)
     else:
         measured = pipeline.write(cutout, job.target)
     report.add(Done(job, measured))

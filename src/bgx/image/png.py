@@ -59,10 +59,11 @@ def encode_png(
     exif: bytes | None = None,
     xmp: bytes | None = None,
     threads: int = 1,
-) -> bytes:
-    """Encode an image of mode L, RGB or RGBA, losslessly.
+) -> list[bytes]:
+    """The file of an image of mode L, RGB or RGBA, without loss, in pieces.
 
-    threads: parts of the picture deflated at once.
+    threads: parts of the picture deflated at once. One piece of all would take as much memory again
+    while it is put together.
     """
     header = struct.pack(">2I5B", *image.size, 8, _COLOUR_TYPES[image.mode], 0, 0, 0)
     chunks = [_SIGNATURE, *_chunk(b"IHDR", header)]
@@ -77,7 +78,7 @@ def encode_png(
         chunks += _chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0", xmp)
     chunks += _chunk(b"IDAT", *_deflate_rows(image, threads))
     chunks += _chunk(b"IEND")
-    return b"".join(chunks)
+    return chunks
 
 
 def _chunk(name: bytes, *parts: bytes) -> list[bytes]:

@@ -75,8 +75,8 @@ def encode_picture(
     metadata: Metadata | None = None,
     exact_white: bool = False,
     threads: int = 1,
-) -> bytes:
-    """Encode a picture of mode RGBA, RGB or L.
+) -> list[bytes]:
+    """The file of a picture of mode RGBA, RGB or L, in pieces.
 
     name: what messages call it. quality: 1..100; None is lossless for WebP. exact_white: white
     pixels of a JPEG are to be white again after decoding. threads: that one picture may use. An ICC
@@ -123,7 +123,7 @@ def encode_picture(
     stream = io.BytesIO()
     try:
         if exact_white:
-            return encode_white_jpeg(picture, **options)
+            return [encode_white_jpeg(picture, **options)]
         picture.save(
             stream, format="JPEG" if file_format == "jpg" else file_format.upper(), **options
         )
@@ -132,39 +132,40 @@ def encode_picture(
             f"{name}: {width} x {height} cannot be stored as {file_format} ({error}); "
             "use --format png"
         ) from error
-    return stream.getvalue()
+    return [stream.getvalue()]
 
 
 def encode_within(
     limit: int,
-    encode: Callable[[int | None], bytes],
+    encode: Callable[[int | None], list[bytes]],
     file_format: Format,
     quality: int | None,
     *,
     name: str,
-) -> tuple[bytes, int | None]:
-    """A file of at most ``limit`` bytes, and its quality where that had to be lowered.
+) -> tuple[list[bytes], int | None]:
+    """A file of at most ``limit`` bytes, in pieces, and its quality where it had to be lowered.
 
     encode: makes the file at a quality, 1..100 or None. quality: the one asked for; of the lower
     ones, the highest that gives a file small enough is found. Raises UnwritableError where there is
     none worth looking at, or none to lower.
     """
-    data = encode(quality)
-    if len(data) <= limit:
-        return data, None
+    pieces = encode(quality)
+    size = sum(map(len, pieces))
+    if size <= limit:
+        return pieces, None
     best = (quality or _DEFAULT_QUALITIES.get(file_format, 0)) - 1
     if file_format in _LOSSLESS or best < 0:
         raise UnwritableError(
-            f"{name}: {len(data):,} bytes without loss are more than --max-bytes {limit:,}; "
+            f"{name}: {size:,} bytes without loss are more than --max-bytes {limit:,}; "
             "make it smaller with --resize, or choose --format jpg"
         )
-    fitting: tuple[bytes, int] | None = None
+    fitting: tuple[list[bytes], int] | None = None
     worst = _WORST_QUALITY
     while worst <= best:
         middle = (worst + best + 1) // 2
-        data = encode(middle)
-        if len(data) <= limit:
-            fitting, worst = (data, middle), middle + 1
+        pieces = encode(middle)
+        if sum(map(len, pieces)) <= limit:
+            fitting, worst = (pieces, middle), middle + 1
         else:
             best = middle - 1
     if fitting is None:
@@ -203,11 +204,12 @@ def _exif_with_dpi(dpi: tuple[float, float], exif: bytes | None) -> bytes:
     return tags.tobytes()
 
 
-def write_file(target: Path, data: bytes) -> None:
+def write_file(target: Path, *pieces: bytes) -> None:
     """Write or replace target in one step; its folder is made where it is missing.
 
-    Raises OutputError where no further picture could be written either (disk full, read-only
-    folder) and UnwritableError where it is this target's own trouble. Nothing half-written stays.
+    pieces: of the file, one behind the other. Raises OutputError where no further picture could be
+    written either (disk full, read-only folder) and UnwritableError where it is this target's own
+    trouble. Nothing half-written stays.
     """
     # Not the target's name: with anything added it could become too long.
     temporary = target.with_name(
@@ -218,7 +220,7 @@ def write_file(target: Path, data: bytes) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             # Not tempfile: that makes files private; here the umask decides, as for any output.
             with temporary.open("xb") as stream:
-                stream.write(data)
+                stream.writelines(pieces)
         # The folder takes files: what stands in the way now is the target's own.
         with _explained(target, _DISK):
             temporary.replace(target)

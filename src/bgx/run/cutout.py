@@ -54,10 +54,10 @@ class Cutout:
 
         quality, png_level: None is what was asked for with the cut-out. Raises UnwritableError.
         """
-        data, _ = self.encode_noted(
+        pieces, _ = self.encode_noted(
             file_format, name=name, quality=quality, png_level=png_level, threads=threads
         )
-        return data
+        return b"".join(pieces)
 
     def encode_noted(
         self,
@@ -67,15 +67,15 @@ class Cutout:
         quality: int | None = None,
         png_level: PngLevel | None = None,
         threads: int = 1,
-    ) -> tuple[bytes, tuple[str, ...]]:
-        """As :meth:`encode`, with notes for the report."""
+    ) -> tuple[list[bytes], tuple[str, ...]]:
+        """As :meth:`encode`, in pieces, with notes for the report."""
         output = self.output
         image = self.image
         if file_format in OPAQUE_FORMATS and image.mode == "RGBA":
             image = flatten(image.convert("RGB"), image.getchannel("A"), WHITE)
         quality = quality or output.quality
 
-        def encode(quality: int | None) -> bytes:
+        def encode(quality: int | None) -> list[bytes]:
             return encode_picture(
                 image,
                 file_format,
@@ -91,9 +91,9 @@ class Cutout:
 
         if output.max_bytes is None:
             return encode(quality), ()
-        data, lowered = encode_within(output.max_bytes, encode, file_format, quality, name=name)
+        pieces, lowered = encode_within(output.max_bytes, encode, file_format, quality, name=name)
         note = f"quality {lowered} to stay within {output.max_bytes:,} bytes"
-        return data, (note,) if lowered else ()
+        return pieces, (note,) if lowered else ()
 
     def save(self, target: str | Path, *, quality: int | None = None) -> None:
         """Write to a path whose suffix names the format, in one step: complete or not at all."""

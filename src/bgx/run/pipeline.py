@@ -172,21 +172,21 @@ class Pipeline:
         restore_foreground(colours, alpha, photo.working)
         return colours
 
-    def encode(self, cutout: Cutout, name: str) -> tuple[bytes, Measured]:
-        """The file's bytes, in the format asked for, and what is measured with them.
+    def encode(self, cutout: Cutout, name: str) -> tuple[list[bytes], Measured]:
+        """The file in the format asked for, in pieces, and what is measured with it.
 
         Raises UnwritableError.
         """
         file_format = self._output.format or "png"
-        data, notes = cutout.encode_noted(file_format, name=name, threads=self._codec_threads)
-        return data, replace(cutout.measured, notes=cutout.measured.notes + notes)
+        pieces, notes = cutout.encode_noted(file_format, name=name, threads=self._codec_threads)
+        return pieces, replace(cutout.measured, notes=cutout.measured.notes + notes)
 
     def write(self, cutout: Cutout, *targets: Path) -> Measured:
         """Encode once and write, complete or not at all. Raises UnwritableError, OutputError."""
         with _timed(cutout.measured.seconds, "write"):
-            data, measured = self.encode(cutout, str(targets[-1]))
+            pieces, measured = self.encode(cutout, str(targets[-1]))
             for target in targets:
-                write_file(target, data)
+                write_file(target, *pieces)
         return measured
 
     def cut(self, source: Picture, name: str) -> Cutout:

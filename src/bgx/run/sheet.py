@@ -95,7 +95,7 @@ class Sheet:
                 caption += "" if self._html else f", a .html holds {_HTML_ROOM:,}"
         make = _make_html if self._html else _make_jpeg
         try:
-            write_file(self._path, make(title, caption, entries, self._path))
+            write_file(self._path, *make(title, caption, entries, self._path))
         except UnwritableError as error:
             raise OutputError(f"--sheet {error}") from error
 
@@ -137,7 +137,7 @@ a {{ color: inherit; text-decoration: none; font-weight: 600; overflow-wrap: any
 """
 
 
-def _make_html(title: str, caption: str, entries: Sequence[_Entry], path: Path) -> bytes:
+def _make_html(title: str, caption: str, entries: Sequence[_Entry], path: Path) -> list[bytes]:
     """One file that needs nothing else; a click opens the whole picture, where that still lies."""
     width, height = PREVIEW_SIZE
     head = _HEAD.format(
@@ -157,7 +157,7 @@ def _make_html(title: str, caption: str, entries: Sequence[_Entry], path: Path) 
             parts.append(f'<h2>{name.capitalize()}</h2>\n<section class="{name}">\n'.encode())
             parts += (_make_figure(entry, path.parent) for entry in section)
             parts.append(b"</section>\n")
-    return b"".join(parts)
+    return parts
 
 
 def _make_figure(entry: _Entry, folder: Path) -> bytes:
@@ -181,7 +181,7 @@ def _link(file: Path, folder: Path) -> str:
     return quote(os.fsencode(relative.as_posix()))
 
 
-def _make_jpeg(title: str, caption: str, entries: Sequence[_Entry], path: Path) -> bytes:
+def _make_jpeg(title: str, caption: str, entries: Sequence[_Entry], path: Path) -> list[bytes]:
     column, row = PREVIEW_SIZE[0] + 3 * GAP, PREVIEW_SIZE[1] + 2 * _LINE + 2 * GAP
     rows = -(-len(entries) // _COLUMNS)
     head = 3 * _LINE
