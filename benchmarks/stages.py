@@ -28,13 +28,14 @@ import vs_rembg
 from bgx.cli.memory import keep_memory
 from bgx.image.clean import clean_matte
 from bgx.image.compose import compose_picture
+from bgx.image.encode import encode_picture
 from bgx.image.foreground import restore_foreground
 from bgx.image.matte import measure_matte, multiply_alpha, stretch_map, upsample_matte
 from bgx.image.read import make_photo, prepare_process
 from bgx.image.refine import refine_matte
 from bgx.image.tensor import fill_tensor
 from bgx.image.trust import measure_trust
-from bgx.image.write import encode_picture, write_file
+from bgx.image.write import write_file
 from bgx.settings import ReadSettings
 
 if TYPE_CHECKING:

@@ -22,8 +22,9 @@ from PIL import Image
 from bgx.errors import OutputError, UnwritableError, UsageError
 from bgx.image import write
 from bgx.image.compose import cut_out, flatten
+from bgx.image.encode import format_of
 from bgx.image.read import read_photo
-from bgx.image.write import format_of, remove_leftovers, write_file
+from bgx.image.write import remove_leftovers, write_file
 from bgx.settings import FORMAT_BY_SUFFIX, FORMATS, Format, PngLevel, ReadSettings
 from support.pictures import (
     difference,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import ExifTags, Image, ImageCms
 
-from bgx.image.write import encode_picture
+from bgx.image.encode import encode_picture
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

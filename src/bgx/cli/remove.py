@@ -88,7 +88,7 @@ def _check_target(target: Path) -> None:
 
 def _choose_format(target: Path, asked: Format | None) -> Format:
     """The one that the target's suffix names, or --format where it names none."""
-    from bgx.image.write import format_of
+    from bgx.image.encode import format_of
 
     if asked and target.suffix.lower() not in FORMAT_BY_SUFFIX:
         return asked

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bgx.image.compose import flatten
-from bgx.image.write import encode_picture, encode_within, format_of, write_file
+from bgx.image.encode import encode_picture, encode_within, format_of
+from bgx.image.write import write_file
 from bgx.settings import OPAQUE_FORMATS, WHITE, OutputSettings
 
 if TYPE_CHECKING:

@@ -20,9 +20,10 @@ from urllib.parse import quote
 from PIL import Image, ImageDraw, ImageFont
 
 from bgx.errors import OutputError, UnwritableError
+from bgx.image.encode import encode_picture
 from bgx.image.preview import GAP, PAPER, PREVIEW_SIZE, encode_preview
 from bgx.image.trust import DOUBTFUL
-from bgx.image.write import encode_picture, write_file
+from bgx.image.write import write_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,0 +1,178 @@
+"""From a finished picture to a file's bytes."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+from PIL import ExifTags, Image
+from PIL.PngImagePlugin import PngInfo
+
+from bgx.errors import UnwritableError, UsageError
+from bgx.image.jpeg import encode_white_jpeg
+from bgx.image.png import encode_png
+from bgx.settings import FORMAT_BY_SUFFIX, Format, PngLevel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from bgx.image.metadata import Metadata
+
+_DEFAULT_QUALITIES: dict[Format, int] = {"jpg": 92, "avif": 80}
+_WORST_QUALITY = 20
+_LOSSLESS: frozenset[Format] = frozenset({"png", "tiff"})
+_TIFF_COMPRESSION = "tiff_adobe_deflate"
+
+_MAX_SIDE: dict[Format, int] = {"jpg": 65_500, "webp": 16_383, "avif": 65_536}
+"""Pixels; the formats that are not here hold any picture that memory holds."""
+
+
+def format_of(target: Path) -> Format:
+    """The format that the target's suffix names. Raises UsageError where it names none."""
+    try:
+        return FORMAT_BY_SUFFIX[target.suffix.lower()]
+    except KeyError:
+        known = ", ".join(FORMAT_BY_SUFFIX)
+        raise UsageError(f"{target}: unknown suffix; use {known} or --format") from None
+
+
+def encode_picture(
+    picture: Image.Image,
+    file_format: Format,
+    *,
+    name: str,
+    quality: int | None = None,
+    png_level: PngLevel = "fast",
+    icc: bytes | None = None,
+    dpi: tuple[float, float] | None = None,
+    metadata: Metadata | None = None,
+    exact_white: bool = False,
+    threads: int = 1,
+) -> list[bytes]:
+    """The file of a picture of mode RGBA, RGB or L, in pieces.
+
+    name: what messages call it. quality: 1..100; None is lossless for WebP. exact_white: white
+    pixels of a JPEG are to be white again after decoding. threads: that one picture may use. An ICC
+    profile is not written to a grey picture, which it could not describe. Raises UnwritableError
+    where the format cannot hold the picture.
+    """
+    width, height = picture.size
+    most = _MAX_SIDE.get(file_format)
+    if most and max(width, height) > most:
+        raise UnwritableError(
+            f"{name}: {width} x {height} is too large for {file_format}, at most {most} a side; "
+            "use --format png"
+        )
+    if picture.mode == "L":
+        icc = None
+    exif, xmp = (metadata.exif, metadata.xmp) if metadata else (None, None)
+    if file_format == "png" and png_level == "fast":
+        return encode_png(picture, icc=icc, dpi=dpi, exif=exif, xmp=xmp, threads=threads)
+    options: dict[str, Any] = {"icc_profile": icc} if icc else {}
+    exact_white = exact_white and file_format == "jpg" and picture.mode == "RGB"
+    if dpi and (exact_white or file_format in {"webp", "avif"}):
+        exif = _exif_with_dpi(dpi, exif)
+    elif dpi:
+        options["dpi"] = dpi
+    options |= _describe(file_format, exif, xmp)
+    quality = quality or _DEFAULT_QUALITIES.get(file_format)
+    match file_format:
+        case "png":
+            options |= {"optimize": True}
+        case "webp":
+            lossless = {"lossless": True, "exact": True, "quality": 20, "method": 0}
+            lossy = {"quality": quality, "method": 4}
+            options |= lossless if quality is None else lossy
+        case "jpg":
+            # Full chroma: a red shoe on white shows 4:2:0 as a pink fringe.
+            options |= {"quality": quality, "subsampling": 0}
+        case "avif":
+            options |= {"quality": quality, "speed": 8, "subsampling": "4:4:4"}
+            if picture.mode == "RGBA":
+                # Holes in the subject and specks beside it would cost more than the 3 % of size.
+                options["advanced"] = {"alpha:lossless": "1"}
+        case "tiff":
+            options |= {"compression": _TIFF_COMPRESSION}
+    stream = io.BytesIO()
+    try:
+        if exact_white:
+            return [encode_white_jpeg(picture, **options)]
+        picture.save(
+            stream, format="JPEG" if file_format == "jpg" else file_format.upper(), **options
+        )
+    except (OSError, ValueError, RuntimeError, SystemError) as error:
+        raise UnwritableError(
+            f"{name}: {width} x {height} cannot be stored as {file_format} ({error}); "
+            "use --format png"
+        ) from error
+    return [stream.getvalue()]
+
+
+def encode_within(
+    limit: int,
+    encode: Callable[[int | None], list[bytes]],
+    file_format: Format,
+    quality: int | None,
+    *,
+    name: str,
+) -> tuple[list[bytes], int | None]:
+    """A file of at most ``limit`` bytes, in pieces, and its quality where it had to be lowered.
+
+    encode: makes the file at a quality, 1..100 or None. quality: the one asked for; of the lower
+    ones, the highest that gives a file small enough is found. Raises UnwritableError where there is
+    none worth looking at, or none to lower.
+    """
+    pieces = encode(quality)
+    size = sum(map(len, pieces))
+    if size <= limit:
+        return pieces, None
+    best = (quality or _DEFAULT_QUALITIES.get(file_format, 0)) - 1
+    if file_format in _LOSSLESS or best < 0:
+        raise UnwritableError(
+            f"{name}: {size:,} bytes without loss are more than --max-bytes {limit:,}; "
+            "make it smaller with --resize, or choose --format jpg"
+        )
+    fitting: tuple[list[bytes], int] | None = None
+    worst = _WORST_QUALITY
+    while worst <= best:
+        middle = (worst + best + 1) // 2
+        pieces = encode(middle)
+        if sum(map(len, pieces)) <= limit:
+            fitting, worst = (pieces, middle), middle + 1
+        else:
+            best = middle - 1
+    if fitting is None:
+        raise UnwritableError(
+            f"{name}: does not go into {limit:,} bytes at quality {_WORST_QUALITY}; "
+            "raise --max-bytes, or make it smaller with --resize"
+        )
+    return fitting
+
+
+def _describe(file_format: Format, exif: bytes | None, xmp: bytes | None) -> dict[str, Any]:
+    """Pillow's options for EXIF and XMP."""
+    options: dict[str, Any] = {"exif": exif} if exif else {}
+    match file_format:
+        case "png" if xmp:
+            options["pnginfo"] = PngInfo()
+            options["pnginfo"].add_itxt("XML:com.adobe.xmp", xmp.decode("utf-8", "replace"))
+        case "tiff" if exif or xmp:
+            options["exif"] = tags = Image.Exif()
+            tags.load(exif or b"")
+            for directory in ExifTags.IFD:  # which libtiff would have to lay out itself
+                tags.pop(directory, None)
+            if xmp:
+                tags[0x02BC] = xmp
+        case _ if xmp:
+            options["xmp"] = xmp
+    return options
+
+
+def _exif_with_dpi(dpi: tuple[float, float], exif: bytes | None) -> bytes:
+    """Where the format has no field of its own for the resolution, EXIF's tags serve."""
+    tags = Image.Exif()
+    tags.load(exif or b"")
+    tags[0x011A], tags[0x011B] = dpi
+    tags[0x0128] = 2  # per inch
+    return tags.tobytes()
