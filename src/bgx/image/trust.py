@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from bgx.image.clean import SPECK
 from bgx.image.regions import label_regions
 
 if TYPE_CHECKING:
@@ -20,9 +21,6 @@ Side = Literal["left", "top", "right", "bottom"]
 DOUBTFUL = 0.9
 """Confidence below which a person should look: a tenth of the subject may be wrong."""
 
-_SPECK = 0.01
-"""Share of the largest region's area below which a region is no subject of its own."""
-
 
 @dataclass(frozen=True, slots=True)
 class Trust:
@@ -31,8 +29,7 @@ class Trust:
     confidence: the overlap with the true mask (intersection over union) that the network's own
     probabilities promise, 0..1; 0 where there is no subject. touches_border: sides of the photo's
     frame that the subject reaches. fill: its width or height as a share of the frame's, whichever
-    is larger, 0..1. subjects: connected regions; for this and for fill, regions below a hundredth
-    of the largest one's area are ignored, as they are for touches_border.
+    is larger, 0..1. subjects: connected regions. Specks count in none of the three.
     """
 
     confidence: float
@@ -63,7 +60,7 @@ def measure_trust(probabilities: NDArray[np.float32], matte: NDArray[np.float32]
     intersection = float(likely.sum(where=inside, dtype=np.float64))
     union = int(np.count_nonzero(inside)) + float(likely.sum(where=~inside, dtype=np.float64))
     labels, areas = label_regions(inside)
-    subjects = areas >= _SPECK * areas.max()
+    subjects = areas >= SPECK * areas.max()
     subjects[0] = False
     subject = subjects[labels]
     return Trust(
