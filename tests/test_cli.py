@@ -165,8 +165,46 @@ def test_a_photo_is_never_written_over(link: Callable[[str, str], None] | None) 
     result = bgx("remove", "x.png", target, "--existing", "overwrite")
 
     assert result.code == 2
-    assert "input and output are the same file" in result.err
+    assert "would overwrite an input" in result.err
     assert Path("x.png").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["remove", "in.jpg", "out.png", "--report", "in.jpg"],
+        ["remove", "in.jpg", "out.png", "--report", "sub/../out.png"],
+        ["remove", "in.jpg", "out.png", "--report", "back.png", "--background", "back.png"],
+        ["remove", "in.jpg", "back.png", "--background", "back.png"],
+        ["remove", "in.jpg", "out.png", "--report", "net.onnx", "--model", "net.onnx"],
+        ["batch", "in.jpg", "-o", "out", "--report", "in.jpg"],
+        ["batch", "in.jpg", "-o", "out", "--report", "out/in.png"],
+        ["batch", "in.jpg", "-o", "out", "--report", "s.html", "--sheet", "s.html"],
+        ["batch", "in.jpg", "-o", ".", "--background", "in.png"],
+        ["batch", "--files-from", "list", "-o", "out", "--report", "list"],
+    ],
+)
+def test_nothing_that_is_read_is_written_and_nothing_is_written_twice(arguments: list[str]) -> None:
+    for name in ("in.jpg", "back.png", "in.png"):
+        photo(name)
+    Path("list").write_text("in.jpg\n")
+    Path("sub").mkdir()
+    tiny_network(Path("net.onnx"))
+    before = tree(Path.cwd())
+
+    result = bgx(*arguments, "--existing", "overwrite")
+
+    assert result.code == ExitCode.USAGE
+    assert "would overwrite an input" in result.err or "would be written twice" in result.err
+    assert tree(Path.cwd()) == before
+
+
+@posix
+def test_a_file_may_be_called_as_a_pipe_is() -> None:
+    photo("in.png").rename("-")
+
+    assert bgx("remove", "./-", "out.png", stdin=b"not this").code == ExitCode.OK
+    assert Path("out.png").exists()
 
 
 @pytest.mark.parametrize(
@@ -319,6 +357,8 @@ def test_a_reader_that_goes_away_is_no_bug(arguments: list[str]) -> None:
         ("{bgx} remove - out.png <&-", 2),
         ("{bgx} batch -o out --files-from - <&-", 2),
         ("{bgx} remove in.jpg - >&-", 5),
+        ("{bgx} batch in.jpg -o out --report - >&-", 5),
+        ("{bgx} remove - out.png 0>in.png", 2),
     ],
 )
 def test_streams_that_are_closed(script: str, code: int) -> None:
@@ -478,7 +518,6 @@ def test_formats_and_masks_of_a_batch() -> None:
         (["in", "-o", "out", "-0"], "-0 goes with --files-from"),
         (["-o", "out", "--files-from", "nosuch"], "--files-from nosuch: cannot be read"),
         (["-o", "out", "--files-from", "zeros"], "the list is NUL-separated; add -0"),
-        (["-o", "out", "--files-from", "-"], "no pictures found"),
         (["in", "-o", "out", "--workers", "0"], "--workers 0: use 1 or more"),
         (["in", "-o", "out", "--quality", "80"], "--quality has no meaning for png"),
     ],
@@ -558,6 +597,24 @@ def test_find_and_a_pipe_in_a_real_shell() -> None:
     assert len(names("cut")) == len(odd_names())
 
 
+def test_an_empty_list_leaves_nothing_to_do() -> None:
+    result = bgx("batch", "--files-from", "-", "-o", "out", "--report", "-")
+
+    assert result.code == ExitCode.OK
+    assert "the list is empty" in result.err
+    [last] = result.rows
+    assert last["done"] == last["failed"] == 0
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_list_as_powershell_writes_it(encoding: str) -> None:
+    photo("schön.jpg")
+    Path("list.txt").write_text("schön.jpg\r\n", encoding=encoding)
+
+    assert bgx("batch", "--files-from", "list.txt", "-o", "out").code == ExitCode.OK
+    assert names("out") == ["schön.png"]
+
+
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
 def test_a_list_of_lines(end: bytes) -> None:
     photo("a b.jpg")
@@ -629,7 +686,7 @@ def test_a_report_has_a_row_for_every_picture_and_a_last_one() -> None:
     [
         (None, [], 0, "done"),
         (b"", [], 1, "failed"),
-        (None, ["--model", "nosuch"], 3, "failed"),
+        (None, ["--model", "nosuch"], 3, "skipped"),
     ],
 )
 def test_remove_reports_too(
@@ -991,8 +1048,30 @@ def test_something_unexpected_is_exit_70_and_asks_for_a_report(
         "bgx: unexpected KeyError('x'); please report this as a bug (BGX_DEBUG=1 shows where)\n"
     )
     monkeypatch.setenv("BGX_DEBUG", "1")
-    with pytest.raises(KeyError):
-        bgx("batch", "in.jpg", "-o", "out")
+    result = bgx("batch", "in.jpg", "-o", "out")
+    assert result.code == ExitCode.BUG
+    assert "Traceback" in result.err
+    assert "in crash" in result.err
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_bug_while_one_picture_is_cut_out_has_its_row(
+    monkeypatch: pytest.MonkeyPatch, debug: bool
+) -> None:
+    photo("in.jpg")
+
+    def crash(*_: object, **__: object) -> None:
+        raise KeyError("x")
+
+    monkeypatch.setattr("bgx.run.pipeline.upsample_matte", crash)
+    if debug:
+        monkeypatch.setenv("BGX_DEBUG", "1")
+    for arguments in (("remove", "in.jpg", "out.png"), ("batch", "in.jpg", "-o", "out")):
+        result = bgx(*arguments, "--report", "-")
+        assert result.code == ExitCode.BUG
+        row, last = result.rows
+        assert (row["status"], row["error"]["code"], last["failed"]) == ("failed", "bug", 1)
+        assert ("in crash" in result.err) == debug
 
 
 def test_a_bug_on_one_picture_is_exit_70_and_the_others_are_done(

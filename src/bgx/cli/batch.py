@@ -10,7 +10,7 @@ import click
 
 from bgx.cli.console import Console, put, set_up_logging
 from bgx.cli.options import make_request, option, picture_options, split_list
-from bgx.errors import BgxError, ExitCode, OutputError, PictureError, UsageError
+from bgx.errors import ExitCode, OutputError, PictureError, UsageError
 from bgx.settings import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def _plan(
     **outputs: Path | None,
 ) -> Plan:
     from bgx.image.read import SUFFIXES
-    from bgx.run.plan import expand_patterns, plan_batch
+    from bgx.run.plan import Plan, expand_patterns, plan_batch
 
     if null and files_from is None:
         raise UsageError("-0 goes with --files-from; add --files-from -")
@@ -87,12 +87,18 @@ def _plan(
     named = list(expand_patterns(inputs))
     if files_from is not None:
         named += map(Path, split_list(_read_list(files_from), null=null))
+    if not named:
+        # What `find` gives a script on a day without new photos.
+        return Plan([], [], ["the list is empty: nothing to do"], 0)
+    lists = [Path(files_from)] if files_from not in (None, "-") else []
     return plan_batch(
         named,
         output,
         suffix=f".{request.output.format}",
         suffixes=SUFFIXES,
         existing=request.existing,
+        read=[*request.also_read, *lists],
+        written=request.also_written,
         **outputs,
     )
 
@@ -141,9 +147,10 @@ def _cut(plan: Plan, report: Report, request: Request, console: Console) -> bool
 
         session = network.wait()
         pipeline = Pipeline(session, request.read, request.output)
-    except (BgxError, KeyboardInterrupt) as error:
+    except BaseException as error:
+        interrupted = isinstance(error, KeyboardInterrupt)
         for job in plan.jobs:
-            report.add(Skipped(job, "stopped" if isinstance(error, BgxError) else "interrupted"))
+            report.add(Skipped(job, "interrupted" if interrupted else "stopped"))
         raise
     note_network(report, request, session)
     workers = session.plan.count_workers(request.device.workers, count_cores())

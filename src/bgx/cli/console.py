@@ -109,7 +109,8 @@ class _Handler(logging.Handler):
         self._console = console
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._console.complain(self.format(record))
+        for line in self.format(record).splitlines():
+            self._console.complain(line)
 
 
 def set_up_logging(console: Console, verbose: int) -> None:

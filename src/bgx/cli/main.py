@@ -81,12 +81,14 @@ def _run(arguments: Sequence[str] | None) -> int:
     except SystemExit:
         # Click's answer to a reader of our output that went away, as `head` does.
         return ExitCode.OUTPUT
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - told, and an exit code of its own
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             say(f"bgx: output cannot be written: {error.strerror}")
             return ExitCode.OUTPUT
         if "BGX_DEBUG" in os.environ:
-            raise
+            import traceback
+
+            traceback.print_exc()
         say(f"bgx: unexpected {error!r}; please report this as a bug (BGX_DEBUG=1 shows where)")
         return ExitCode.BUG
     return int(result or ExitCode.OK)

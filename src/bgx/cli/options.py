@@ -6,6 +6,7 @@ Every option can be set in the environment as ``BGX_`` and its name.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
@@ -219,6 +220,18 @@ class Request:
     quiet: bool
     verbose: int
 
+    @property
+    def also_read(self) -> list[Path]:
+        """Files that the run reads beside the pictures."""
+        background = self.output.background
+        named = [Path(self.model)] if self.model else []
+        return named + ([background] if isinstance(background, Path) else [])
+
+    @property
+    def also_written(self) -> list[Path]:
+        """Files that the run writes beside the results."""
+        return [] if self.report in (None, "-") else [Path(self.report)]
+
 
 def make_request(
     *,
@@ -254,9 +267,17 @@ def make_request(
 
 def split_list(data: bytes, *, null: bool) -> list[str]:
     """File names of a list, one a line or NUL-separated; names keep bytes that are not text."""
+    import codecs
     import os
 
-    names = [os.fsdecode(name) for name in data.split(b"\0" if null else b"\n")]
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        # As PowerShell writes it.
+        data = data.decode("utf-16", "replace").encode()
+    data = data.removeprefix(codecs.BOM_UTF8)
+    try:
+        names = [os.fsdecode(name) for name in data.split(b"\0" if null else b"\n")]
+    except UnicodeDecodeError:  # on Windows, whose names are always text
+        raise UsageError("--files-from: the list is not UTF-8 text") from None
     if not null:
         names = [name.removesuffix("\r") for name in names]
         if any("\0" in name for name in names):

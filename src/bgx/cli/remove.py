@@ -11,7 +11,7 @@ import click
 
 from bgx.cli.console import Console, put_bytes, set_up_logging
 from bgx.cli.options import make_request, picture_options
-from bgx.errors import BgxError, ExitCode, PictureError, UsageError
+from bgx.errors import BgxError, BugError, ExitCode, PictureError, UsageError
 from bgx.settings import DEFAULT_MODEL, FORMAT_BY_SUFFIX
 
 if TYPE_CHECKING:
@@ -24,12 +24,10 @@ _PIPE = Path("-")
 
 
 @click.command()
-@click.argument("source", metavar="INPUT", type=click.Path(path_type=Path, allow_dash=True))
-@click.argument(
-    "target", metavar="[OUTPUT]", required=False, type=click.Path(path_type=Path, allow_dash=True)
-)
+@click.argument("source", metavar="INPUT", type=click.Path(allow_dash=True))
+@click.argument("target", metavar="[OUTPUT]", required=False, type=click.Path(allow_dash=True))
 @picture_options
-def remove(source: Path, target: Path | None, **options: Any) -> ExitCode:
+def remove(source: str, target: str | None, **options: Any) -> ExitCode:
     """Cut out one picture.
 
     INPUT and OUTPUT may be - for stdin and stdout. OUTPUT's suffix names the format; without OUTPUT
@@ -38,14 +36,20 @@ def remove(source: Path, target: Path | None, **options: Any) -> ExitCode:
     request = make_request(**options)
     console = Console(quiet=request.quiet)
     set_up_logging(console, request.verbose)
-    job, request = _plan(source, target, request)
+    job, request = _plan(_to_path(source), _to_path(target) if target else None, request)
     return _run(job, request, console)
+
+
+def _to_path(name: str) -> Path:
+    """`_PIPE` for ``-`` alone: ``./-`` is a file."""
+    path = Path(name)
+    return path.absolute() if path == _PIPE and name != "-" else path
 
 
 def _plan(source: Path, target: Path | None, request: Request) -> tuple[Job, Request]:
     """The job, and the request with its format settled."""
     from bgx.run.outcome import Job
-    from bgx.run.plan import same_file
+    from bgx.run.plan import refuse_overwriting
 
     asked = request.output.format
     if source != _PIPE:
@@ -60,8 +64,11 @@ def _plan(source: Path, target: Path | None, request: Request) -> tuple[Job, Req
     else:
         file_format = _choose_format(target, asked)
         _check_target(target)
-        if source != _PIPE and same_file(source, target):
-            raise UsageError(f"{target}: input and output are the same file; name another output")
+    refuse_overwriting(
+        [path for path in (source, *request.also_read) if path != _PIPE],
+        request.also_written,
+        targets=[path for path in (target,) if path != _PIPE],
+    )
     output = replace(request.output, format=file_format)
     return Job(source, target), replace(request, output=output)
 
@@ -117,13 +124,17 @@ def _run(job: Job, request: Request, console: Console) -> ExitCode:
                 remove_leftovers([job.target.parent])
             try:
                 _cut(job, request, report)
-            except BgxError as error:
+            except PictureError as error:
                 report.add(Failed(job, error))
-                if not isinstance(error, PictureError):
-                    raise
                 console.complain(str(error))
+            except BgxError:
+                report.add(Skipped(job, "stopped"))
+                raise
             except KeyboardInterrupt:
                 report.add(Skipped(job, "interrupted"))
+                raise
+            except Exception as error:
+                report.add(Failed(job, BugError(f"{job.source}: unexpected {error!r}")))
                 raise
             finally:
                 report.close()

@@ -24,17 +24,25 @@ if TYPE_CHECKING:
 
 
 def read_stdin() -> bytes:
-    """All of it. Raises UsageError where it is closed."""
+    """All of it. Raises UsageError where there is nothing to be read from."""
     if sys.stdin is None:
         raise UsageError("stdin: is closed; redirect a file into it")
-    return sys.stdin.buffer.read()
+    try:
+        return sys.stdin.buffer.read()
+    except OSError as error:
+        raise UsageError(f"stdin: cannot be read: {error.strerror}") from error
 
 
 @contextmanager
 def open_report(name: str | None) -> Iterator[TextIO | None]:
     """The stream for ``--report``: a file, stdout for ``-``, None for none."""
-    if name is None or name == "-":
-        yield sys.stdout if name else None
+    if name is None:
+        yield None
+        return
+    if name == "-":
+        if sys.stdout is None:
+            raise OutputError("--report -: cannot be written: stdout is closed")
+        yield sys.stdout
         return
     try:
         stream = Path(name).open("w", encoding="utf-8")  # noqa: SIM115 - closed below

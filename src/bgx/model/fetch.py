@@ -108,7 +108,7 @@ class _Download:
     ) -> None:
         self._entry = entry
         self._limit = entry.bytes or _LARGEST
-        self._progress = progress and sys.stderr.isatty()
+        self._progress = progress and sys.stderr is not None and sys.stderr.isatty()
         self._first_answer = first_answer
         self._stall = stall
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -93,7 +94,8 @@ def blame(name: str, error: Exception) -> BgxError:
             return error
         case MemoryError():
             return TooLargeError(f"{name}: not enough memory; scale it down or use fewer --workers")
-    log.debug("unexpected error", exc_info=error)
+    shown = logging.ERROR if "BGX_DEBUG" in os.environ else logging.DEBUG
+    log.log(shown, "unexpected error", exc_info=error)
     bug = BugError(f"{name}: unexpected {error!r}; please report this as a bug")
     bug.__cause__ = error
     return bug

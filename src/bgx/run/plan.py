@@ -69,14 +69,17 @@ def plan_batch(
     existing: Existing,
     review: Path | None = None,
     sheet: Path | None = None,
+    read: Collection[Path] = (),
+    written: Collection[Path] = (),
 ) -> Plan:
     """Plan a batch.
 
     inputs: files, and folders (walked, their tree kept below out). suffix: of the targets, with its
     dot. suffixes: of the files in folders that are pictures, lower case; a file named by itself is
     always taken. review: a second output folder, for copies. sheet: a file that is written too.
-    Raises UsageError (nothing to do, an output folder would be read as input, what is written is a
-    source or written twice, the sheet's suffix) and OutputError (an output folder is a file).
+    read, written: what else the run reads and writes. Raises UsageError (nothing to do, an output
+    folder would be read as input, what is written is read too or written twice, the sheet's suffix)
+    and OutputError (an output folder is a file).
     """
     if sheet is not None and sheet.suffix.lower() not in _SHEET_SUFFIXES:
         raise UsageError(f"--sheet {sheet}: use a name that ends in .html or .jpg")
@@ -96,7 +99,12 @@ def plan_batch(
         Job(source.path, out / target, review / target if review else None)
         for source, target in zip(sources, targets, strict=True)
     ]
-    _refuse_overwriting(jobs, sheet)
+    copies = [job.review for job in jobs if job.review is not None]
+    refuse_overwriting(
+        [*(job.source for job in jobs), *read],
+        [*copies, *([sheet] if sheet else []), *written],
+        targets=[job.target for job in jobs],
+    )
     todo: list[Job] = []
     skipped: list[Skipped] = []
     for job in jobs:
@@ -276,21 +284,26 @@ def _refuse_nested(folder: Path, outs: Collection[Path]) -> None:
             )
 
 
-def _refuse_overwriting(jobs: Sequence[Job], sheet: Path | None) -> None:
-    """Nothing that is written may be an input, or written twice."""
-    sources = {identity for job in jobs if (identity := _identify(job.source))}
-    copies = [job.review for job in jobs if job.review is not None]
-    outputs = [*(job.target for job in jobs), *copies, *([sheet] if sheet else [])]
-    for path in outputs:
-        if _identify(path) in sources:
+def refuse_overwriting(
+    read: Iterable[Path], written: Sequence[Path], *, targets: Sequence[Path]
+) -> None:
+    """Raise UsageError where something that is written is read too, or written twice.
+
+    targets: written too, and distinct by their names. Files that are not there yet are told apart
+    by their names alone.
+    """
+    inputs = {identity for path in read if (identity := _identify(path))}
+    for path in chain(targets, written):
+        if _identify(path) in inputs:
             raise UsageError(
-                f"{path}: would overwrite an input; choose another output folder or --format"
+                f"{path}: would overwrite an input; choose another output folder or another name"
             )
-    if len(outputs) == len(jobs):
-        return  # targets are distinct by their names
-    [(name, times)] = Counter(_fold(_absolute(path)) for path in outputs).most_common(1)
-    if times > 1:
-        raise UsageError(f"{name}: would be written twice; choose another --review or --sheet")
+    if not written:
+        return
+    places = Counter(_fold(_absolute(path)) for path in chain(targets, written))
+    for path in written:
+        if places[_fold(_absolute(path))] > 1:
+            raise UsageError(f"{path}: would be written twice; choose another name")
 
 
 def same_file(first: Path, second: Path) -> bool:
