@@ -189,6 +189,20 @@ def test_a_batch_yields_an_outcome_a_picture(remover: Remover) -> None:
     }
 
 
+def test_none_is_as_if_left_out(remover: Remover) -> None:
+    photo = save_photo(Path("none.jpg"))
+    framed = remover.cut(photo, preset="amazon", canvas=None, matte=None)  # type: ignore[arg-type]
+    assert framed.image.size == remover.cut(photo, preset="amazon").image.size
+    [done] = remover.batch([photo], "none", format=None)
+    assert done.job.target == Path("none/none.png")
+
+
+def test_a_batch_never_writes_over_its_background(remover: Remover) -> None:
+    photo, behind = save_photo(Path("on.jpg")), save_photo(Path("behind/on.png"))
+    with pytest.raises(UsageError, match="overwrite an input"):
+        list(remover.batch([photo], "behind", background=str(behind), existing="overwrite"))
+
+
 def test_a_batch_writes_what_the_command_line_writes(remover: Remover) -> None:
     save_photo(Path("in/a.png"), size=(90, 60))
 

@@ -222,7 +222,7 @@ def test_a_file_may_be_called_as_a_pipe_is() -> None:
         (["in.jpg", "out.png", "--background", "whitish"], "--background whitish: use a colour"),
         (["in.jpg", "out.png", "--mask-only", "-b", "red"], "--mask-only writes the matte"),
         (["in.jpg", "out.png", "--device", "gpu"], "--device gpu: use one of auto, cpu"),
-        (["in.jpg", "out.png", "--threads", "0"], "--threads 0: use 1 or more"),
+        (["in.jpg", "out.png", "--threads", "0"], "--threads 0: use 1 to 1024"),
         (["in.jpg", "out.png", "--max-size", "1"], "--max-size 1: use 64 or more"),
         (["in.jpg", "out.png", "--existing", "maybe"], "'maybe' is not one of"),
         (["in.jpg", "out.png", "--no-such-option"], "No such option"),
@@ -518,7 +518,7 @@ def test_formats_and_masks_of_a_batch() -> None:
         (["in", "-o", "out", "-0"], "-0 goes with --files-from"),
         (["-o", "out", "--files-from", "nosuch"], "--files-from nosuch: cannot be read"),
         (["-o", "out", "--files-from", "zeros"], "the list is NUL-separated; add -0"),
-        (["in", "-o", "out", "--workers", "0"], "--workers 0: use 1 or more"),
+        (["in", "-o", "out", "--workers", "0"], "--workers 0: use 1 to 1024"),
         (["in", "-o", "out", "--quality", "80"], "--quality has no meaning for png"),
     ],
 )
@@ -701,7 +701,7 @@ def test_remove_reports_too(
     assert result.code == code
     [row, last] = result.rows
     assert (row["source"], row["status"]) == ("in.jpg", status)
-    assert last["done"] + last["failed"] == 1
+    assert last["done"] + last["failed"] + last["unfinished"] == 1
 
 
 def test_remove_reports_what_it_skipped() -> None:
@@ -968,7 +968,17 @@ def test_variables_are_options(
         ("BGX_BATCH_SIZE", "-1", 2),
         ("BGX_MODELS", "nosuch.toml", 2),
         ("BGX_MODEL_MIRROR", "ftp://x", 2),
+        ("BGX_MODEL_MIRROR", "http://[", 2),
         ("BGX_OFFLINE", "1", 0),
+        ("BGX_OFFLINE", "on", 0),
+        ("BGX_OFFLINE", "perhaps", 2),
+        ("BGX_MODELS", "~nobody-of-this-name/x.toml", 2),
+        ("BGX_PRESETS", "~nobody-of-this-name/x.toml", 0),
+        ("BGX_BACKGROUND", "~nobody-of-this-name", 2),
+        ("BGX_BACKGROUND", "x" * 5000, 2),
+        ("BGX_MAX_BYTES", "9" * 400, 2),
+        ("BGX_THREADS", "99999999999", 2),
+        ("BGX_PNG_LEVEL", "huge", 2),
     ],
 )
 def test_variables_of_the_network(

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,6 +24,7 @@ from bgx.model.fetch import FIRST_ANSWER_S, fetch
 from bgx.model.registry import ModelEntry, load_registry
 from bgx.model.store import Store
 from bgx.settings import ModelSettings
+from support.shell import PATIENCE
 
 CONTENT = bytes(range(256)) * 4096
 ENTRY = replace(
@@ -229,6 +231,42 @@ def test_nobody_there(tmp_path: Path) -> None:
     assert left_in(tmp_path) == []
 
 
+@pytest.mark.parametrize("host", ["a..b", "x" * 70])
+def test_an_address_that_is_none_is_no_wrong_hash(tmp_path: Path, host: str) -> None:
+    with pytest.raises(MissingModelError, match="cannot be fetched"):
+        fetch(ENTRY, tmp_path, mirror=f"http://{host}")
+
+
+def test_a_certificate_file_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "nosuch.pem"))
+    with pytest.raises(MissingModelError, match=r"nosuch\.pem"):
+        fetch(ENTRY, tmp_path, mirror="https://127.0.0.1:9")
+
+
+def test_without_a_stderr_there_is_no_bar(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.answer = send(CONTENT)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert fetch(ENTRY, tmp_path, mirror=server.url, progress=True).read_bytes() == CONTENT
+
+
+def test_what_a_killed_fetch_left_goes_when_nobody_writes_to_it(
+    server: Server, tmp_path: Path
+) -> None:
+    server.answer = send(CONTENT)
+    for name, age in ((".fetch-dead", 2 * 3600), (".fetch-alive", 60)):
+        part = tmp_path / name / "part"
+        part.parent.mkdir()
+        part.write_bytes(b"half")
+        for path in (part, part.parent):
+            os.utime(path, (time.time() - age,) * 2)
+    fetch_from(server, tmp_path)
+    assert left_in(tmp_path) == [".fetch-alive", "part", "tiny.onnx"]
+
+
 def test_a_login_in_the_mirrors_address_is_not_shown(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -277,7 +315,8 @@ def test_two_processes_at_once_both_end_well(server: Server, tmp_path: Path) -> 
 
     server.answer = answer
     with multiprocessing.get_context("spawn").Pool(2) as pool:
-        paths = pool.starmap(_fetch_elsewhere, [(server.url, tmp_path)] * 2, chunksize=1)
+        fetching = pool.starmap_async(_fetch_elsewhere, [(server.url, tmp_path)] * 2, chunksize=1)
+        paths = fetching.get(PATIENCE)
     assert paths == [str(tmp_path / "tiny.onnx")] * 2
     assert left_in(tmp_path) == ["tiny.onnx"]
     assert (tmp_path / "tiny.onnx").read_bytes() == CONTENT

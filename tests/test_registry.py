@@ -35,6 +35,12 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
+@pytest.mark.parametrize("field", ["scale = 1" + "0" * 400, "about = " + "[" * 5000 + "]" * 5000])
+def test_a_table_nobody_would_write(tmp_path: Path, field: str) -> None:
+    with pytest.raises(UsageError, match=r"own\.toml"):
+        load_registry(write(tmp_path / "own.toml", OWN + field))
+
+
 def test_the_built_in_registry_can_be_fetched_and_checked() -> None:
     registry = load_registry()
     assert list(registry)[:3] == ["u2net", "u2netp", "u2net_human_seg"]

@@ -186,6 +186,34 @@ def test_the_copy_is_made_once(store: Store, network: Path) -> None:
     assert (copy.stat().st_ino, copy.stat().st_mtime_ns) == (state.st_ino, state.st_mtime_ns)
 
 
+def test_a_damaged_copy_is_made_anew(
+    store: Store, network: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = file_of(store, network)
+    first = open_session(file, CPU, store).run(picture())
+    [copy] = store.prepared.iterdir()
+    whole = copy.read_bytes()
+    copy.write_bytes(whole[: len(whole) // 2])
+    again = open_session(file, CPU, store).run(picture())
+    assert np.array_equal(first, again)
+    assert copy.read_bytes() == whole
+    assert f"{copy}: damaged, made anew" in caplog.text
+
+
+def test_a_run_that_fails_while_a_copy_is_tried_is_not_remembered(
+    store: Store, network: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise InferenceError("no memory left")
+
+    with monkeypatch.context() as short:
+        short.setattr("bgx.model.session._compare", fail)
+        open_session(file_of(store, network), CPU, store)
+    assert not store.prepared.exists()
+    open_session(file_of(store, network), CPU, store)
+    assert list(store.prepared.glob("*.onnx"))
+
+
 def test_another_file_has_a_copy_of_its_own(store: Store, network: Path, tmp_path: Path) -> None:
     open_session(file_of(store, network), CPU, store)
     other = tiny_network(tmp_path / "other.onnx", note="another file")
@@ -235,6 +263,8 @@ def test_a_graph_of_another_form_runs_as_it_is(
     # What was found out once is remembered.
     [refusal] = store.prepared.iterdir()
     assert "ReduceMean" in refusal.read_text(encoding="utf-8")
+    assert np.array_equal(open_session(file, CPU, store).run(batch), together)
+    refusal.write_bytes(b"\xff")
     assert np.array_equal(open_session(file, CPU, store).run(batch), together)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 from dataclasses import replace
@@ -18,7 +19,7 @@ from bgx.errors import (
     UnknownModelError,
     UsageError,
 )
-from bgx.model.registry import ModelEntry, load_registry
+from bgx.model.registry import ModelEntry, builtin_file, load_registry
 from bgx.model.rembg import rembg_paths
 from bgx.model.session import check_network, open_session
 from bgx.model.store import ModelFile, Store
@@ -98,6 +99,51 @@ def test_a_new_name_takes_the_settings_of_the_files_stem(store: Store, tmp_path:
     file = tiny_network(tmp_path / "isnet-anime.onnx", size=(1024, 1024))
     add(store, "drawings", file)
     assert store.registry()["drawings"].input == (1024, 1024)
+
+
+def test_a_file_of_one_s_own_is_under_nobody_s_licence(store: Store, network: Path) -> None:
+    assert add(store, "mine", network).entry.licence == "unknown"
+
+
+def test_a_file_that_says_how_it_is_fed_is_fed_so(store: Store, network: Path) -> None:
+    lite = store.registry()["lite"]
+    own = builtin_file("lite.onnx")
+    add(store, "mine", network)
+    assert add(store, "mine", own).entry.feed == lite.feed
+    assert store.registry()["mine"].feed == lite.feed
+    assert add(store, "lite", own).entry.feed == lite.feed
+    with pytest.raises(UsageError, match="not fed as u2netp is; add it under a name of its own"):
+        add(store, "u2netp", own)
+
+
+def test_a_damaged_fallback_is_passed_over(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    put(store.models / "silueta.onnx", b"junk")
+    assert store.resolve(None, store.registry()).entry.name == "lite"
+    assert "silueta.onnx: damaged or replaced" in caplog.text
+
+
+def test_a_disk_that_is_full_costs_no_network(
+    store: Store, network: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = add(store, "mine", network)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("bgx.model.files.write", full)
+    with pytest.raises(ModelError, match="No space left"):
+        add(store, "mine", network)
+    monkeypatch.undo()
+    assert store.locate(store.registry()["mine"]) == replace(before, entry=before.entry)
+
+
+@pytest.mark.parametrize("digest", [["x"], 7, {}])
+def test_a_record_s_hash_may_be_anything(store: Store, network: Path, digest: object) -> None:
+    add(store, "u2netp", network)
+    record = store.models / "u2netp.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"hash": digest}))
+    with pytest.raises(BadModelError, match="damaged or replaced"):
+        store.locate(store.registry()["u2netp"])
 
 
 def test_adding_again_replaces(store: Store, network: Path, tmp_path: Path) -> None:

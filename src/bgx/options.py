@@ -5,15 +5,23 @@ Both doors and the presets share these: one name, one form, one meaning each.
 
 from __future__ import annotations
 
+import os
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast
 
 from bgx.errors import UsageError
-from bgx.settings import Backdrop, CanvasSettings, Length, OutputSettings, Shadow
+from bgx.settings import (
+    Backdrop,
+    CanvasSettings,
+    Length,
+    OutputSettings,
+    Shadow,
+    expand_path,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
     from typing import Unpack
 
     from bgx.settings import (
@@ -56,8 +64,9 @@ class PictureOptions(TypedDict, total=False):
     keep_colours: bool
 
 
-def make_output(**options: Unpack[PictureOptions]) -> OutputSettings:
+def make_output(**given: Unpack[PictureOptions]) -> OutputSettings:
     """Raises UsageError."""
+    options = cast("PictureOptions", {k: value for k, value in given.items() if value is not None})
     size, aspect = _parse(parse_canvas, options.get("canvas")) or (None, None)
     canvas = CanvasSettings(
         crop=options.get("crop", False),
@@ -104,8 +113,8 @@ def parse_background(text: str | Colour | Path) -> Background:
     try:
         return parse_colour(text)
     except UsageError:
-        path = Path(text).expanduser()
-        if path.is_file():
+        path = expand_path(text)
+        if os.path.isfile(path):  # noqa: PTH113 - Path's own raises where the name is too long
             return path
         raise UsageError(
             f"--background {text}: use a colour (white, #ffffff), an image file, "
@@ -161,7 +170,7 @@ def parse_shadow(text: str) -> Shadow | None:
 
 def parse_bytes(text: str | int) -> int:
     """``10MB``, ``500kB`` (thousands) or a number of bytes."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(k|m)?b?", str(text).strip().lower())
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d+)?)\s*(k|m)?b?", str(text).strip().lower())
     if match is None:
         raise UsageError(f"--max-bytes {text}: use a number with kB or MB (10MB), or of bytes")
     return int(float(match[1]) * {None: 1, "k": 1_000, "m": 1_000_000}[match[2]])

@@ -11,15 +11,16 @@ import difflib
 import os
 from dataclasses import dataclass
 from importlib.resources import files
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from bgx.errors import UsageError
 from bgx.options import PictureOptions, make_output
+from bgx.settings import expand_path
 from bgx.tables import read_tables
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
+    from pathlib import Path
 
 _FIELDS = {"rule": str, "written": datetime.date, "options": dict}
 
@@ -41,12 +42,13 @@ def load_presets() -> dict[str, Preset]:
     """
     presets = _read_presets(files("bgx") / "presets.toml")
     own = os.environ.get("BGX_PRESETS")
-    return presets | _read_presets(Path(own).expanduser()) if own else presets
+    return presets | _read_presets(expand_path(own)) if own else presets
 
 
 def expand_preset(name: str | None, options: PictureOptions) -> PictureOptions:
-    """The options of a preset, with those given in their place. Raises UsageError."""
-    return options if name is None else {**find_preset(name).options, **options}
+    """The options of a preset, with those given (None is not) in their place. Raises UsageError."""
+    given = cast("PictureOptions", {k: value for k, value in options.items() if value is not None})
+    return given if name is None else {**find_preset(name).options, **given}
 
 
 def find_preset(name: str) -> Preset:

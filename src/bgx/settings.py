@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
+from urllib.parse import urlsplit
 
 from bgx.errors import UsageError
 
@@ -50,6 +51,10 @@ FORMAT_BY_SUFFIX: dict[str, Format] = {
 }
 
 DEVICES = ("auto", "cpu", "cuda", "tensorrt", "directml", "coreml", "openvino", "webgpu")
+_MOST_AT_ONCE = 1024
+# The words that Click takes too.
+_YES = frozenset({"1", "true", "t", "yes", "y", "on"})
+_NO = frozenset({"", "0", "false", "f", "no", "n", "off"})
 _DEVICE_WITH_INDICES = re.compile(r"(cuda|tensorrt|directml):\d+(,\d+)*")
 
 
@@ -229,6 +234,8 @@ class OutputSettings:
             raise UsageError(f"--max-bytes {self.max_bytes}: use 1 or more")
         if self.colour not in get_args(ColourSpace):
             raise UsageError(f"--colour {self.colour}: use keep or srgb")
+        if self.png_level not in get_args(PngLevel):
+            raise UsageError(f"--png-level {self.png_level}: use fast or small")
         if self.matte not in get_args(MatteKind):
             raise UsageError(f"--matte {self.matte}: use clean or raw")
 
@@ -267,8 +274,8 @@ class DeviceSettings:
             ("--threads", self.threads),
             ("--batch-size", self.batch_size),
         ):
-            if value is not None and value < 1:
-                raise UsageError(f"{option} {value}: use 1 or more")
+            if value is not None and not 1 <= value <= _MOST_AT_ONCE:
+                raise UsageError(f"{option} {value}: use 1 to {_MOST_AT_ONCE}")
         if self.precision == "fp16" and self.kind in {"cpu", "openvino"}:
             raise UsageError(
                 f"--precision fp16 runs on a GPU alone; leave out --device {self.device}, or use "
@@ -306,7 +313,7 @@ class ModelSettings:
     offline: bool = False
 
     def __post_init__(self) -> None:
-        if self.mirror is not None and not self.mirror.startswith(("https://", "http://")):
+        if self.mirror is not None and not is_address(self.mirror, "https", "http"):
             raise UsageError(f"BGX_MODEL_MIRROR {self.mirror}: use an http(s) address")
 
     @classmethod
@@ -314,11 +321,31 @@ class ModelSettings:
         """Read BGX_MODELS, BGX_HOME, BGX_MODEL_MIRROR and BGX_OFFLINE."""
 
         def path(name: str) -> Path | None:
-            return Path(os.environ[name]).expanduser() if os.environ.get(name) else None
+            return expand_path(os.environ[name]) if os.environ.get(name) else None
 
+        asked = os.environ.get("BGX_OFFLINE", "").lower()
+        if asked not in _YES | _NO:
+            raise UsageError(f"BGX_OFFLINE {asked}: use 1 or 0")
         return cls(
             registry=path("BGX_MODELS"),
             folder=path("BGX_HOME"),
             mirror=os.environ.get("BGX_MODEL_MIRROR") or None,
-            offline=offline or os.environ.get("BGX_OFFLINE", "").lower() in {"1", "true", "yes"},
+            offline=offline or asked in _YES,
         )
+
+
+def expand_path(text: str) -> Path:
+    """A path with its ``~`` expanded; one of an unknown user stays as it is."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
+
+
+def is_address(text: str, *schemes: str) -> bool:
+    """Whether a text is a URL of one of these schemes, with a host."""
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return False
+    return parts.scheme in schemes and bool(parts.hostname)

@@ -20,6 +20,8 @@ def read_tables(path: Path | Traversable) -> dict[str, dict[str, Any]]:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise UsageError(f"{path}: not UTF-8 text") from None
+    except RecursionError:
+        raise UsageError(f"{path}: not valid TOML: nested too deep") from None
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path}: not valid TOML: {error}") from None
     for name, table in content.items():

@@ -27,7 +27,8 @@ class Digests:
 
     def fits(self, known: str) -> bool:
         """Whether a hash of the registry, ``sha256:…`` or ``md5:…``, is the file's."""
-        return known in {f"sha256:{self.sha256}", f"md5:{self.md5}"}
+        # A tuple, not a set: what a record holds may not be hashable.
+        return known in (f"sha256:{self.sha256}", f"md5:{self.md5}")
 
 
 def read_digests(path: Path, stamps: Path, *, trust_stamp: bool = True) -> Digests:

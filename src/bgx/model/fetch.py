@@ -73,6 +73,7 @@ def fetch(
     target = folder / f"{entry.name}.onnx"
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        files.remove_old(folder, ".fetch-*")
         # A folder of its own, so that two processes fetching one file do not meet, and one rename
         # at the end, which every platform does in one step.
         with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as private:
@@ -141,8 +142,10 @@ class _Download:
                     timeout=(min(_CONNECT_S, self._first_answer), self._stall),
                     headers={"User-Agent": "bgx", "Accept-Encoding": "identity"},
                 )
-            except Exception as error:  # noqa: BLE001 - raised again by result()
+            except requests.RequestException as error:
                 answer.set_exception(error)
+            except Exception as error:  # noqa: BLE001 - of an address or a certificate that is none
+                answer.set_exception(requests.RequestException(str(error)))
             else:
                 answer.set_result(response)
 
@@ -217,4 +220,4 @@ def _cause(error: RequestException) -> str:
         return "the transfer stalled"
     if isinstance(error, requests.ConnectionError):
         return "no connection"
-    return type(error).__name__
+    return str(error).partition("\n")[0] or type(error).__name__

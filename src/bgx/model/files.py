@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+_LEFT_S = 3600.0
+"""What nobody has written to for so long is left over, seconds."""
 
 
 @contextmanager
@@ -24,6 +29,31 @@ def temporary(folder: Path, suffix: str) -> Iterator[Path]:
         yield path
     finally:
         path.unlink(missing_ok=True)
+
+
+def remove_old(folder: Path, pattern: str) -> None:
+    """Delete the temporary files and folders of that pattern that killed processes left there.
+
+    By age, since machines may share a folder: whoever works on one writes to it all the time.
+    """
+    for path in found(folder, pattern):
+        with suppress(OSError):
+            newest = max(entry.stat().st_mtime for entry in (path, *path.glob("*")))
+            if time.time() - newest > _LEFT_S:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def is_file(path: Path) -> bool:
+    """Whether a file is there that this user may know of."""
+    return os.path.isfile(path)  # noqa: PTH113 - Path's own raises where a folder is closed
+
+
+def found(folder: Path, pattern: str) -> list[Path]:
+    """What a folder that this user may look into holds, by name."""
+    try:
+        return sorted(folder.glob(pattern))
+    except OSError:
+        return []
 
 
 def open_up(path: Path) -> None:

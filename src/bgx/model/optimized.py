@@ -75,7 +75,7 @@ def find(file: ModelFile, store: Store, gpu: str | None = None) -> Path | None:
     """
     path = _path(file, store, gpu)
     record = path.with_suffix(".json")
-    if not (path.is_file() and record.is_file()):
+    if not (files.is_file(path) and files.is_file(record)):
         return None
     passed_on = _read_machine(record)
     if passed_on is None:
@@ -88,7 +88,7 @@ def find(file: ModelFile, store: Store, gpu: str | None = None) -> Path | None:
 
 def list_copies(file: ModelFile, store: Store) -> list[str]:
     """What there is of a network for this machine: ``int8``, ``fp16 on cuda:0``."""
-    records = sorted(store.optimized.glob(f"{_name(file)}-*.json"))
+    records = files.found(store.optimized, f"{_name(file)}-*.json")
     found = []
     for machine in filter(None, map(_read_machine, records)):
         gpu = str(machine["gpu"]).partition(" ")[0] if "gpu" in machine else None
@@ -136,8 +136,8 @@ def describe_machine(gpu: str | None = None) -> dict[str, str]:
 
 def _describe_gpus() -> str:
     """The names of NVIDIA's GPUs, on Linux."""
-    files = sorted(_NVIDIA.glob("*/information"))
-    return ", ".join(_read_fields(path).get("Model", "") for path in files)
+    described = sorted(_NVIDIA.glob("*/information"))
+    return ", ".join(_read_fields(path).get("Model", "") for path in described)
 
 
 def _describe_cpu() -> str:

@@ -73,10 +73,11 @@ def read_table(path: Path) -> dict[str, Any] | None:
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     try:
-        model = onnx.load(path, load_external_data=False)
+        # Named: by its suffix onnx would choose among parsers of other forms.
+        model = onnx.load(path, format="protobuf", load_external_data=False)
         [text] = [pair.value for pair in model.metadata_props if pair.key == "bgx"]
         table = json.loads(text)
-    except (DecodeError, ValueError, OSError):
+    except (DecodeError, ValueError, OSError, RecursionError):
         return None
     return table if isinstance(table, dict) else None
 

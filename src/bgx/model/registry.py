@@ -7,7 +7,6 @@ loads neither numpy nor a runtime.
 from __future__ import annotations
 
 import difflib
-import math
 import re
 from dataclasses import MISSING, dataclass, fields
 from importlib.resources import files
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bgx.errors import UnknownModelError, UsageError
-from bgx.settings import DEFAULT_MODEL
+from bgx.settings import DEFAULT_MODEL, is_address
 from bgx.tables import read_tables
 
 if TYPE_CHECKING:
@@ -27,6 +26,7 @@ Triple = tuple[float, float, float]
 
 # Lower case: on Windows and macOS two names that differ by case would be one file.
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_MOST = 1e30
 _HASH = re.compile(r"sha256:[0-9a-f]{64}|md5:[0-9a-f]{32}")
 
 
@@ -39,7 +39,7 @@ class ModelEntry:
     std: per channel, after scaling. scale: ``image_max`` divides a picture by its own maximum, a
     number divides by that number. output: index of the network's output that is the matte.
     activation: what turns it into 0..1. stretch: stretch each matte from its minimum to its
-    maximum. tried: bgx's tests have run the published weights.
+    maximum. tried: bgx's tests have run real weights of it.
     """
 
     name: str
@@ -65,7 +65,7 @@ class ModelEntry:
             "lower-case letters, digits, '.', '_', '-'",
         )
         self._expect(
-            self.url is None or (isinstance(self.url, str) and self.url.startswith("https://")),
+            self.url is None or (isinstance(self.url, str) and is_address(self.url, "https")),
             "url",
             "an https address",
         )
@@ -115,6 +115,14 @@ class ModelEntry:
         self._expect(isinstance(self.licence, str), "licence", "text")
         self._expect(isinstance(self.about, str), "about", "text")
         self._expect(isinstance(self.tried, bool), "tried", "true or false")
+
+    @property
+    def feed(self) -> tuple[object, ...]:
+        """All that decides what the network sees, and what its matte is."""
+        return (
+            *(self.input, self.mean, self.std, self.scale),
+            *(self.output, self.activation, self.stretch),
+        )
 
     def _expect(self, ok: bool, field: str, want: str) -> None:
         if not ok:
@@ -202,7 +210,8 @@ def _is_int(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # Neither infinite, nor no number, nor a whole one too large to divide by.
+    return isinstance(value, int | float) and not isinstance(value, bool) and -_MOST < value < _MOST
 
 
 def _is_triple(value: object) -> bool:

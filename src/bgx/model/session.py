@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -31,8 +33,6 @@ from bgx.model.providers import (
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
     from bgx.model.registry import ModelEntry
@@ -194,7 +194,8 @@ def open_session(
     if conflict:
         log.warning("%s", conflict)
     if plans[0].provider == "TensorrtExecutionProvider":
-        store.engines.mkdir(parents=True, exist_ok=True)
+        with suppress(OSError):  # then they are built anew each time
+            store.engines.mkdir(parents=True, exist_ok=True)
     name = str(file.path)
 
     def load(plan: EnginePlan) -> Session:
@@ -202,6 +203,14 @@ def open_session(
         if copy is not None:
             precision: Literal["int8", "fp16"] = "int8" if plan.on_cpu else "fp16"
             return Session(copy, plan, file.entry, name=str(copy), output=0, precision=precision)
+        source, output = _prepared(file, store, for_cpu=plan.device == "cpu")
+        try:
+            return Session(source, plan, file.entry, name=name, output=output)
+        except BadModelError as error:
+            if not isinstance(source, Path) or source == file.path:
+                raise
+            log.warning("%s: damaged, made anew (%s)", source, error)
+            source.unlink(missing_ok=True)
         source, output = _prepared(file, store, for_cpu=plan.device == "cpu")
         return Session(source, plan, file.entry, name=name, output=output)
 
@@ -264,39 +273,44 @@ def _prepared(file: ModelFile, store: Store, *, for_cpu: bool) -> tuple[Path | b
     stem = f"{file.digest.partition(':')[2]}-{entry.output}-v{PREPARE_VERSION}"
     copy = store.prepared / f"{stem}{'-cpu' if for_cpu else ''}.onnx"
     refusal = store.prepared / f"{stem}.txt"
-    if copy.is_file():
+    if files.is_file(copy):
         return copy, 0
     try:
-        if refusal.is_file():
-            raise DoesNotFit(refusal.read_text(encoding="utf-8"))
+        if files.is_file(refusal):
+            raise DoesNotFit(refusal.read_text(encoding="utf-8", errors="replace"))
         content = prepare(file.path, entry.output, for_cpu=for_cpu)
         _compare(content, file)
-    except DoesNotFit as reason:
+    except (DoesNotFit, InferenceError) as reason:
         log.debug("%s: used as it is: %s", file.path, reason)
-        _keep(refusal, str(reason).encode())
+        # A Run that failed may have lacked memory; the next one may not.
+        if isinstance(reason, DoesNotFit):
+            _keep(refusal, str(reason).encode())
         return file.path, entry.output
     return (copy if _keep(copy, content) else content), 0
 
 
 def _keep(path: Path, content: bytes) -> bool:
     """Write a file named by what is in it; whether it is there afterwards."""
-    if not path.is_file():
+    if not files.is_file(path):
         try:
             files.write(path, content)
         except OSError as error:
             log.debug("%s: not kept: %s", path, error)
-    return path.is_file()
+    return files.is_file(path)
 
 
 def _compare(copy: bytes, file: ModelFile) -> None:
-    """Raise DoesNotFit unless a batch of two gives in the copy what each gives in the original."""
+    """Raise DoesNotFit unless a batch of two gives in the copy what each gives in the original.
+
+    Raises InferenceError too.
+    """
     entry, name = file.entry, str(file.path)
     batch = _noise(2, entry)
     original = Session(file.path, _check_plan(1), entry, name=name, output=entry.output)
     try:
         wanted = original.run(batch)
         given = Session(copy, _check_plan(2), entry, name="the copy", output=0).run(batch)
-    except (BadModelError, InferenceError) as error:
+    except BadModelError as error:
         raise DoesNotFit(str(error)) from None
     difference = float(np.abs(given - wanted).max())
     if difference > PREPARED_TOLERANCE:

@@ -42,6 +42,9 @@ log = logging.getLogger(__name__)
 Origin = Literal["builtin", "fetched", "added", "rembg", "file"]
 _LARGEST_OF_OURS = 64_000_000
 
+OF_FILE = "file"
+"""Name of the entry of a file that says itself how it is fed."""
+
 Check = Callable[[Path, ModelEntry, str], None]
 """Raises BadModelError, naming the file as told, where it does not run as the entry says."""
 
@@ -72,7 +75,10 @@ class Store:
             return self.settings.folder
         import platformdirs
 
-        return platformdirs.user_cache_path("bgx", appauthor=False)
+        try:
+            return platformdirs.user_cache_path("bgx", appauthor=False)
+        except RuntimeError:  # a user without a home
+            raise UsageError("no folder to keep models in; set BGX_HOME to one") from None
 
     @property
     def models(self) -> Path:
@@ -93,7 +99,7 @@ class Store:
     def registry(self) -> dict[str, ModelEntry]:
         """The built-in registry, the user's file, and the names the user added with a file."""
         registry = load_registry(self.settings.registry)
-        for record in sorted(self.models.glob("[!.]*.json")):
+        for record in files.found(self.models, "[!.]*.json"):
             name = record.stem
             if name in registry:
                 continue
@@ -112,14 +118,14 @@ class Store:
         it had or should have.
         """
         own = self._own(entry.name)
-        if _is_file(own):
+        if files.is_file(own):
             return self._check_own(entry, own, trust_stamp=trust_stamp)
         if entry.builtin is not None:
             return self._check_builtin(entry, entry.builtin, trust_stamp=trust_stamp)
         if entry.hash is None:
             return None
         for path in rembg_paths(entry.name, os.environ, find_home()):
-            if not _is_file(path):
+            if not files.is_file(path):
                 continue
             try:
                 digests = self._digests(path, trust_stamp=trust_stamp)
@@ -162,7 +168,12 @@ class Store:
             return self.resolve(DEFAULT_MODEL, registry, progress=progress)
         except MissingModelError as error:
             for name in FALLBACKS:
-                if name in registry and (found := self.locate(registry[name])):
+                try:
+                    found = self.locate(registry[name]) if name in registry else None
+                except BadModelError as damaged:
+                    log.warning("%s", damaged)
+                    continue
+                if found is not None:
                     reason = str(error).partition(";")[0]
                     log.warning("%s; taking %s, the best network that is here", reason, name)
                     return found
@@ -198,24 +209,31 @@ class Store:
     ) -> ModelFile:
         """Keep a copy of `file` under `name`, its own hash recorded in place of the registry's.
 
-        A new name takes the settings of the entry of the file's stem, else those of U²-Net.
-        Nothing is replaced before `check` has passed the copy. Raises UsageError (a name that
-        cannot be one), MissingModelError, BadModelError and ModelError.
+        A name of one's own takes the settings that the file itself has, else those of the entry of
+        its stem, else those of U²-Net. Nothing is replaced before `check` has passed the copy.
+        Raises UsageError (a name that cannot be one, or is that of a network fed otherwise),
+        MissingModelError, BadModelError and ModelError.
         """
         _check_readable(file)
-        if name in registry:
-            entry = registry[name]
-        else:
-            like = replace(_describe(file, registry), url=None, builtin=None, tried=False)
+        published = load_registry(self.settings.registry)
+        described = _describe(file, published)
+        if name not in published:
+            like = replace(described, url=None, builtin=None, tried=False, licence="unknown")
             entry = replace(like, name=name, about=f"added from {file.name}")
+        elif described.name == OF_FILE and described.feed != published[name].feed:
+            raise UsageError(f"{file}: is not fed as {name} is; add it under a name of its own")
+        else:
+            entry = published[name]
         try:
             with files.temporary(self.models, ".onnx") as copy:
                 shutil.copyfile(file, copy)
                 check(copy, entry, str(file))
                 digest, size = f"sha256:{hash_file(copy).sha256}", copy.stat().st_size
                 added = replace(entry, url=None, builtin=None, hash=digest, bytes=size)
+                # Room for the record is found before the old network goes.
+                record = json.dumps(_table(added), indent=2).encode()
+                files.write(self._record(name), record)
                 copy.replace(self._own(name))
-            files.write(self._record(name), json.dumps(_table(added), indent=2).encode())
         except OSError as error:
             raise ModelError(
                 f"{self.models}: {file} cannot be kept there: {error.strerror or error}; "
@@ -229,12 +247,12 @@ class Store:
         Returns the path it had. Raises MissingModelError when there is none.
         """
         path, record = self._own(name), self._record(name)
-        if Path(name).name != name or not (_is_file(path) or _is_file(record)):
+        if Path(name).name != name or not (files.is_file(path) or files.is_file(record)):
             raise MissingModelError(f"{name}: no file of it in {self.models}; nothing removed")
         try:
-            if _is_file(path):
+            if files.is_file(path):
                 for folder in (self.prepared, self.optimized):
-                    for copy in folder.glob(f"{self._digests(path).sha256}-*"):
+                    for copy in files.found(folder, f"{self._digests(path).sha256}-*"):
                         copy.unlink(missing_ok=True)
             path.unlink(missing_ok=True)
             record.unlink(missing_ok=True)
@@ -258,7 +276,7 @@ class Store:
         self, entry: ModelEntry, name: str, *, trust_stamp: bool
     ) -> ModelFile | None:
         path = builtin_file(name)
-        if not _is_file(path):
+        if not files.is_file(path):
             return None
         digests = self._digests(path, trust_stamp=trust_stamp)
         if entry.hash is None or not digests.fits(entry.hash):
@@ -273,7 +291,7 @@ class Store:
 
     def _check_own(self, entry: ModelEntry, path: Path, *, trust_stamp: bool = True) -> ModelFile:
         record = self._record(entry.name)
-        added = _is_file(record)
+        added = files.is_file(record)
         known = _read_json(record).get("hash") if added else entry.hash
         digests = self._digests(path, trust_stamp=trust_stamp)
         if known is not None and not digests.fits(known):
@@ -297,21 +315,13 @@ def _describe(path: Path, registry: Mapping[str, ModelEntry]) -> ModelEntry:
     if table is None:
         return entry_for_file(registry, path)
     try:
-        return entry_from_table("file", table, path)
+        return entry_from_table(OF_FILE, table, path)
     except UsageError as error:
         raise BadModelError(f"{error}; the file was not made by this version of bgx") from None
 
 
 def _is_path(model: str) -> bool:
     return model.lower().endswith(".onnx") or "/" in model or os.sep in model
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:
-        # No permission to look into its folder.
-        return False
 
 
 def _check_readable(path: Path) -> None:
