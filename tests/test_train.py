@@ -439,6 +439,25 @@ class TestFit:
         for name, weight in whole.state_dict().items():
             assert torch.equal(resumed.state_dict()[name], weight), name
 
+    def test_a_run_goes_on_with_other_cores(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("bgx.train.fit.count_cores", lambda: 2)
+        with pytest.raises(StopError):
+            self.run(tmp_path / "c", stop=55)
+        monkeypatch.setattr("bgx.train.fit.count_cores", lambda: 1)
+        done: list[int] = []
+        fit(
+            Lite(normed=True),
+            discs(10),
+            self.schedule,
+            device=torch.device("cpu"),
+            checkpoint=tmp_path / "c",
+            identity="a",
+            progress=lambda step, _loss, _average: done.append(step),
+        )
+        assert done == list(range(51, 61))
+
     def test_it_learns(self, tmp_path: Path) -> None:
         losses: list[float] = []
         torch.manual_seed(0)

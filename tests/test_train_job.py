@@ -212,6 +212,7 @@ def test_without_torch_the_remedy_is_said(
     [
         ({"output": "mine.pt"}, r"\.onnx"),
         ({"epochs": 0}, "--epochs 0"),
+        ({"seed": 2**63}, "--seed 9223372036854775808"),
         ({"batch": 0}, "--batch 0"),
         ({"rate": 1.5}, "--rate 1.5"),
         ({"seed": -1}, "--seed -1"),

@@ -75,8 +75,8 @@ class TrainSettings:
                 raise UsageError(f"{option} {value}: use 1 or more")
         if self.rate is not None and not 0 < self.rate < 1:
             raise UsageError(f"--rate {self.rate}: use a number between 0 and 1")
-        if self.seed < 0:
-            raise UsageError(f"--seed {self.seed}: use 0 or more")
+        if not 0 <= self.seed < 2**63:
+            raise UsageError(f"--seed {self.seed}: use 0 or more, and less than 2^63")
         if self.device not in get_args(Device):
             raise UsageError(f"--device {self.device}: use one of {', '.join(get_args(Device))}")
 
@@ -147,7 +147,8 @@ def train(
     rival = from_onnx(settings.output) if settings.output.exists() else None
     torch.manual_seed(settings.seed)
     network = _start(settings.start, store)
-    label = None if settings.teacher is None else open_teacher(settings.teacher, store)
+    teacher = settings.teacher
+    label = None if teacher is None else open_teacher(teacher, store, settings.device)
     shown, held, labelled, bad = read_material(settings.photos, settings.cutouts, label)
     before = evaluate(network, held, SIZE)
     schedule = _schedule(settings, len(shown))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -36,9 +37,9 @@ HELD_BACK = 0.15
 MOST_HELD_BACK = 300
 
 
-def open_teacher(name: str, store: Store) -> Teacher:
+def open_teacher(name: str, store: Store, device: str) -> Teacher:
     """A function that reads a photo and labels it with the network called `name`."""
-    session = open_session(store.resolve(name, store.registry()), DeviceSettings(), store)
+    session = open_session(store.resolve(name, store.registry()), DeviceSettings(device), store)
     pipeline = Pipeline(session, ReadSettings(), OutputSettings())
 
     def label(picture: Picture, name: str) -> tuple[Square, Square]:
@@ -102,7 +103,7 @@ def _hold_back(sources: Sequence[Source]) -> set[Source]:
     own = [source for source in sources if source.cutout is not None]
     ranked = sorted(
         own if len(own) >= FEWEST else sources,
-        key=lambda source: hashlib.sha256(source.name.encode()).digest(),
+        key=lambda source: hashlib.sha256(os.fsencode(source.name)).digest(),
     )
     return set(ranked[: min(MOST_HELD_BACK, max(2, round(HELD_BACK * len(ranked))))])
 
