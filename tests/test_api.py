@@ -189,6 +189,21 @@ def test_a_batch_yields_an_outcome_a_picture(remover: Remover) -> None:
     }
 
 
+def test_a_colour_is_three_numbers(remover: Remover) -> None:
+    photo = save_photo(Path("colour.jpg"))
+    listed = remover.cut(photo, background=[9, 8, 7])  # type: ignore[arg-type]
+    assert listed.image.getpixel((0, 0)) == (9, 8, 7)
+    for wrong in ((1, 2), (1, 2, 3, 4), (0, 0, 256), 7):
+        with pytest.raises(UsageError, match="three numbers"):
+            remover.cut(photo, background=wrong)  # type: ignore[arg-type]
+
+
+def test_a_picture_without_pixels_is_an_error_of_the_picture(remover: Remover) -> None:
+    for size in ((0, 5), (5, 0), (0, 0)):
+        with pytest.raises(UnreadableError, match="holds no pixels"):
+            remover.cut(Image.new("RGB", size))
+
+
 def test_none_is_as_if_left_out(remover: Remover) -> None:
     photo = save_photo(Path("none.jpg"))
     framed = remover.cut(photo, preset="amazon", canvas=None, matte=None)  # type: ignore[arg-type]

@@ -172,6 +172,12 @@ def test_at_the_bottom_the_subject_stands_on_its_margin(
     assert placement.size[1] - placement.target[3] == below
 
 
+@pytest.mark.parametrize("aspect", [(1000, 1), (1, 1000)])
+def test_a_picture_has_a_pixel_in_either_direction(aspect: tuple[int, int]) -> None:
+    placement = place((80, 60), (10, 10, 70, 50), CanvasSettings(aspect=aspect, resize=(100, 100)))
+    assert sorted(placement.size) == [1, 100]
+
+
 def test_a_photo_without_framing_is_only_scaled() -> None:
     placement = place((3000, 2000), None, CanvasSettings(resize=(1000, 1000)))
     assert placement == Placement((0, 0, 3000, 2000), (1000, 667), (0, 0, 1000, 667))
@@ -193,6 +199,7 @@ def test_a_photo_without_framing_is_only_scaled() -> None:
         ({"fill": 1.2}, "--fill 120%"),
         ({"fill": 0.5, "margin": Length(3, "%")}, "--fill and --margin"),
         ({"size": (100, 90), "margin": Length(45, "px")}, "--margin 45px"),
+        ({"aspect": (10, 1), "resize": (999, 999), "margin": Length(50, "px")}, "--margin 50px"),
         ({"margin": Length(-1, "px")}, "--margin -1px"),
         ({"margin": Length(float("nan"), "%")}, "--margin nan%"),
         ({"align": "top"}, "--align top"),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image, ImageChops, ImageCms, ImageFilter
+from PIL import ExifTags, Image, ImageCms, ImageFilter
 
 from bgx.errors import NoSubjectError, TooLargeError, UnwritableError, UsageError
 from bgx.image.icc import convert_colour, srgb_profile
@@ -19,7 +20,7 @@ from bgx.run.outcome import Failed, Job
 from bgx.run.pipeline import Pipeline
 from bgx.settings import ReadSettings
 from support.fakes import ConstantNetwork, FakeNetwork, save_photo
-from support.pictures import difference, encode, product, quarter_colours, quarters, wide_profile
+from support.pictures import difference, encode, product, quarters, wide_profile
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -152,6 +153,23 @@ def test_any_background_is_behind_the_subject(
         assert (np.asarray(picture)[np.asarray(alpha) == 0] == (0x20, 0x40, 0x60)).all()
 
 
+@pytest.mark.parametrize("background", ["blur:2", "original-greyed", "file"])
+def test_what_an_alpha_hides_is_behind_nothing(tmp_path: Path, background: str) -> None:
+    hidden = quarters(size=(200, 150), mode="RGB")
+    hidden.paste((255, 0, 255), (100, 0, 200, 150))
+    alpha = Image.new("L", hidden.size, 255)
+    alpha.paste(0, (100, 0, 200, 150))
+    hidden.putalpha(alpha)
+    if background == "file":
+        background = str(tmp_path / "half.png")
+        hidden.save(background)
+        photo = _photo((200, 150))
+    else:
+        photo = encode(hidden, "PNG")
+    far = np.asarray(_cut(photo, background=background).image)[5:20, 150:195]
+    assert (far >= 250).all()
+
+
 def test_a_shadow_is_the_same_on_white_and_in_the_alpha() -> None:
     framing = {"margin": "20%", "shadow": "contact"}
     clear = _cut(_photo(), **framing).image
@@ -230,6 +248,8 @@ def test_nothing_lossless_is_made_smaller_by_stealth(file_format: Any) -> None:
 def test_bytes_that_no_quality_reaches() -> None:
     with pytest.raises(UnwritableError, match=r"does not go into 700 bytes .* --resize"):
         _cut(_photo(), max_bytes="700").encode("jpg")
+    with pytest.raises(UnwritableError, match="into 700 bytes at quality 15;"):
+        _cut(_photo(), max_bytes="700").encode("jpg", quality=15)
     small = _cut(_photo(), max_bytes="4kB", quality=95).encode("webp")
     assert len(small) <= 4000
 
@@ -243,24 +263,29 @@ def test_a_saved_cutout_is_what_its_preset_says(tmp_path: Path) -> None:
         assert opened.getpixel((2, 2)) == (255, 255, 255)
 
 
+@dataclass
+class SquareNetwork(FakeNetwork):
+    """Finds a square in the middle, two fifths as wide as the picture."""
+
+    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        mattes = np.zeros_like(super().run(batch))
+        side = mattes.shape[1]
+        mattes[:, side * 3 // 10 : side * 7 // 10, side * 3 // 10 : side * 7 // 10] = 1
+        return mattes
+
+
 def test_the_photo_behind_is_in_its_place() -> None:
-    image = quarters(size=(200, 200))
-    alpha = Image.new("L", image.size)
-    alpha.paste(255, (60, 60, 140, 140))
-    image.putalpha(alpha)
-    photo = encode(image, "PNG")
-    cutout = _cut(photo, background="original-greyed", margin="20px")
-    assert cutout.image.size == (120, 120)
+    photo = encode(quarters(size=(320, 320)), "PNG")
+    output = make_output(background="original-greyed", margin="20px")
+    cutout = Pipeline(SquareNetwork(), ReadSettings(), output).cut(photo, "photo")
+    pixels = np.asarray(cutout.image).astype(int)
     # The cross of the quarters goes through subject and background alike.
-    grey = cutout.image.convert("L")
-    left, right = grey.crop((0, 0, 60, 20)), grey.crop((60, 0, 120, 20))
-    assert left.getextrema()[0] == left.getextrema()[1]
-    assert right.getextrema()[0] == right.getextrema()[1]
-    assert difference(left.getextrema(), right.getextrema()) > 10
-    assert ImageChops.difference(*cutout.image.crop((0, 0, 60, 20)).split()[:2]).getbbox() is None
-    assert quarter_colours(cutout.image.crop((20, 20, 100, 100))) == quarter_colours(
-        quarters(size=(200, 200))
-    )
+    behind, subject = pixels[4, 4:-4], pixels[len(pixels) // 3, 70:-70]
+    assert (behind == behind[:, :1]).all()
+    [seam] = np.flatnonzero(np.diff(behind[:, 0])) + 4
+    assert abs(np.diff(behind[:, 0])).max() > 10
+    [cross] = np.flatnonzero(np.abs(np.diff(subject, axis=0)).max(axis=1)) + 70
+    assert seam == cross
 
 
 def test_the_photos_metadata_is_written_only_when_asked() -> None:

@@ -85,10 +85,29 @@ def test_the_same_sources_always_get_the_same_targets(sources: list[PurePath]) -
 def test_a_source_with_a_target_to_itself_is_not_moved(sources: list[PurePath]) -> None:
     plain = [source.with_suffix(".png") for source in sources]
     keys = [forgiving(target) for target in plain]
+    folders = {forgiving(folder) for source in sources for folder in source.parents}
 
     for target, wanted, key in zip(name_targets(sources, ".png"), plain, keys, strict=True):
-        if keys.count(key) == 1:
+        if keys.count(key) == 1 and key not in folders:
             assert target == wanted
+
+
+def test_no_target_takes_the_name_of_another_s_folder() -> None:
+    sources = [PurePath("a.jpg"), PurePath("A.png/1.jpg"), PurePath("A.png/x.png/2.jpg")]
+    assert list(map(str, name_targets(sources, ".png"))) == [
+        "a.jpg.png",
+        str(PurePath("A.png/1.png")),
+        str(PurePath("A.png/x.png/2.png")),
+    ]
+
+
+@posix
+def test_a_pipe_in_a_folder_is_no_picture(tmp_path: Path) -> None:
+    touch(tmp_path, "in/a.jpg")
+    os.mkfifo(tmp_path / "in/b.jpg")
+    made = plan(tmp_path / "in", out=tmp_path / "out")
+    assert [job.source.name for job in made.jobs] == ["a.jpg"]
+    assert made.ignored == 1
 
 
 def test_sources_that_want_one_target_keep_their_suffix() -> None:

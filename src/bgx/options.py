@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast
 
 from bgx.errors import UsageError
@@ -21,7 +22,6 @@ from bgx.settings import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
     from typing import Unpack
 
     from bgx.settings import (
@@ -101,8 +101,10 @@ def _parse(parse: Callable[[Any], _Value], text: Any) -> _Value | None:
 
 def parse_background(text: str | Colour | Path) -> Background:
     """``blur``, ``blur:RADIUS``, ``original-greyed``, a colour, or the path of an image file."""
-    if not isinstance(text, str):
+    if isinstance(text, Path):
         return text
+    if not isinstance(text, str):
+        return _check_colour(text)
     kind, _, radius = text.partition(":")
     if kind == "blur":
         return Backdrop("blur", _parse_number(radius, "--background", text) if radius else None)
@@ -120,6 +122,16 @@ def parse_background(text: str | Colour | Path) -> Background:
             f"--background {text}: use a colour (white, #ffffff), an image file, "
             "blur[:RADIUS] or original-greyed"
         ) from None
+
+
+def _check_colour(values: Any) -> Colour:
+    try:
+        red, green, blue = (int(value) for value in values)
+    except (TypeError, ValueError):
+        raise UsageError(f"--background {values!r}: use three numbers, 0 to 255") from None
+    if not all(0 <= value <= 255 for value in (red, green, blue)):
+        raise UsageError(f"--background {values!r}: use three numbers, 0 to 255")
+    return red, green, blue
 
 
 def parse_margin(text: str | int) -> Length:

@@ -130,11 +130,22 @@ class CanvasSettings:
         shown = f"{margin.value:g}{margin.unit}"
         if not 0 <= margin.value <= most:
             raise UsageError(f"--margin {shown}: use 0{margin.unit} to {most}{margin.unit}")
-        limit = self.size or self.resize
+        limit = self.limit
         if limit is not None and margin.unit == "px" and 2 * margin.value >= min(limit):
             raise UsageError(
-                f"--margin {shown}: leaves nothing of {limit[0]} x {limit[1]}; use less"
+                f"--margin {shown}: leaves nothing of {limit[0]:g} x {limit[1]:g}; use less"
             )
+
+    @property
+    def limit(self) -> tuple[float, float] | None:
+        """The width and height the frame may reach, None where it has the subject's own size."""
+        if self.size is not None or self.resize is None:
+            return self.size
+        width, height = self.resize
+        if self.aspect is None:
+            return width, height
+        across, down = self.aspect
+        return min(width, height * across / down), min(height, width * down / across)
 
     @property
     def frames_subject(self) -> bool:

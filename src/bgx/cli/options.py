@@ -138,7 +138,7 @@ _PICTURE_OPTIONS = (
         metavar="KIND",
         help="none, soft or contact, with a strength of its own as in soft:40%.  [default: none]",
     ),
-    option("--crop", is_flag=True, help="Show the subject alone; the next four do so too."),
+    option("--crop", is_flag=True, help="Show the subject alone; the next three do so too."),
     option("--margin", metavar="3%|40px", help="Room around it, % of its longer side or pixels."),
     option(
         "--canvas",

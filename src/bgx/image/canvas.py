@@ -100,7 +100,7 @@ def place(photo: tuple[int, int], subject: Box | None, canvas: CanvasSettings) -
     fill = canvas.fill or 1.0
     frame_width = width / fill + 2 * margin * longest
     frame_height = height / fill + 2 * margin * longest
-    limit = _find_limit(canvas)
+    limit = canvas.limit
     wanted = 1.0
     if limit is not None:
         wanted = min((limit[0] - 2 * pixels) / frame_width, (limit[1] - 2 * pixels) / frame_height)
@@ -119,7 +119,8 @@ def place(photo: tuple[int, int], subject: Box | None, canvas: CanvasSettings) -
             canvas.aspect,
         )
         if limit is not None:
-            size = min(size[0], round(limit[0])), min(size[1], round(limit[1]))
+            most = max(1, round(limit[0])), max(1, round(limit[1]))
+            size = min(size[0], most[0]), min(size[1], most[1])
     left, top = (size[0] - shown[0]) // 2, (size[1] - shown[1]) // 2
     if canvas.align == "bottom":
         below = gap if canvas.fill is None else round(size[1] * (1 - fill) / 2)
@@ -129,17 +130,6 @@ def place(photo: tuple[int, int], subject: Box | None, canvas: CanvasSettings) -
         sizes = f"{size[0]} x {size[1]}, subject {shown[0]} x {shown[1]}"
         note = f"not enlarged without --upscale: {sizes}"
     return Placement(source, size, (left, top, left + shown[0], top + shown[1]), note)
-
-
-def _find_limit(canvas: CanvasSettings) -> tuple[float, float] | None:
-    """The width and height the frame may reach, None where it has the subject's own size."""
-    if canvas.size is not None or canvas.resize is None:
-        return canvas.size
-    width, height = canvas.resize
-    if canvas.aspect is None:
-        return width, height
-    across, down = canvas.aspect
-    return min(width, height * across / down), min(height, width * down / across)
 
 
 def _widen(size: tuple[int, int], aspect: tuple[int, int] | None) -> tuple[int, int]:

@@ -134,7 +134,7 @@ def encode_within(
             "make it smaller with --resize, or choose --format jpg"
         )
     fitting: tuple[list[bytes], int] | None = None
-    worst = _WORST_QUALITY
+    worst = lowest = min(_WORST_QUALITY, best + 1)
     while worst <= best:
         middle = (worst + best + 1) // 2
         pieces = encode(middle)
@@ -144,7 +144,7 @@ def encode_within(
             best = middle - 1
     if fitting is None:
         raise UnwritableError(
-            f"{name}: does not go into {limit:,} bytes at quality {_WORST_QUALITY}; "
+            f"{name}: does not go into {limit:,} bytes at quality {lowest}; "
             "raise --max-bytes, or make it smaller with --resize"
         )
     return fitting

@@ -14,7 +14,7 @@ from PIL import Image
 from bgx.errors import NoSubjectError, PictureError, TooLargeError, UsageError
 from bgx.image.backdrop import blur_image, cover_canvas, grey_image, spread_photo
 from bgx.image.canvas import find_subject, place, put_on_canvas
-from bgx.image.compose import compose_picture
+from bgx.image.compose import compose_picture, flatten
 from bgx.image.icc import convert_colour, convert_colours, srgb_profile
 from bgx.image.read import read_photo
 from bgx.image.shadow import cast_shadow
@@ -64,7 +64,7 @@ class Finisher:
         """A picture from a photo, the subject's colours (mode RGB, taken over) and its alpha.
 
         All have the photo's size. Raises NoSubjectError where there is nothing to frame, and
-        TooLargeError for a canvas of more pixels than a photo may have.
+        TooLargeError for a canvas of more pixels than this photo, and than photos may have.
         """
         output = self._output
         placement = self._place(alpha, name)
@@ -87,7 +87,7 @@ class Finisher:
             raise NoSubjectError(f"{name}: no subject found, so there is nothing to frame")
         placement = place(alpha.size, subject, canvas)
         width, height = placement.size
-        if canvas.asked and width * height > DEFAULT_MAX_PIXELS:
+        if width * height > max(DEFAULT_MAX_PIXELS, alpha.width * alpha.height):
             raise TooLargeError(
                 f"{name}: a canvas of {width} x {height} has more than {DEFAULT_MAX_PIXELS:,} "
                 "pixels; use another --canvas, or less --margin"
@@ -103,10 +103,10 @@ class Finisher:
             case None:
                 return None
             case Backdrop(kind="grey"):
-                backdrop = grey_image(spread_photo(photo.image, placement))
+                backdrop = grey_image(spread_photo(_visible(photo), placement))
                 return convert_colours(backdrop, photo.icc, icc)
             case Backdrop(radius=radius):
-                backdrop = spread_photo(photo.image, placement)
+                backdrop = spread_photo(_visible(photo), placement)
                 backdrop = blur_image(backdrop, radius or _BLUR * max(size))
                 return convert_colours(backdrop, photo.icc, icc)
             case Image.Image() as image:
@@ -126,4 +126,9 @@ def _read_background(path: Path) -> Image.Image:
         photo = read_photo(path, ReadSettings(), name=f"--background {path}")
     except PictureError as error:
         raise UsageError(str(error)) from error
-    return convert_colours(photo.image, photo.icc)
+    return convert_colours(_visible(photo), photo.icc)
+
+
+def _visible(photo: Photo) -> Image.Image:
+    """The photo as it is seen on white: what its own alpha hides stays hidden."""
+    return photo.image if photo.alpha is None else flatten(photo.image, photo.alpha, WHITE)

@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import io
 import logging
+import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,6 +103,8 @@ def count_pixels(source: Picture) -> int:
     """Width x height from the file's header, 0 where it cannot be read; never raises."""
     if isinstance(source, Image.Image):
         return source.width * source.height
+    if isinstance(source, Path) and not os.path.isfile(source):  # noqa: PTH113 - Path's own raises
+        return 0  # a pipe gives its bytes once, and may let us wait for them
     try:
         with (
             io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as stream,
@@ -193,6 +196,8 @@ def make_photo(
 
 def _check_size(image: Image.Image, settings: ReadSettings, name: str) -> None:
     width, height = image.size
+    if not width * height:
+        raise UnreadableError(f"{name}: {width} x {height} holds no pixels")
     if width * height > settings.max_pixels:
         raise TooLargeError(
             f"{name}: {width} x {height} is more than {settings.max_pixels:,} pixels; "

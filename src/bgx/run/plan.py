@@ -152,10 +152,12 @@ def name_targets(sources: Sequence[PurePath], suffix: str) -> list[PurePath]:
 
     ``a.jpg`` gives ``a.png``; where another source wants that too, both keep their suffix
     (``a.jpg.png``); where even that is not enough, a number is added. A source that has its plain
-    target to itself is never moved by the others.
+    target to itself is never moved by the others, unless theirs lie in a folder of that name.
     """
     plain = [source.with_suffix(suffix) for source in sources]
     wanted = Counter(map(_fold, plain))
+    folders = {parent for source in sources for parent in source.parents}
+    wanted.update(map(_fold, folders))
     taken = {key for key, times in wanted.items() if times == 1}
     targets = []
     for source, target in zip(sources, plain, strict=True):
@@ -219,7 +221,7 @@ def _find_sources(
             continue
         _refuse_nested(given, outs)
         for file in _walk(given, outs):
-            if file.suffix.lower() in suffixes or _is_folder(file):
+            if (file.suffix.lower() in suffixes and not _is_special(file)) or _is_folder(file):
                 found.setdefault(_absolute(file), _Source(file, file.relative_to(given), given))
             else:
                 ignored += 1
@@ -328,6 +330,12 @@ def status_of(path: Path) -> os.stat_result | None:
 def _is_folder(path: Path) -> bool:
     status = status_of(path)
     return status is not None and stat.S_ISDIR(status.st_mode)
+
+
+def _is_special(path: Path) -> bool:
+    """Whether it is there and neither file nor folder: a pipe would be waited for."""
+    status = status_of(path)
+    return status is not None and not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode))
 
 
 def _absolute(path: Path) -> Path:
