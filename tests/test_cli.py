@@ -1257,6 +1257,15 @@ def test_a_preset_gives_way_to_options_and_the_environment(monkeypatch: pytest.M
     assert mode_and_size("c.jpg") == ("RGB", (200, 150))
 
 
+@pytest.mark.parametrize(
+    "options", [["--margin", "3%"], ["--mask-only"], ["--format", "png"], ["--no-refine"]]
+)
+def test_an_option_beside_a_preset_never_contradicts_it(options: list[str]) -> None:
+    photo("in/a.png", size=(60, 50))
+    result = bgx("batch", "in", "-o", "out", "--preset", "amazon", *options)
+    assert (result.code, len(names("out"))) == (ExitCode.OK, 1)
+
+
 def test_an_unknown_preset_is_a_usage_error() -> None:
     photo("shoe.png")
     done = bgx("remove", "shoe.png", "out.jpg", "--preset", "amazone")

@@ -139,6 +139,30 @@ def test_users_add_presets_of_their_own(tmp_path: Path, monkeypatch: pytest.Monk
     assert presets["ebay"] == ebay
 
 
+@pytest.mark.parametrize(
+    ("given", "gone"),
+    [
+        ({"margin": "3%"}, {"fill"}),
+        ({"mask_only": True}, {"background"}),
+        ({"mask_only": False}, set()),
+        ({"margin": None}, set()),
+    ],
+)
+def test_what_contradicts_an_option_given_is_left_out(given: Any, gone: set[str]) -> None:
+    preset = find_preset("amazon").options
+    options = expand_preset("amazon", given)
+    assert set(preset) - set(options) == gone
+    make_output(**options)
+
+
+def test_a_preset_s_quality_is_for_formats_that_have_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _add(monkeypatch, tmp_path, _OWN)
+    assert "quality" in expand_preset("shop", {"format": "webp"})
+    assert "quality" not in expand_preset("shop", {"format": "png"})
+
+
 def test_options_given_take_the_place_of_the_presets() -> None:
     options = expand_preset("amazon", {"format": "webp", "fill": "90%"})
     output = make_output(**options)

@@ -15,12 +15,16 @@ from typing import TYPE_CHECKING, Any, cast
 
 from bgx.errors import UsageError
 from bgx.options import PictureOptions, make_output
-from bgx.settings import expand_path
+from bgx.settings import LOSSLESS_FORMATS, expand_path
 from bgx.tables import read_tables
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from importlib.resources.abc import Traversable
     from pathlib import Path
+
+_BARS = {"margin": ("fill",), "fill": ("margin",), "mask_only": ("background", "shadow")}
+"""Options that cannot stand beside another."""
 
 _FIELDS = {"rule": str, "written": datetime.date, "options": dict}
 
@@ -48,7 +52,16 @@ def load_presets() -> dict[str, Preset]:
 def expand_preset(name: str | None, options: PictureOptions) -> PictureOptions:
     """The options of a preset, with those given (None is not) in their place. Raises UsageError."""
     given = cast("PictureOptions", {k: value for k, value in options.items() if value is not None})
-    return given if name is None else {**find_preset(name).options, **given}
+    return given if name is None else cast("PictureOptions", complete(given, find_preset(name)))
+
+
+def complete(given: Mapping[str, Any], preset: Preset) -> dict[str, Any]:
+    """The options given, and those of the preset that do not contradict them."""
+    barred = {other for option in given if given[option] for other in _BARS.get(option, ())}
+    if given.get("format", preset.options.get("format")) in LOSSLESS_FORMATS:
+        barred.add("quality")
+    own = {option: value for option, value in preset.options.items() if option not in barred}
+    return own | dict(given)
 
 
 def find_preset(name: str) -> Preset:

@@ -37,6 +37,9 @@ MAX_SIDE = 30_000
 """Of a finished picture whose size is asked for, pixels."""
 
 FORMATS: tuple[Format, ...] = get_args(Format)
+LOSSLESS_FORMATS: frozenset[Format] = frozenset({"png", "tiff"})
+"""Formats that have no quality to choose."""
+
 OPAQUE_FORMATS: frozenset[Format] = frozenset({"jpg"})
 """Formats that cannot store alpha: a cut-out in them needs a background."""
 
@@ -234,7 +237,7 @@ class OutputSettings:
         if self.quality is not None:
             if not 1 <= self.quality <= 100:
                 raise UsageError(f"--quality {self.quality}: use 1 to 100")
-            if self.format in {"png", "tiff"}:
+            if self.format in LOSSLESS_FORMATS:
                 raise UsageError(
                     f"--quality has no meaning for {self.format}, which is lossless; leave it out"
                 )

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import click
+from click.core import ParameterSource
 
 from bgx.errors import UsageError
 from bgx.options import make_output
@@ -45,16 +46,21 @@ def option(*names: str, **attributes: Any) -> Callable[[Any], Any]:
     return click.option(*names, **(defaults | attributes))
 
 
-def _set_defaults(context: click.Context, _: click.Parameter, name: str | None) -> None:
-    """The preset's options, for those that are given neither here nor in the environment."""
-    if name is None or context.resilient_parsing:
-        return
-    from bgx.presets import find_preset
+def _apply_preset(name: str | None, picture: dict[str, Any]) -> dict[str, Any]:
+    """The options, with the preset's for those given neither here nor in the environment."""
+    if name is None:
+        return picture
+    from bgx.presets import complete, find_preset
 
-    options: dict[str, Any] = dict(find_preset(name).options)
-    if "format" in options:
-        options["file_format"] = options.pop("format")
-    context.default_map = options
+    context = click.get_current_context()
+    defaults = {
+        option
+        for option in picture
+        if context.get_parameter_source("file_format" if option == "format" else option)
+        is ParameterSource.DEFAULT
+    }
+    given = {option: value for option, value in picture.items() if option not in defaults}
+    return {option: picture[option] for option in defaults} | complete(given, find_preset(name))
 
 
 _NETWORK_OPTIONS = (
@@ -175,9 +181,6 @@ _PICTURE_OPTIONS = (
     option(
         "--preset",
         metavar="NAME",
-        is_eager=True,
-        expose_value=False,
-        callback=_set_defaults,
         help="Options that a marketplace asks for; see: bgx presets.",
     ),
     option(
@@ -249,15 +252,17 @@ def make_request(
     workers: int | None = None,
     batch_size: int | None = None,
     precision: Precision = "auto",
+    preset: str | None = None,
     **picture: Unpack[PictureOptions],
 ) -> Request:
     """Raises UsageError."""
+    chosen = _apply_preset(preset, {**picture, "format": file_format})
     return Request(
         model=model,
         models=ModelSettings.from_environment(offline=offline),
         device=DeviceSettings(device, workers, threads, batch_size, precision),
         read=ReadSettings(max_size, max_pixels),
-        output=make_output(**(picture | {"format": file_format})),
+        output=make_output(**cast("PictureOptions", chosen)),
         existing=existing,
         report=report,
         quiet=quiet,

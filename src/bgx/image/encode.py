@@ -11,7 +11,7 @@ from PIL.PngImagePlugin import PngInfo
 from bgx.errors import UnwritableError, UsageError
 from bgx.image.jpeg import encode_white_jpeg
 from bgx.image.png import encode_png
-from bgx.settings import FORMAT_BY_SUFFIX, Format, PngLevel
+from bgx.settings import FORMAT_BY_SUFFIX, LOSSLESS_FORMATS, Format, PngLevel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 _DEFAULT_QUALITIES: dict[Format, int] = {"jpg": 92, "avif": 80}
 _WORST_QUALITY = 20
-_LOSSLESS: frozenset[Format] = frozenset({"png", "tiff"})
 _TIFF_COMPRESSION = "tiff_adobe_deflate"
 
 _MAX_SIDE: dict[Format, int] = {"jpg": 65_500, "webp": 16_383, "avif": 65_536}
@@ -128,7 +127,7 @@ def encode_within(
     if size <= limit:
         return pieces, None
     best = (quality or _DEFAULT_QUALITIES.get(file_format, 0)) - 1
-    if file_format in _LOSSLESS or best < 0:
+    if file_format in LOSSLESS_FORMATS or best < 0:
         raise UnwritableError(
             f"{name}: {size:,} bytes without loss are more than --max-bytes {limit:,}; "
             "make it smaller with --resize, or choose --format jpg"
