@@ -346,6 +346,24 @@ def test_a_reader_that_goes_away_is_no_bug(arguments: list[str]) -> None:
     assert (result.code, result.err) == (ExitCode.OUTPUT, "")
 
 
+@linux
+def test_a_picture_that_stdout_does_not_take_has_its_row() -> None:
+    photo("in.jpg")
+    with open("/dev/full", "wb") as full:
+        result = bgx_process("remove", "in.jpg", "-", "--report", "full.jsonl", stdout=full)
+    assert result.code == ExitCode.OUTPUT
+    row, _ = read_rows(Path("full.jsonl"))
+    assert row["error"]["code"] == "output"
+
+    reading, writing = os.pipe()
+    os.close(reading)
+    result = bgx_process("remove", "in.jpg", "-", "--report", "gone.jsonl", stdout=writing)
+    os.close(writing)
+    assert result.code == ExitCode.OUTPUT
+    row, _ = read_rows(Path("gone.jsonl"))
+    assert row["reason"] == "stopped"
+
+
 @posix
 @pytest.mark.parametrize(
     ("script", "code"),

@@ -11,7 +11,7 @@ import click
 
 from bgx.cli.console import Console, put_bytes, set_up_logging
 from bgx.cli.options import make_request, picture_options
-from bgx.errors import BgxError, BugError, ExitCode, PictureError, UsageError
+from bgx.errors import BgxError, BugError, ExitCode, OutputError, PictureError, UsageError
 from bgx.settings import DEFAULT_MODEL, FORMAT_BY_SUFFIX
 
 if TYPE_CHECKING:
@@ -127,7 +127,10 @@ def _run(job: Job, request: Request, console: Console) -> ExitCode:
             except PictureError as error:
                 report.add(Failed(job, error))
                 console.complain(str(error))
-            except BgxError:
+            except OutputError as error:
+                report.add(Failed(job, error))
+                raise
+            except (BgxError, BrokenPipeError):
                 report.add(Skipped(job, "stopped"))
                 raise
             except KeyboardInterrupt:
