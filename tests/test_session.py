@@ -8,6 +8,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,6 @@ from support.networks import tiny_network, u2net_network, written_network
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -198,6 +198,22 @@ def test_a_damaged_copy_is_made_anew(
     assert np.array_equal(first, again)
     assert copy.read_bytes() == whole
     assert f"{copy}: damaged, made anew" in caplog.text
+
+
+def test_a_damaged_copy_that_cannot_be_deleted_is_not_used(
+    store: Store, network: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = file_of(store, network)
+    open_session(file, CPU, store)
+    [copy] = store.prepared.iterdir()
+    copy.write_bytes(b"damaged")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    original = fixed(network, EnginePlan("cpu"))
+    assert np.array_equal(open_session(file, CPU, store).run(picture()), original.run(picture()))
 
 
 def test_a_run_that_fails_while_a_copy_is_tried_is_not_remembered(

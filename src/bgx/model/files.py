@@ -32,15 +32,15 @@ def temporary(folder: Path, suffix: str) -> Iterator[Path]:
 
 
 def remove_old(folder: Path, pattern: str) -> None:
-    """Delete the temporary files and folders of that pattern that killed processes left there.
+    """Delete the temporary folders of that pattern that killed processes left there.
 
-    By age, since machines may share a folder: whoever works on one writes to it all the time.
+    By age, since machines may share a folder: whoever works in one writes to it all the time.
     """
     for path in found(folder, pattern):
         with suppress(OSError):
             newest = max(entry.stat().st_mtime for entry in (path, *path.glob("*")))
             if time.time() - newest > _LEFT_S:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                shutil.rmtree(path)
 
 
 def is_file(path: Path) -> bool:

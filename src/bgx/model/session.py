@@ -210,8 +210,12 @@ def open_session(
             if not isinstance(source, Path) or source == file.path:
                 raise
             log.warning("%s: damaged, made anew (%s)", source, error)
-            source.unlink(missing_ok=True)
-        source, output = _prepared(file, store, for_cpu=plan.device == "cpu")
+            with suppress(OSError):
+                source.unlink()
+        if files.is_file(source):  # in a folder that is another user's
+            source, output = file.path, file.entry.output
+        else:
+            source, output = _prepared(file, store, for_cpu=plan.device == "cpu")
         return Session(source, plan, file.entry, name=name, output=output)
 
     for plan in plans[:-1]:
