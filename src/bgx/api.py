@@ -129,7 +129,7 @@ class Remover:
             existing=existing,
             review=Path(review) if review else None,
             sheet=Path(sheet) if sheet else None,
-            read=[output.background] if isinstance(output.background, Path) else [],
+            read=output.reads,
         )
         remove_leftovers(plan.folders)
         yield from plan.skipped

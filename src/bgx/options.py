@@ -64,9 +64,14 @@ class PictureOptions(TypedDict, total=False):
     keep_colours: bool
 
 
+def without_none(options: PictureOptions) -> PictureOptions:
+    """Those that are given."""
+    return cast("PictureOptions", {k: value for k, value in options.items() if value is not None})
+
+
 def make_output(**given: Unpack[PictureOptions]) -> OutputSettings:
     """Raises UsageError."""
-    options = cast("PictureOptions", {k: value for k, value in given.items() if value is not None})
+    options = without_none(given)
     size, aspect = _parse(parse_canvas, options.get("canvas")) or (None, None)
     canvas = CanvasSettings(
         crop=options.get("crop", False),

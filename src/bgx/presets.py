@@ -14,7 +14,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any, cast
 
 from bgx.errors import UsageError
-from bgx.options import PictureOptions, make_output
+from bgx.options import PictureOptions, make_output, without_none
 from bgx.settings import LOSSLESS_FORMATS, expand_path
 from bgx.tables import read_tables
 
@@ -51,7 +51,7 @@ def load_presets() -> dict[str, Preset]:
 
 def expand_preset(name: str | None, options: PictureOptions) -> PictureOptions:
     """The options of a preset, with those given (None is not) in their place. Raises UsageError."""
-    given = cast("PictureOptions", {k: value for k, value in options.items() if value is not None})
+    given = without_none(options)
     return given if name is None else cast("PictureOptions", complete(given, find_preset(name)))
 
 

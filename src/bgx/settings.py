@@ -12,7 +12,6 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
-from urllib.parse import urlsplit
 
 from bgx.errors import UsageError
 
@@ -227,6 +226,11 @@ class OutputSettings:
     keep_colours: bool = False
 
     @property
+    def reads(self) -> list[Path]:
+        """Files that are read for it."""
+        return [self.background] if isinstance(self.background, Path) else []
+
+    @property
     def needs_colours(self) -> bool:
         """Whether the photo's own pixels go into what is written."""
         return not self.mask_only or self.refine or self.canvas.asked
@@ -358,6 +362,8 @@ def expand_path(text: str) -> Path:
 
 def is_address(text: str, *schemes: str) -> bool:
     """Whether a text is a URL of one of these schemes, with a host."""
+    from urllib.parse import urlsplit
+
     try:
         parts = urlsplit(text)
     except ValueError:

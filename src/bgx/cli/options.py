@@ -5,6 +5,8 @@ Every option can be set in the environment as ``BGX_`` and its name.
 
 from __future__ import annotations
 
+import codecs
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
@@ -226,9 +228,7 @@ class Request:
     @property
     def also_read(self) -> list[Path]:
         """Files that the run reads beside the pictures."""
-        background = self.output.background
-        named = [Path(self.model)] if self.model else []
-        return named + ([background] if isinstance(background, Path) else [])
+        return [*([Path(self.model)] if self.model else []), *self.output.reads]
 
     @property
     def also_written(self) -> list[Path]:
@@ -272,9 +272,6 @@ def make_request(
 
 def split_list(data: bytes, *, null: bool) -> list[str]:
     """File names of a list, one a line or NUL-separated; names keep bytes that are not text."""
-    import codecs
-    import os
-
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         # As PowerShell writes it.
         data = data.decode("utf-16", "replace").encode()

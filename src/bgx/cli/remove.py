@@ -67,7 +67,7 @@ def _plan(source: Path, target: Path | None, request: Request) -> tuple[Job, Req
     refuse_overwriting(
         [path for path in (source, *request.also_read) if path != _PIPE],
         request.also_written,
-        targets=[path for path in (target,) if path != _PIPE],
+        targets=[] if target == _PIPE else [target],
     )
     output = replace(request.output, format=file_format)
     return Job(source, target), replace(request, output=output)

@@ -144,8 +144,10 @@ class _Download:
                 )
             except requests.RequestException as error:
                 answer.set_exception(error)
-            except Exception as error:  # noqa: BLE001 - of an address or a certificate that is none
+            except OSError as error:  # a file of certificates that is none
                 answer.set_exception(requests.RequestException(str(error)))
+            except Exception as error:  # noqa: BLE001 - an address that is none, in many ways
+                answer.set_exception(requests.exceptions.InvalidURL(str(error)))
             else:
                 answer.set_result(response)
 
@@ -220,4 +222,8 @@ def _cause(error: RequestException) -> str:
         return "the transfer stalled"
     if isinstance(error, requests.ConnectionError):
         return "no connection"
-    return str(error).partition("\n")[0] or type(error).__name__
+    if isinstance(error, requests.exceptions.InvalidURL):
+        return "its address is none"  # whose login must not be shown
+    if type(error) is requests.RequestException:
+        return str(error).partition("\n")[0]
+    return type(error).__name__

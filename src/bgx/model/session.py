@@ -196,27 +196,13 @@ def open_session(
     if plans[0].provider == "TensorrtExecutionProvider":
         with suppress(OSError):  # then they are built anew each time
             store.engines.mkdir(parents=True, exist_ok=True)
-    name = str(file.path)
 
     def load(plan: EnginePlan) -> Session:
         copy = _find_copy(file, device, store, plan)
         if copy is not None:
             precision: Literal["int8", "fp16"] = "int8" if plan.on_cpu else "fp16"
             return Session(copy, plan, file.entry, name=str(copy), output=0, precision=precision)
-        source, output = _prepared(file, store, for_cpu=plan.device == "cpu")
-        try:
-            return Session(source, plan, file.entry, name=name, output=output)
-        except BadModelError as error:
-            if not isinstance(source, Path) or source == file.path:
-                raise
-            log.warning("%s: damaged, made anew (%s)", source, error)
-            with suppress(OSError):
-                source.unlink()
-        if files.is_file(source):  # in a folder that is another user's
-            source, output = file.path, file.entry.output
-        else:
-            source, output = _prepared(file, store, for_cpu=plan.device == "cpu")
-        return Session(source, plan, file.entry, name=name, output=output)
+        return _open_float32(file, store, plan)
 
     for plan in plans[:-1]:
         try:
@@ -232,6 +218,25 @@ def open_session(
         *(session.plan.runs, session.plan.threads, session.plan.batch_size),
     )
     return session
+
+
+def _open_float32(file: ModelFile, store: Store, plan: EnginePlan) -> Session:
+    """The network's prepared copy on a plan; a copy that is damaged is made anew."""
+    entry, name, for_cpu = file.entry, str(file.path), plan.device == "cpu"
+    source, output = _prepared(file, store, for_cpu=for_cpu)
+    try:
+        return Session(source, plan, entry, name=name, output=output)
+    except BadModelError as error:
+        if not isinstance(source, Path) or source == file.path:
+            raise
+        log.warning("%s: damaged, made anew (%s)", source, error)
+    try:
+        source.unlink(missing_ok=True)
+    except OSError:  # in a folder that is another user's
+        source, output = file.path, entry.output
+    else:
+        source, output = _prepared(file, store, for_cpu=for_cpu)
+    return Session(source, plan, entry, name=name, output=output)
 
 
 def _find_copy(
