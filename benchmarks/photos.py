@@ -311,15 +311,18 @@ def _hair(
 
 def _alpha(frame: Frame, subject: Subject) -> Image.Image:
     large = frame.oversampled
-    mask = Image.new("L", large.size)
-    pen = ImageDraw.Draw(mask)
+    body, fur = Image.new("L", large.size), Image.new("L", large.size)
+    pen = ImageDraw.Draw(body)
     for outline in subject.outlines:
         pen.polygon(large.pixels(outline), fill=255)
+    pen = ImageDraw.Draw(fur)
     width = max(1, round(large.unit / 1500))
     for hair in subject.hairs:
         root, middle, tip = large.pixels(hair)
         pen.line([root, middle], fill=235, width=width)
         pen.line([middle, tip], fill=170, width=max(1, width // 2))
+    # A hair before the body does not let the background through.
+    mask = ImageChops.lighter(body, fur) if subject.hairs else body
     return mask.reduce(OVERSAMPLING).filter(ImageFilter.BoxBlur(frame.unit / 6000))
 
 

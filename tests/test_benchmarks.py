@@ -48,6 +48,15 @@ def test_a_rendered_photo_has_a_subject_with_true_alpha(seed: int) -> None:
     assert np.count_nonzero((values > 0) & (values < 255)) > 100
 
 
+@pytest.mark.parametrize("seed", [3, 4])
+def test_fur_before_the_body_does_not_let_the_background_through(seed: int) -> None:
+    _, alpha = photos.render(400, 300, seed)
+
+    values = np.asarray(alpha)
+    middle = round(float(np.average(np.arange(400), weights=values.sum(axis=0))))
+    assert (values[100:240, middle - 20 : middle + 20] == 255).all()
+
+
 @pytest.mark.parametrize("seed", [1, 5])
 def test_a_seed_is_one_photo(seed: int) -> None:
     first, again = photos.render(120, 90, seed), photos.render(120, 90, seed)
