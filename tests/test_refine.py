@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bgx.image.matte import upsample_matte
-from bgx.image.refine import refine_matte
+from bgx.image.refine import AGREED, ALONE, GRID, REACH, refine_matte
 from bgx.image.tiles import TILE, Enlarger, tile_box
 
 Map = NDArray[np.float32]
@@ -83,7 +83,11 @@ def test_where_both_sides_look_alike_the_networks_matte_stays() -> None:
     photo = photograph(truth, (120, 120, 120), (120, 120, 120), noise=8)
     matte = look(truth)
 
-    assert np.abs(refine(matte, photo) - enlarge(matte, photo)).max() < 0.08
+    refined, plain = refine(matte, photo), enlarge(matte, photo)
+
+    unsure = plain < AGREED
+    assert np.abs(refined - plain)[unsure].max() < 0.08
+    assert (refined - plain)[~unsure].min() > -0.01
 
 
 def test_a_stripe_across_subject_and_background_alike_is_no_edge() -> None:
@@ -115,6 +119,34 @@ def test_a_large_part_the_network_is_undecided_about_stays_undecided() -> None:
     middle = refine(matte, photo)[270:330, 370:430]
 
     assert np.abs(middle - 0.5).max() < 0.05
+
+
+def test_hair_is_followed_beyond_the_networks_matte_but_not_far() -> None:
+    size = (800, 600)
+    truth = disc(size, 1.5)
+    matte = look(truth)
+    unseen = np.asarray(Image.fromarray(matte).resize(size)) == 0
+    truth[298:302, 400:] = 1
+
+    refined = refine(matte, photograph(truth, (230, 210, 160), (30, 40, 60)))
+
+    beyond = refined[300] * (unseen[300] & (np.arange(800) > 400))
+    cell = size[0] / GRID
+    reached = np.count_nonzero(beyond > 0.5)
+    assert cell / 2 < reached < (REACH + 2) * cell
+
+
+def test_full_opacity_takes_the_networks_word_too() -> None:
+    truth = disc((800, 600), 1.5)
+    matte = look(truth)
+    photo = photograph(truth, (200, 60, 40), (60, 90, 120))
+
+    refined, plain = refine(matte, photo), enlarge(matte, photo)
+
+    inside = truth == 1
+    assert refined[inside & (plain < AGREED)].max() <= ALONE + 1 / 255
+    assert refined[inside & (plain < AGREED)].min() > ALONE - 0.1
+    assert (refined[inside & (plain > AGREED + 0.1)] == 1).all()
 
 
 def test_nothing_appears_where_the_network_saw_nothing_and_no_hole_in_what_it_saw() -> None:

@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
     Map = NDArray[np.float32]
 
-GRID = 200
+GRID = 128
 """Long side of the coarse grid."""
 
-RADII = (32, 8, 2)
+RADII = (20, 5, 2)
 """Of the windows, in cells of the grid."""
 
-NEAR = 8
+NEAR = 5
 """Radius, in cells, in which something has to be decided for colours to be told apart."""
 
 OPEN = (0.7, 0.95)

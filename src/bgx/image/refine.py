@@ -8,8 +8,8 @@ Sun and Tang, "Guided Image Filtering", TPAMI 2013, section 3.5), with three dif
   background differ in colour here (Fisher's linear discriminant), not how soft the matte is.
 - The model is trusted as far as it tells the sure pixels apart (its R squared). Where both sides
   look alike the network's matte stays.
-- It moves alpha no further than the network's own doubt allows: nothing appears where the network
-  saw nothing, and no hole where it saw the subject.
+- The network keeps a say: nothing appears far from what it saw, no hole opens where it is sure, and
+  full opacity takes its word as well as the colours'.
 
 The fit is done on a coarse grid and applied to the full-size photo ("Fast Guided Filter", He and
 Sun, 2015), in tiles along the edges alone.
@@ -34,17 +34,21 @@ if TYPE_CHECKING:
 
     Map = NDArray[np.float32]
 
-GRID = 200
-"""Long side of the coarse grid. Twice and four times as many brought nothing on true alpha."""
+GRID = 128
+"""Long side of the coarse grid. A denser one, with windows as wide, brought nothing."""
 
-RADII = (3, 8, 20)
+RADII = (2, 6, 20)
 """Of the windows, in cells of the grid. The narrowest that can be trusted has the word."""
 
-NEAR = 8
+NEAR = 5
 """Radius, in cells, in which something has to be decided for the fit to be used."""
 
 OPEN = (0.5, 0.8)
 """Undecided share of it from which the fit is doubted, and left out."""
+
+REACH = 2
+"""Radius, in cells, in which the network has to have seen something: hair goes on beyond its matte,
+but so does background of the hair's colour."""
 
 RIDGE = 3e-5
 """Added to the colours' variances (0..1 squared): one of half a per cent, a quiet photo's noise."""
@@ -55,12 +59,18 @@ SURE = 0.8
 TRUST = (0.8, 0.99)
 """R squared from which a fit is used at all, and fully."""
 
-REACH = 100.0
-"""How fast the room for change grows with the network's doubt: free from a fiftieth on. Less room
-costs accuracy at true edges and saves none elsewhere."""
+AGREED = 0.85
+"""The network's alpha from which it speaks for the subject: what the colours say is raised, three
+times as fast as it grows, and may become full."""
 
-CERTAIN = 0.01
-"""What is this close to 0 or 1 becomes it."""
+ALONE = 0.97
+"""As far as colours go alone. Seven levels nobody sees; a threshold above them cuts with care."""
+
+HELD = (0.95, 0.98)
+"""The network's alpha from which the colours take nothing away: where that begins, and is so."""
+
+FAINT = 0.02
+"""Alpha below this becomes 0, and fits trusted less are not used."""
 
 _PAIRS = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
 
@@ -76,15 +86,15 @@ def refine_matte(matte: Map, working: Image.Image, image: Image.Image) -> Image.
     matte = _shrink(matte.clip(0, 1), size)
     prior = Enlarger(matte[None], size)
     ([low], [high]) = prior.ranges()
-    certain = low >= 1 - CERTAIN
-    doubtful = ~certain & (high > CERTAIN)
+    certain = low >= HELD[1]
     alpha = np.zeros((size[1], size[0]), np.uint8)
     for row, column in np.argwhere(certain).tolist():
         left, top, right, bottom = tile_box(row, column, size)
         alpha[top:bottom, left:right] = 255
-    if doubtful.any():
+    if not certain.all() and high.max() > FAINT:
         model = Enlarger(_fit(matte, working), size)
-        for row, column in np.argwhere(doubtful).tolist():
+        seen = (high > FAINT) | (model.ranges()[0][4] < 1 - FAINT)
+        for row, column in np.argwhere(seen & ~certain).tolist():
             left, top, right, bottom = box = tile_box(row, column, size)
             pixels = read_planes(image.crop(box))
             [doubted] = prior.enlarge(row, column)
@@ -104,7 +114,7 @@ def _shrink(matte: Map, size: tuple[int, int]) -> Map:
 def _fit(matte: Map, working: Image.Image) -> Map:
     """Local models on the grid: float32 [5, rows, columns].
 
-    alpha is ``maps[:3] . colour (0..255) + maps[3] + (1 - maps[4]) * matte``.
+    alpha is ``maps[:3] . colour (0..255) + maps[3] + maps[4] * matte``.
     """
     scale = min(1.0, GRID / max(working.size))
     columns, rows = (max(1, round(side * scale)) for side in working.size)
@@ -127,7 +137,11 @@ def _fit(matte: Map, working: Image.Image) -> Map:
     # Colours from far off say nothing about a wide part the network could not decide about.
     undecided = share_undecided(_halve(soft[None])[0] / 4, NEAR)
     model *= 1 - _ramp(undecided, *OPEN)
+    # Nor is there anything to be found far from what the network saw.
+    seen = sum_window(_halve(soft[None]), REACH)[0]
+    model *= (seen / 4 - 0.25).clip(0, 1)
     model[:3] /= 255
+    model[4] = 1 - model[4]
     return model
 
 
@@ -157,17 +171,26 @@ def _fit_windows(moments: Map, radius: int) -> Map:
 def _apply(pixels: Map, prior: Map, model: Map) -> NDArray[np.uint8]:
     """Alpha 0..255 of a box. pixels: [3, height, width], 0..255, taken over. prior: the network's
     matte there."""
-    alpha = prior - model[4] * prior
+    alpha = model[4] * prior
     alpha += model[3]
     pixels *= model[:3]
     for plane in pixels:
         alpha += plane
-    highest = REACH * (prior - CERTAIN)
-    np.minimum(alpha, highest, out=alpha)
-    np.maximum(alpha, highest - (REACH * (1 - 2 * CERTAIN) - 1), out=alpha)
+    if prior.max() > AGREED:
+        agreed = (prior - AGREED).clip(0)
+        alpha += 3 * agreed * alpha
+        agreed += ALONE
+        np.minimum(alpha, agreed, out=alpha)
+        begins, full = HELD
+        np.maximum(alpha, (prior - begins) / (full - begins), out=alpha)
+        highest = 1.0
+    else:
+        highest = ALONE
+    alpha = alpha.clip(0, highest)
     alpha *= 255
     alpha += 0.5
-    levels: NDArray[np.uint8] = alpha.clip(0, 255).astype(np.uint8)
+    levels: NDArray[np.uint8] = alpha.astype(np.uint8)
+    levels *= levels > 255 * FAINT
     return levels
 
 
