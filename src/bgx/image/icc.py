@@ -57,4 +57,6 @@ def convert_colour(colour: Colour, target: bytes | None) -> Colour:
 
 
 def _open_profile(icc: bytes | None) -> ImageCms.ImageCmsProfile:
-    return ImageCms.ImageCmsProfile(io.BytesIO(srgb_profile() if icc is None else icc))
+    if icc is None:  # littleCMS's own, not the file's, whose numbers are rounded
+        return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+    return ImageCms.ImageCmsProfile(io.BytesIO(icc))
