@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -29,6 +30,14 @@ SLOW = "2/99"
 REPORT = Path("report.jsonl")
 
 posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+
+
+@pytest.fixture(autouse=True)
+def _heeds_ctrl_c() -> Iterator[None]:
+    """Where the tests run in a shell's background Ctrl-C is ignored, and children inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(autouse=True)
@@ -168,6 +177,44 @@ def test_an_interrupted_run_finishes_what_is_in_work_and_reports(
     assert f"bgx: {len(done)} done, {PHOTOS - len(done)} not finished in " in err
 
     assert bgx("batch", "in", "-o", "out").code == 0
+    assert_all_done()
+
+
+@posix
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_ends_before_its_first_picture_reports_too(
+    run: Callable[..., subprocess.Popen[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+) -> None:
+    """While it waits for a network from a server that says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(PATIENCE)
+        monkeypatch.setenv("BGX_HOME", str(tmp_path / "empty"))
+        monkeypatch.setenv("BGX_MODEL_MIRROR", f"http://127.0.0.1:{server.getsockname()[1]}")
+        process = run("--model", "u2netp")
+        connection, _ = server.accept()
+        with connection:
+            err = interrupt(process, number)
+
+    assert process.returncode == ExitCode.INTERRUPTED
+    assert err.endswith("bgx: interrupted\n")
+    *rows, last = read_rows(REPORT)
+    assert [row["reason"] for row in rows] == ["interrupted"] * PHOTOS
+    assert last["unfinished"] == PHOTOS
+
+
+@posix
+def test_ctrl_c_that_is_ignored_stays_ignored(run: Callable[..., subprocess.Popen[str]]) -> None:
+    """As after nohup, or in a script's background."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    process = run("--png-level", "small")
+    wait_until(lambda: finished() >= 2, process)
+
+    interrupt(process, signal.SIGINT)
+
+    assert process.returncode == 0
     assert_all_done()
 
 

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 
 
 def main() -> None:
+    # Who is asked to end says first what is left undone, as after Ctrl-C.
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+
     from bgx.cli.main import run
 
     code = run()

@@ -77,7 +77,10 @@ def note_network(report: Report, request: Request, session: Session) -> None:
 
 @contextmanager
 def interruptible(notice: Callable[[str], None]) -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C (or SIGTERM) sets; the second ends bgx at once."""
+    """An event that the first Ctrl-C (or SIGTERM) sets; the second ends bgx at once.
+
+    What bgx was started to ignore, as with nohup, stays ignored.
+    """
     stop = threading.Event()
 
     def handle(number: int, _: FrameType | None) -> None:
@@ -90,9 +93,12 @@ def interruptible(notice: Callable[[str], None]) -> Iterator[threading.Event]:
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    heeded = {number: was for number, was in before.items() if was != signal.SIG_IGN}
+    for number in heeded:
+        signal.signal(number, handle)
     try:
         yield stop
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, was in heeded.items():
+            signal.signal(number, was)
