@@ -177,6 +177,11 @@ SOLID: dict[str, tuple[Callable[[], bytes], list[tuple[int, ...]], int]] = {
         grey(128, 128, 0, 0),
         0,
     ),
+    "TIFF, float and infinite": (
+        lambda: _tiff(np.where(_wide_pixels(0, 0, 0, 1), np.inf, np.float32(0.5))),
+        grey(128, 128, 128, 128),
+        0,
+    ),
     "BMP": (lambda: encode(quarters(), "BMP"), list(QUARTERS), 0),
     "GIF": (lambda: encode(quarters().quantize(8), "GIF"), list(QUARTERS), 0),
     "AVIF": (lambda: encode(quarters(), "AVIF", quality=95), list(QUARTERS), 8),
@@ -226,6 +231,15 @@ SEE_THROUGH: dict[str, tuple[Callable[[], bytes], list[tuple[int, ...]], tuple[i
         lambda: png(_wide_pixels(*((257 * v, 257 * a) for v, a in _GREY_SEEN))),
         grey(*GREYS),
         ALPHAS,
+    ),
+    "PNG, 16-bit, one grey clear": (
+        lambda: encode(
+            Image.fromarray(_wide_pixels(*(257 * v for v in GREYS))),
+            "PNG",
+            transparency=257 * GREYS[0],
+        ),
+        grey(*GREYS),
+        _ONE_COLOUR_CLEAR,
     ),
     "WebP": (
         lambda: encode(quarters("RGBA", _SEEN), "WEBP", lossless=True, exact=True),

@@ -31,6 +31,9 @@ def to_rgb(
         # Grey stays grey: a grey profile describes it.
         image = rgba.convert("L" if image.mode in {"1", "L", "LA"} else "RGB")
     if image.mode.startswith("I;16") or image.mode in {"I", "F"}:
+        clear = image.info.get("transparency")  # of a PNG, the one grey that is
+        if clear is not None:
+            alpha = Image.fromarray(np.where(np.asarray(image) == clear, np.uint8(0), np.uint8(255)))
         image = _scale_to_8_bits(image)
     if icc is not None and icc[16:20] != b"RGB ":
         # The profile of a CMYK or grey picture cannot describe RGB numbers: use it up here.
@@ -46,7 +49,8 @@ def _scale_to_8_bits(image: Image.Image) -> Image.Image:
     if image.mode == "I" and getattr(image, "tag_v2", {}).get(_SAMPLE_FORMAT) == (1,):
         values = values.view(np.uint32)  # Pillow reads unsigned numbers as signed ones
     if values.dtype.kind == "f":
-        values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+        brightest = float(values.max(initial=0, where=np.isfinite(values)))
+        values = np.nan_to_num(values, nan=0.0, posinf=brightest, neginf=0.0)
     white = _find_white(values.dtype, float(values.max()))
     scaled = values.astype(np.float32) * np.float32(255 / white) + np.float32(0.5)
     return Image.fromarray(scaled.clip(0, 255).astype(np.uint8))
