@@ -33,7 +33,7 @@ def to_rgb(
     if image.mode.startswith("I;16") or image.mode in {"I", "F"}:
         clear = image.info.get("transparency")  # of a PNG, the one grey that is
         if clear is not None:
-            alpha = Image.fromarray(np.where(np.asarray(image) == clear, np.uint8(0), np.uint8(255)))
+            alpha = Image.fromarray(np.asarray(image) != clear).convert("L")
         image = _scale_to_8_bits(image)
     if icc is not None and icc[16:20] != b"RGB ":
         # The profile of a CMYK or grey picture cannot describe RGB numbers: use it up here.
