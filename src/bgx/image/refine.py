@@ -60,8 +60,11 @@ TRUST = (0.8, 0.99)
 """R squared from which a fit is used at all, and fully."""
 
 AGREED = 0.85
-"""The network's alpha from which it speaks for the subject: what the colours say is raised, three
-times as fast as it grows, and may become full."""
+"""The network's alpha from which it speaks for the subject: from here to 1 what the colours say is
+raised more and more, up to half as much again, and may become full."""
+
+RAISE = 3.0
+"""How much more: by this times what the network is above AGREED."""
 
 ALONE = 0.97
 """As far as colours go alone. Seven levels nobody sees; a threshold above them cuts with care."""
@@ -178,7 +181,7 @@ def _apply(pixels: Map, prior: Map, model: Map) -> NDArray[np.uint8]:
         alpha += plane
     if prior.max() > AGREED:
         agreed = (prior - AGREED).clip(0)
-        alpha += 3 * agreed * alpha
+        alpha += RAISE * agreed * alpha
         agreed += ALONE
         np.minimum(alpha, agreed, out=alpha)
         begins, full = HELD
