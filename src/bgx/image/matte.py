@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageChops
 
-from bgx.image.tiles import split_rows
+from bgx.image.tiles import SMALL_PRODUCT, split_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -59,10 +59,14 @@ def _enlarge(rows: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
     rows are made of few samples, and the block stays in the core's cache.
     """
     for block, (first, weights) in enumerate(_weigh_rows(len(rows), len(out))):
-        enlarged = weights @ rows[first : first + weights.shape[1]].astype(np.float32)
-        enlarged += np.float32(0.5)
-        np.clip(enlarged, 0.0, 255.0, out=enlarged)
-        out[block * _BLOCK : block * _BLOCK + len(weights)] = enlarged
+        samples = rows[first : first + weights.shape[1]].astype(np.float32)
+        step = max(1, SMALL_PRODUCT // weights.size)
+        for left in range(0, rows.shape[1], step):
+            columns = slice(left, left + step)
+            enlarged = weights @ samples[:, columns]
+            enlarged += np.float32(0.5)
+            np.clip(enlarged, 0.0, 255.0, out=enlarged)
+            out[block * _BLOCK : block * _BLOCK + len(weights), columns] = enlarged
 
 
 @lru_cache(maxsize=8)

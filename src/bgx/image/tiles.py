@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 TILE = 96
 """Pixels a side; its float maps stay in a core's own cache."""
 
+SMALL_PRODUCT = 200_000
+"""Multiplications of a matrix product that OpenBLAS does on the calling thread (it would share 262
+thousand). bgx has a thread a picture already; more of them would only wait for each other."""
+
 STRIP_ROWS = 256
 """Rows of a strip."""
 
@@ -71,7 +75,6 @@ class Enlarger:
         across = self._across[column, :, : right - left]
         y, x = self._top[row], self._left[column]
         patch = self._maps[:, y : y + down.shape[1], x : x + len(across)]
-        # Products this small stay on the calling thread in every BLAS.
         enlarged: Map = np.matmul(np.matmul(down, patch), across)
         return enlarged
 

@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-_BLOCK = 32
-"""Cells whose sums are one product: few enough that a narrow window's band is not mostly zeros."""
+_BLOCK = 24
+"""Cells whose sums are one product: few enough that a narrow window's band is not mostly zeros, and
+that each product stays on the calling thread (see tiles.SMALL_PRODUCT)."""
 
 
 def sum_window(maps: NDArray[np.float32], radius: int) -> NDArray[np.float32]:
@@ -21,15 +22,13 @@ def sum_window(maps: NDArray[np.float32], radius: int) -> NDArray[np.float32]:
     As products with blocks of a banded matrix: on grids of some hundred cells they take less
     time than running sums, which go cell by cell.
     """
-    count, rows, columns = maps.shape
-    lines = maps.reshape(count * rows, columns)
-    across = np.empty((count * rows, columns), np.float32)
+    _, rows, columns = maps.shape
+    across = np.empty(maps.shape, np.float32)
     for cells, seen, band in _bands(columns, radius):
-        np.matmul(lines[:, seen], band.T, out=across[:, cells])
-    wide = across.reshape(maps.shape)
+        np.matmul(maps[:, :, seen], band.T, out=across[:, :, cells])
     sums = np.empty(maps.shape, np.float32)
     for cells, seen, band in _bands(rows, radius):
-        np.matmul(band, wide[:, seen], out=sums[:, cells])
+        np.matmul(band, across[:, seen], out=sums[:, cells])
     return sums
 
 
