@@ -94,6 +94,20 @@ def test_shell_examples_run(block: Block, sandbox: Path) -> None:
     assert not list(sandbox.rglob("*.bgx-tmp"))
 
 
+@pytest.mark.skipif(shutil.which("bash") is None or os.name == "nt", reason="needs bash")
+def test_the_example_that_looks_for_failures_tells_whether_there_are_any(sandbox: Path) -> None:
+    [line] = (line for block in _of("sh") for line in block.text.splitlines() if "all good" in line)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+    def said() -> str:
+        asked = ["bash", "-c", line]
+        return subprocess.check_output(asked, text=True, env=os.environ | {"PATH": path})
+
+    assert said() == "all good\n"
+    (sandbox / "photos" / "torn.jpg").write_bytes(b"\xff\xd8\xff")
+    assert "torn.jpg" in said()
+
+
 @pytest.mark.parametrize("block", _of("python"), ids=str)
 def test_python_examples_run(
     block: Block, sandbox: Path, capsys: pytest.CaptureFixture[str]

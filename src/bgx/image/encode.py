@@ -51,11 +51,11 @@ def encode_picture(
 ) -> list[bytes]:
     """The file of a picture of mode RGBA, RGB or L, in pieces.
 
-    name: what messages call it. quality: 1..100; None is lossless for WebP; 100 keeps a JPEG's
-    samples within one level, as decoded. exact_white: white pixels of a JPEG are to be white again
-    after decoding, at any quality. threads: that one picture may use. An ICC profile is not written
-    to a grey picture, which it could not describe. Raises UnwritableError where the format cannot
-    hold the picture.
+    name: what messages call it. quality: 1..100; None is lossless for WebP; 100 keeps every sample
+    of a JPEG of mode RGB within one level, unless exact_white: white pixels of a JPEG are to be
+    white again after decoding (at quality 80 or more). threads: that one picture may use. An ICC
+    profile is not written to a grey picture, which it could not describe. Raises UnwritableError
+    where the format cannot hold the picture.
     """
     width, height = picture.size
     most = _MAX_SIDE.get(file_format)

@@ -1,4 +1,4 @@
-"""JPEG that keeps its word: white stays white, and quality 100 stays within a level.
+"""JPEG that keeps its word: white that stays white, or quality 100 that stays within a level.
 
 White. JPEG's rounding spreads over blocks of 8 x 8 pixels: beside a subject's edge, a background of
 pure white comes back as 250 to 254, at quality 100 still as 254, and marketplaces refuse it. What
@@ -23,7 +23,9 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageChops
+from PIL import Image
+
+from bgx.image.tiles import split_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,6 +42,9 @@ _BLOCK = 8
 
 _MOVES = 32
 """Tried a block."""
+
+_FEW = (0.015, 0.97, 0.015)
+"""Shares of a block's samples that a try moves down, leaves and moves up."""
 
 _AT_ONCE = 1024
 """Blocks tried together."""
@@ -77,8 +82,15 @@ def encode_exact_jpeg(image: Image.Image, **options: Any) -> bytes:
     there is no room to move in.
     """
     data = _encode_finest(image, **options)
-    off = _find_off(image, data)
-    return _encode_finest(_move_blocks(image, off), **options) if off.size else data
+    moved: Image.Image | None = None
+    with Image.open(io.BytesIO(data)) as decoded:
+        for box in split_rows((0, 0, *image.size)):
+            wanted, got = (np.asarray(each.crop(box)) for each in (image, decoded))
+            off = np.maximum(wanted, got) - np.minimum(wanted, got) > 1
+            if off.any():
+                moved = moved or image.copy()
+                moved.paste(Image.fromarray(_move_blocks(wanted, off.any(axis=2))), box)
+    return _encode_finest(moved, **options) if moved else data
 
 
 def _encode_finest(image: Image.Image, **options: Any) -> bytes:
@@ -87,33 +99,26 @@ def _encode_finest(image: Image.Image, **options: Any) -> bytes:
     return stream.getvalue()
 
 
-def _find_off(image: Image.Image, data: bytes) -> NDArray[np.intp]:
-    """First row and column of each block in which a sample is off by more than a level: [n, 2]."""
-    with Image.open(io.BytesIO(data)) as decoded:
-        red, green, blue = ImageChops.difference(image, decoded).split()
-    worst = ImageChops.lighter(ImageChops.lighter(red, green), blue)
-    places = np.argwhere(np.asarray(worst) > 1)
-    return np.unique(places // _BLOCK * _BLOCK, axis=0)
+def _move_blocks(wanted: NDArray[np.uint8], off: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """What an encoder should be given for the blocks that have a pixel that is off.
 
-
-def _move_blocks(image: Image.Image, blocks: NDArray[np.intp]) -> Image.Image:
-    """The picture with these blocks as an encoder should be given them."""
-    pixels = np.array(image)
-    few = (0.015, 0.97, 0.015)
-    moves = np.random.default_rng(0).choice((-1, 0, 1), (_MOVES, _BLOCK, _BLOCK, 3), p=few)
+    wanted: [height, width, 3], its blocks those of the file. off: [height, width].
+    """
+    pixels = wanted.copy()
+    moves = np.random.default_rng(0).choice((-1, 0, 1), (_MOVES, _BLOCK, _BLOCK, 3), p=_FEW)
+    blocks = np.unique(np.argwhere(off) // _BLOCK * _BLOCK, axis=0)
     for some in np.array_split(blocks, -(-len(blocks) // _AT_ONCE)):
         # Beyond the picture an encoder repeats its last pixels.
         rows, columns = (
             np.minimum(first[:, None] + np.arange(_BLOCK), side - 1)
-            for first, side in zip(some.T, pixels.shape, strict=False)
+            for first, side in zip(some.T, off.shape, strict=True)
         )
         at = rows[:, :, None], columns[:, None, :]
         within = tuple(place % _BLOCK for place in at)
-        wanted = pixels[at]
-        moved = (wanted + moves[:, *within]).clip(0, 255).astype(np.uint8)
-        error = np.abs(_code_blocks(moved).astype(np.int16) - wanted).max(axis=(2, 3, 4))
-        pixels[at] = moved[error.argmin(axis=0), np.arange(len(some))]
-    return Image.fromarray(pixels)
+        tried = (wanted[at] + moves[:, *within]).clip(0, 255).astype(np.uint8)
+        error = np.abs(_code_blocks(tried).astype(np.int16) - wanted[at]).max(axis=(2, 3, 4))
+        pixels[at] = tried[error.argmin(axis=0), np.arange(len(some))]
+    return pixels
 
 
 def _code_blocks(blocks: NDArray[np.uint8]) -> NDArray[np.uint8]:
