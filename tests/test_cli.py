@@ -1276,12 +1276,38 @@ def test_a_preset_gives_way_to_options_and_the_environment(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
-    "options", [["--margin", "3%"], ["--mask-only"], ["--format", "png"], ["--no-refine"]]
+    "options",
+    [
+        ["--margin", "3%"],
+        ["--mask-only"],
+        ["--format", "png"],
+        ["--no-refine"],
+        ["--resize", "40"],
+        ["--resize", "40x30", "--canvas", "3:2"],
+    ],
 )
 def test_an_option_beside_a_preset_never_contradicts_it(options: list[str]) -> None:
     photo("in/a.png", size=(60, 50))
     result = bgx("batch", "in", "-o", "out", "--preset", "amazon", *options)
     assert (result.code, len(names("out"))) == (ExitCode.OK, 1)
+
+
+def test_a_target_s_suffix_comes_before_a_format_that_is_not_typed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    photo("in/a.png", size=(60, 50))
+    assert bgx("remove", "in/a.png", "a.png", "--preset", "amazon").code == ExitCode.OK
+    assert mode_and_size("a.png")[0] == "RGB"
+    monkeypatch.setenv("BGX_FORMAT", "jpg")
+    monkeypatch.setenv("BGX_QUALITY", "90")
+    assert bgx("remove", "in/a.png", "b.png").code == ExitCode.OK
+    assert mode_and_size("b.png")[0] == "RGBA"
+    assert bgx("batch", "in", "-o", "out").code == ExitCode.OK
+    assert names("out") == ["a.jpg"]
+    assert bgx("batch", "in", "-o", "out", "--format", "png").code == ExitCode.OK
+    typed = bgx("batch", "in", "-o", "out", "--format", "png", "--quality", "90")
+    assert typed.code == ExitCode.USAGE
+    assert bgx("remove", "in/a.png", "c.png", "--format", "jpg").code == ExitCode.USAGE
 
 
 def test_an_unknown_preset_is_a_usage_error() -> None:

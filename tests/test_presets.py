@@ -117,6 +117,7 @@ written = 2026-01-31
 format = "webp"
 quality = 80
 canvas = "4:5"
+resize = "1600"
 max-bytes = "300kB"
 keep-metadata = false
 """
@@ -153,6 +154,27 @@ def test_what_contradicts_an_option_given_is_left_out(given: Any, gone: set[str]
     options = expand_preset("amazon", given)
     assert set(preset) - set(options) == gone
     make_output(**options)
+
+
+@pytest.mark.parametrize(
+    ("preset", "given", "canvas"),
+    [
+        ("amazon", {"resize": "1000"}, CanvasSettings(aspect=(1, 1), resize=(1000, 1000))),
+        ("amazon", {"resize": None}, CanvasSettings(size=(2000, 2000))),
+        ("shop", {"canvas": "900x600"}, CanvasSettings(size=(900, 600))),
+        ("shop", {"canvas": "3:2"}, CanvasSettings(aspect=(3, 2), resize=(1600, 1600))),
+    ],
+)
+def test_of_two_sizes_the_one_given_counts(
+    preset: str,
+    given: Any,
+    canvas: CanvasSettings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _add(monkeypatch, tmp_path, _OWN)
+    made = make_output(**expand_preset(preset, given)).canvas
+    assert (made.size, made.aspect, made.resize) == (canvas.size, canvas.aspect, canvas.resize)
 
 
 def test_a_preset_s_quality_is_for_formats_that_have_one(

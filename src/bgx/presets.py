@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import datetime
 import difflib
+import math
 import os
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, cast
 
 from bgx.errors import UsageError
-from bgx.options import PictureOptions, make_output, without_none
+from bgx.options import PictureOptions, make_output, parse_canvas, without_none
 from bgx.settings import LOSSLESS_FORMATS, expand_path
 from bgx.tables import read_tables
 
@@ -58,9 +59,16 @@ def expand_preset(name: str | None, options: PictureOptions) -> PictureOptions:
 def complete(given: Mapping[str, Any], preset: Preset) -> dict[str, Any]:
     """The options given, and those of the preset that do not contradict them."""
     barred = {other for option in given if given[option] for other in _BARS.get(option, ())}
+    if "x" in str(given.get("canvas")):
+        barred.add("resize")
     if given.get("format", preset.options.get("format")) in LOSSLESS_FORMATS:
         barred.add("quality")
     own = {option: value for option, value in preset.options.items() if option not in barred}
+    size, _ = parse_canvas(str(own.get("canvas", "square")))
+    if size and given.get("resize"):
+        # Of a size that another one is asked for, the shape is left.
+        shared = math.gcd(*size)
+        own["canvas"] = f"{size[0] // shared}:{size[1] // shared}"
     return own | dict(given)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bgx.cli.console import Console, put, set_up_logging
-from bgx.cli.options import make_request, option, picture_options, split_list
+from bgx.cli.options import make_request, option, picture_options, settle_format, split_list
 from bgx.errors import ExitCode, OutputError, PictureError, UsageError
 from bgx.settings import DEFAULT_MODEL
 
@@ -52,8 +52,8 @@ def batch(
     what is missing.
     """
     request = make_request(**options)
-    file_format = request.output.format or "png"
-    request = replace(request, output=replace(request.output, format=file_format))
+    output_settings = settle_format(request.output, request.output.format or "png")
+    request = replace(request, output=output_settings)
     console = Console(quiet=request.quiet)
     set_up_logging(console, request.verbose)
     plan = _plan(inputs, files_from, null, output, request, review=review, sheet=sheet)

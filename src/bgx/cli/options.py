@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import codecs
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
@@ -21,6 +21,7 @@ from bgx.settings import (
     DEFAULT_MAX_SIZE,
     DEFAULT_MODEL,
     FORMATS,
+    LOSSLESS_FORMATS,
     Align,
     ColourSpace,
     DeviceSettings,
@@ -46,6 +47,19 @@ def option(*names: str, **attributes: Any) -> Callable[[Any], Any]:
     variable = "BGX_" + long.removeprefix("--").replace("-", "_").upper()
     defaults: dict[str, Any] = {"envvar": variable, "show_default": True}
     return click.option(*names, **(defaults | attributes))
+
+
+def is_typed(parameter: str) -> bool:
+    """Whether it stands on the command line: neither in the environment nor in a preset."""
+    context = click.get_current_context()
+    return context.get_parameter_source(parameter) is ParameterSource.COMMANDLINE
+
+
+def settle_format(output: OutputSettings, file_format: Format) -> OutputSettings:
+    """With its format. A quality that is not typed is for formats that have one."""
+    loses = file_format not in LOSSLESS_FORMATS
+    quality = output.quality if loses or is_typed("quality") else None
+    return replace(output, format=file_format, quality=quality)
 
 
 def _apply_preset(name: str | None, picture: dict[str, Any]) -> dict[str, Any]:
@@ -257,6 +271,8 @@ def make_request(
 ) -> Request:
     """Raises UsageError."""
     chosen = _apply_preset(preset, {**picture, "format": file_format})
+    if chosen["format"] in LOSSLESS_FORMATS and not is_typed("quality"):
+        chosen["quality"] = None
     return Request(
         model=model,
         models=ModelSettings.from_environment(offline=offline),

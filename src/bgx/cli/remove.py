@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bgx.cli.console import Console, put_bytes, set_up_logging
-from bgx.cli.options import make_request, picture_options
+from bgx.cli.options import is_typed, make_request, picture_options, settle_format
 from bgx.errors import BgxError, BugError, ExitCode, OutputError, PictureError, UsageError
 from bgx.settings import DEFAULT_MODEL, FORMAT_BY_SUFFIX
 
@@ -69,7 +69,7 @@ def _plan(source: Path, target: Path | None, request: Request) -> tuple[Job, Req
         request.also_written,
         targets=[] if target == _PIPE else [target],
     )
-    output = replace(request.output, format=file_format)
+    output = settle_format(request.output, file_format)
     return Job(source, target), replace(request, output=output)
 
 
@@ -100,7 +100,7 @@ def _choose_format(target: Path, asked: Format | None) -> Format:
     if asked and target.suffix.lower() not in FORMAT_BY_SUFFIX:
         return asked
     named = format_of(target)
-    if asked and asked != named:
+    if asked and asked != named and is_typed("file_format"):
         raise UsageError(f"{target}: the suffix does not fit --format {asked}; change either")
     return named
 
