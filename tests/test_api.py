@@ -7,7 +7,7 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from PIL import Image
@@ -232,10 +232,31 @@ def test_a_batch_writes_what_the_command_line_writes(remover: Remover) -> None:
 def test_a_batch_raises_what_makes_no_sense(remover: Remover) -> None:
     save_photo(Path("in/a.jpg"))
 
+    # Before the first outcome is asked for.
     with pytest.raises(UsageError, match="is the input folder too"):
-        list(remover.batch(["in"], out="in"))
+        remover.batch(["in"], out="in")
     with pytest.raises(UsageError, match="--quality has no meaning for png"):
-        list(remover.batch(["in"], out="out", quality=80))
+        remover.batch(["in"], out="out", quality=80)
+    with pytest.raises(UsageError, match="--existing Overwrite: use one of skip, update"):
+        remover.batch(["in"], out="out", existing="Overwrite")  # type: ignore[arg-type]
+
+
+def test_a_batch_may_be_one_folder(remover: Remover) -> None:
+    save_photo(Path("in/a.jpg"))
+    for inputs in ("in", Path("in")):
+        [outcome] = remover.batch(inputs, out="out", existing="overwrite")
+        assert isinstance(outcome, Done)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"fill": 0.85}, {"canvas": (800, 800)}, {"shadow": True}, {"quality": "90"}, {"margin": []}],
+    ids=str,
+)
+def test_a_value_of_another_type_is_a_usage_error(remover: Remover, options: Any) -> None:
+    [option] = options
+    with pytest.raises(UsageError, match=f"--{option}"):
+        remover.cut(draw_photo(), **options)
 
 
 def test_a_batch_that_has_nothing_to_do_loads_no_network() -> None:

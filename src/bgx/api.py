@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 
     from bgx.errors import BgxError
     from bgx.run.outcome import Outcome
-    from bgx.settings import Existing, Precision
+    from bgx.run.plan import Plan
+    from bgx.settings import Existing, OutputSettings, Precision
 
 __all__ = ["Cutout", "Remover", "remove"]
 
@@ -106,7 +107,7 @@ class Remover:
 
     def batch(
         self,
-        inputs: Iterable[str | Path],
+        inputs: str | Path | Iterable[str | Path],
         out: str | Path,
         *,
         existing: Existing = "skip",
@@ -118,11 +119,13 @@ class Remover:
         """Cut out files and folders into the folder ``out``; yields an outcome a picture.
 
         As ``bgx batch``: the tree is kept, what exists is skipped, a broken picture is an outcome.
+        Raises UsageError and OutputError at once, the network's errors with the first outcome.
         """
         chosen: PictureOptions = {"format": "png", **expand_preset(preset, options)}
         output = make_output(**chosen)
+        named = [inputs] if isinstance(inputs, str | Path) else inputs
         plan = plan_batch(
-            map(Path, inputs),
+            map(Path, named),
             Path(out),
             suffix=f".{output.format}",
             suffixes=SUFFIXES,
@@ -131,6 +134,9 @@ class Remover:
             sheet=Path(sheet) if sheet else None,
             read=output.reads,
         )
+        return self._carry_out(plan, output)
+
+    def _carry_out(self, plan: Plan, output: OutputSettings) -> Iterator[Outcome]:
         remove_leftovers(plan.folders)
         yield from plan.skipped
         if plan.jobs:

@@ -151,7 +151,7 @@ def parse_canvas(text: str) -> tuple[tuple[int, int] | None, tuple[int, int] | N
     """``2000x2000`` (a size), ``square`` or ``4:5`` (an aspect): the one of the two, and None."""
     if text == "square":
         return None, (1, 1)
-    match = re.fullmatch(r"(\d{1,9})\s*([x:])\s*(\d{1,9})", text.strip())
+    match = re.fullmatch(r"(\d{1,9})\s*([x:])\s*(\d{1,9})", str(text).strip())
     if match is None:
         raise UsageError(f"--canvas {text}: use a size (2000x2000), square, or an aspect (4:5)")
     pair = int(match[1]), int(match[3])
@@ -160,7 +160,7 @@ def parse_canvas(text: str) -> tuple[tuple[int, int] | None, tuple[int, int] | N
 
 def parse_fill(text: str) -> float:
     """``85%`` as 0.85."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", text.strip())
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", str(text).strip())
     if match is None:
         raise UsageError(f"--fill {text}: use percent of the canvas (85%)")
     return float(match[1]) / 100
@@ -178,7 +178,7 @@ def parse_shadow(text: str) -> Shadow | None:
     """``none``, ``soft`` or ``contact``, with a strength of its own as in ``soft:40%``."""
     if text == "none":
         return None
-    match = re.fullmatch(r"(soft|contact)(?::(\d+(?:\.\d+)?)%)?", text.strip())
+    match = re.fullmatch(r"(soft|contact)(?::(\d+(?:\.\d+)?)%)?", str(text).strip())
     if match is None:
         raise UsageError(f"--shadow {text}: use none, soft or contact, with a strength (soft:40%)")
     kind = cast("ShadowKind", match[1])

@@ -239,7 +239,7 @@ class OutputSettings:
         if self.format is not None and self.format not in FORMATS:
             raise UsageError(f"--format {self.format}: use one of {', '.join(FORMATS)}")
         if self.quality is not None:
-            if not 1 <= self.quality <= 100:
+            if not (isinstance(self.quality, int) and 1 <= self.quality <= 100):
                 raise UsageError(f"--quality {self.quality}: use 1 to 100")
             if self.format in LOSSLESS_FORMATS:
                 raise UsageError(

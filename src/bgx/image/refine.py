@@ -8,8 +8,8 @@ Sun and Tang, "Guided Image Filtering", TPAMI 2013, section 3.5), with three dif
   background differ in colour here (Fisher's linear discriminant), not how soft the matte is.
 - The model is trusted as far as it tells the sure pixels apart (its R squared). Where both sides
   look alike the network's matte stays.
-- The network keeps a say: nothing appears far from what it saw, no hole opens where it is sure, and
-  full opacity takes its word as well as the colours'.
+- The network keeps a say: nothing appears far from what it saw, no hole opens where it is sure,
+  what it is nine tenths sure of becomes opaque, and nothing else does on the colours' word alone.
 
 The fit is done on a coarse grid and applied to the full-size photo ("Fast Guided Filter", He and
 Sun, 2015), in tiles along the edges alone.
@@ -50,6 +50,9 @@ REACH = 2
 """Radius, in cells, in which the network has to have seen something: hair goes on beyond its matte,
 but so does background of the hair's colour."""
 
+SEEN = (0.25, 1.25)
+"""Alpha there, summed over the cells, from which the fit is used at all, and fully."""
+
 RIDGE = 3e-5
 """Added to the colours' variances (0..1 squared): one of half a per cent, a quiet photo's noise."""
 
@@ -67,7 +70,8 @@ RAISE = 3.0
 """How much more: by this times what the network is above AGREED."""
 
 ALONE = 0.97
-"""As far as colours go alone. Seven levels nobody sees; a threshold above them cuts with care."""
+"""As opaque as the colours make it where the network does not agree. The eight levels below 255 do
+not show, and a mask cut above them leaves out what only the colours say."""
 
 HELD = (0.95, 0.98)
 """The network's alpha from which the colours take nothing away: where that begins, and is so."""
@@ -141,8 +145,8 @@ def _fit(matte: Map, working: Image.Image) -> Map:
     undecided = share_undecided(_halve(soft[None])[0] / 4, NEAR)
     model *= 1 - _ramp(undecided, *OPEN)
     # Nor is there anything to be found far from what the network saw.
-    seen = sum_window(_halve(soft[None]), REACH)[0]
-    model *= (seen / 4 - 0.25).clip(0, 1)
+    seen = sum_window(_halve(soft[None]) * np.float32(0.25), REACH)[0]
+    model *= _ramp(seen, *SEEN)
     model[:3] /= 255
     model[4] = 1 - model[4]
     return model

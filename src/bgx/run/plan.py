@@ -15,15 +15,15 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from bgx.errors import OutputError, UsageError
 from bgx.run.outcome import Job, Skipped
+from bgx.settings import Existing
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
-    from bgx.settings import Existing
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +81,8 @@ def plan_batch(
     folder would be read as input, what is written is read too or written twice, the sheet's suffix)
     and OutputError (an output folder is a file).
     """
+    if existing not in get_args(Existing):
+        raise UsageError(f"--existing {existing}: use one of {', '.join(get_args(Existing))}")
     if sheet is not None and sheet.suffix.lower() not in _SHEET_SUFFIXES:
         raise UsageError(f"--sheet {sheet}: use a name that ends in .html or .jpg")
     outs = [out] if review is None else [out, review]
