@@ -131,3 +131,8 @@ class OutputError(BgxError):
 
     exit_code = ExitCode.OUTPUT
     code = "output"
+
+
+def show_text(text: str) -> str:
+    """On one line: control characters and bytes that are no text, as file names have, escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -8,7 +8,7 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from bgx.errors import OutputError
+from bgx.errors import OutputError, show_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,11 +24,6 @@ def say(line: str) -> None:
     with contextlib.suppress(OSError):
         stream.write(line + "\n")
         stream.flush()
-
-
-def show_text(text: str) -> str:
-    """On one line: control characters and bytes that are no text, as file names have, escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def shorten(text: str, width: int = 32) -> str:

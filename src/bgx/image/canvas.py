@@ -18,10 +18,8 @@ from bgx.image.matte import SUBJECT_ALPHA, measure_matte
 from bgx.image.regions import grow_mask, label_regions
 
 if TYPE_CHECKING:
+    from bgx.image.tiles import Box
     from bgx.settings import CanvasSettings
-
-Box = tuple[int, int, int, int]
-"""Left, top, right, bottom, in pixels."""
 
 _SMALL = 256
 """Long side of the mask in which specks are told from the subject, pixels."""

@@ -154,8 +154,7 @@ class Pipeline:
         """Mode L, of the photo's size."""
         if self._output.matte == "clean":
             matte = clean_matte(matte)
-        # Edges of a photo that is cut out already are its alpha's, not its colours'.
-        if self._output.refine and photo.alpha is None:
+        if self._refines(photo):
             return refine_matte(matte, photo.working, photo.image)
         return multiply_alpha(upsample_matte(matte, photo.size), photo.alpha)
 
@@ -163,14 +162,17 @@ class Pipeline:
         """The subject's colours, mode RGB; the photo's own image, changed, where it can be."""
         output = self._output
         # The wide soft edges of a matte that is not refined would take a quarter of the whole time.
-        refined = output.refine and photo.alpha is None
-        if not refined or output.mask_only or output.keep_colours:
+        if not self._refines(photo) or output.mask_only or output.keep_colours:
             return photo.image
         # Where the photo itself stands behind the subject, it must keep its colours.
         behind = isinstance(output.background, Backdrop)
         colours = photo.image.copy() if behind else photo.image
         restore_foreground(colours, alpha, photo.working)
         return colours
+
+    def _refines(self, photo: Photo) -> bool:
+        # Edges of a photo that is cut out already are its alpha's, not its colours'.
+        return self._output.refine and photo.alpha is None
 
     def encode(self, cutout: Cutout, name: str) -> tuple[list[bytes], Measured]:
         """The file in the format asked for, in pieces, and what is measured with it.

@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 from PIL import Image, ImageDraw, ImageFont
 
-from bgx.errors import OutputError, UnwritableError
+from bgx.errors import OutputError, UnwritableError, show_text
 from bgx.image.encode import encode_picture
 from bgx.image.preview import GAP, PAPER, PREVIEW_SIZE, encode_preview
 from bgx.image.trust import DOUBTFUL
@@ -113,11 +113,6 @@ def _describe(measured: Measured) -> str:
     return " · ".join((*figures, *measured.notes))
 
 
-def _show(name: Path) -> str:
-    """On one line, as text: control characters and bytes that are no text escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(name))
-
-
 _HEAD = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -163,12 +158,13 @@ def _make_html(title: str, caption: str, entries: Sequence[_Entry], path: Path) 
 
 def _make_figure(entry: _Entry, folder: Path) -> bytes:
     source, target = (_link(file, folder) for file in (entry.job.source, entry.job.target))
+    name = html.escape(show_text(str(entry.job.source)))
     width, height = PREVIEW_SIZE
     return (
         f'<figure><a href="{target}"><img width="{width}" height="{height}" alt="" '
         f'loading="lazy" decoding="async" src="data:image/jpeg;base64,'.encode()
         + base64.b64encode(entry.preview)
-        + f'"></a><figcaption><a href="{source}"><bdi>{html.escape(_show(entry.job.source))}</bdi>'
+        + f'"></a><figcaption><a href="{source}"><bdi>{name}</bdi>'
         f"</a><br>{html.escape(_describe(entry.measured))}</figcaption></figure>\n".encode()
     )
 
@@ -197,7 +193,7 @@ def _make_jpeg(title: str, caption: str, entries: Sequence[_Entry], path: Path) 
         sheet.paste(Image.open(io.BytesIO(entry.preview)), (left, top))
         colour = _ALARM if entry.measured.trust.doubtful else _INK
         top += PREVIEW_SIZE[1] + 2
-        name = _fit(_show(entry.job.source), font, PREVIEW_SIZE[0], from_end=True)
+        name = _fit(show_text(str(entry.job.source)), font, PREVIEW_SIZE[0], from_end=True)
         figures = _fit(_describe(entry.measured), font, PREVIEW_SIZE[0])
         draw.text((left, top), name, colour, font)
         draw.text((left, top + _LINE), figures, colour, font)
