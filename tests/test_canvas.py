@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bgx.errors import UsageError
-from bgx.image.canvas import Box, Placement, find_subject, place, put_on_canvas
+from bgx.image.canvas import Placement, find_subject, place, put_on_canvas
 from bgx.image.matte import SUBJECT_ALPHA
+from bgx.image.tiles import Box
 from bgx.settings import Align, CanvasSettings, Length
 from support.pictures import product
 

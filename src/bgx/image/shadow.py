@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageChops, ImageFilter
 
 if TYPE_CHECKING:
-    from bgx.image.canvas import Box
+    from bgx.image.tiles import Box
     from bgx.settings import Shadow
 
 # Shares of the subject's longer side.
