@@ -13,12 +13,13 @@ from PIL import Image
 from bgx.errors import UsageError
 from bgx.image.canvas import Placement, find_subject, place, put_on_canvas
 from bgx.image.matte import SUBJECT_ALPHA
-from bgx.image.tiles import Box
 from bgx.settings import Align, CanvasSettings, Length
 from support.pictures import product
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from bgx.image.tiles import Box
 
 _sides = st.integers(1, 700)
 
