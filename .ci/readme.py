@@ -114,8 +114,8 @@ def show_quality() -> str:
     if timing is None:
         return "\n\n".join([*tables, _show_origin(record)])
     renewed = (
-        f" Seconds are of {timing['photos']} photos of each folder; "
-        f"all other figures are of commit {record['commit'][:7]}."
+        f" Seconds are of {timing['photos']} photos of each folder, the least of "
+        f"{timing['rounds']}; all other figures are of commit {_shorten(record['commit'])}."
     )
     return "\n\n".join([*tables, _show_origin(record | timing) + renewed])
 
@@ -128,7 +128,7 @@ def _show_set(title: str, rows: dict[str, dict[str, float]]) -> str:
     for mode, row in rows.items():
         cells = [format(row[name], QUANTITIES[name][1]) for name in names]
         lines.append(f"| {mode} | {' | '.join(cells)} |")
-    if "edge" in known:
+    if "edge" in known and "rembg -a" in rows:
         lines += ["", _show_added(rows)]
     return "\n".join(lines)
 
@@ -140,7 +140,7 @@ def _show_added(rows: dict[str, dict[str, float]]) -> str:
         for mode in ("bgx (default)", "bgx --refine", "rembg (default)", "rembg -a")
     )
     return (
-        f"What `--refine` adds to a photo's time is {(refined - plain) / (matting - rival):.1%} of "
+        f"What `--refine` adds to a photo's time is {(refined - plain) / (matting - rival):.0%} of "
         "what `rembg -a` adds."
     )
 
@@ -167,9 +167,14 @@ def _show_origin(record: dict[str, Any]) -> str:
     return (
         f"Measured on {machine['usable_cores']} cores of {machine['cpu']} "
         f"({', '.join(machine['instructions'])}) with {packages}{rival}; commit "
-        f"{record['commit'][:7]}, by `python benchmarks/{record['benchmark']}.py`. "
+        f"{_shorten(record['commit'])}, by `python benchmarks/{record['benchmark']}.py`. "
         "Seconds differ from machine to machine, ratios much less."
     )
+
+
+def _shorten(commit: str) -> str:
+    """With its + where the tree was not clean."""
+    return commit[:7] + commit[40:]
 
 
 GENERATORS: dict[str, Callable[[], str]] = {

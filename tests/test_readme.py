@@ -191,16 +191,16 @@ def test_quality_table_says_where_renewed_times_are_from(
 ) -> None:
     record = json.loads((generator.RESULTS / "quality.json").read_text(encoding="utf-8"))
     record["timing"] = {name: record[name] for name in ("machine", "versions")}
-    record["timing"] |= {"photos": 3, "commit": "0123456789"}
-    record["commit"] = "abcdef0123"
+    record["timing"] |= {"photos": 3, "rounds": 2, "commit": "0123456789" * 4}
+    record["commit"] = "abcdef0123" * 4 + "+"
     (tmp_path / "quality.json").write_text(json.dumps(record), encoding="utf-8")
     monkeypatch.setattr(generator, "RESULTS", tmp_path)
 
     text = generator.show_quality()
 
-    assert "commit 0123456" in text
-    assert "Seconds are of 3 photos of each folder" in text
-    assert "all other figures are of commit abcdef0" in text
+    assert "commit 0123456," in text
+    assert "Seconds are of 3 photos of each folder, the least of 2" in text
+    assert "all other figures are of commit abcdef0+." in text
 
 
 def test_exit_codes_are_all_there() -> None:
