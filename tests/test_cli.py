@@ -1021,6 +1021,19 @@ def test_an_option_wins_over_its_variable(monkeypatch: pytest.MonkeyPatch) -> No
     assert not Path("elsewhere").exists()
 
 
+def test_training_does_not_take_what_is_meant_for_cutting_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    photo("in/a.jpg")
+    monkeypatch.setenv("BGX_OUTPUT", "out")
+    monkeypatch.setenv("BGX_DEVICE", "openvino")
+
+    result = bgx("train", "in", "in")
+    assert (result.code, "--output" in result.err) == (ExitCode.USAGE, True)
+    result = bgx("train", "in", "in", "-o", "mine.onnx", "--from", "nosuch.onnx")
+    assert "openvino" not in result.err
+
+
 def test_the_output_folder_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     photo("in.jpg")
     monkeypatch.setenv("BGX_OUTPUT", "out")

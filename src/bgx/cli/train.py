@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     "-o",
     required=True,
     type=click.Path(path_type=Path),
+    envvar=None,  # BGX_OUTPUT is batch's folder
     help="The network's file, FILE.onnx.",
 )
 @option("--from", "start", default="lite", help="Go on from lite or FILE.onnx, or from nothing.")
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     "-d",
     type=click.Choice(["auto", "cpu", "cuda"]),
     default="auto",
+    envvar=None,  # BGX_DEVICE is a device of onnxruntime
     help="Where to train.",
 )
 @option("--offline", is_flag=True, help="Never use the network.")
