@@ -156,6 +156,30 @@ def test_of_what_the_network_is_nearly_sure_it_is_sure(value: float, expected: f
     assert np.abs(refined - expected).max() <= 1 / 255
 
 
+def test_grain_of_the_subjects_colour_is_no_hair() -> None:
+    truth = disc((800, 600), 1.5)
+    pixels = np.array(photograph(truth, (200, 60, 40), (60, 90, 120)))
+    near = (disc((800, 600), 60) > 0) & (truth == 0)
+    grain = near & (np.random.default_rng(2).random(truth.shape) < 0.01)
+    pixels[grain] = (200, 60, 40)
+
+    refined = refine(look(truth), Image.fromarray(pixels))
+
+    assert grain.sum() > 100
+    assert refined[grain].mean() < 0.1
+
+
+@pytest.mark.parametrize("tone", [0, 60, 128])
+def test_grey_before_grey_is_as_good_as_colours(tone: int) -> None:
+    truth = disc((1600, 1200), 1.5)
+    photo = photograph(truth, (tone,) * 3, (255,) * 3, noise=1)
+
+    refined = refine(look(truth), photo)
+
+    assert np.abs(refined - truth).mean() < 0.001
+    assert (refined[disc((1600, 1200), 1.5) == 0] > 0.04).mean() < 0.002
+
+
 def test_nothing_appears_where_the_network_saw_nothing_and_no_hole_in_what_it_saw() -> None:
     truth = disc((800, 600), 1.5)
     pixels = np.array(photograph(truth, (200, 60, 40), (60, 90, 120)))
