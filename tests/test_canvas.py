@@ -242,6 +242,13 @@ def test_specks_are_ignored_and_pairs_are_not(size: tuple[int, int]) -> None:
     assert find_subject(Image.fromarray(alpha)) == (100, 100, 340, 200)
 
 
+def test_a_speck_close_to_the_subject_is_one_too() -> None:
+    alpha = np.zeros((1500, 2000), np.uint8)
+    alpha[400:1000, 500:1300] = 255
+    alpha[700:703, 1302:1305] = 255  # two pixels away
+    assert find_subject(Image.fromarray(alpha)) == (500, 400, 1300, 1000)
+
+
 def test_a_thin_part_belongs_to_the_subject_it_hangs_on() -> None:
     alpha = np.zeros((3000, 3000), np.uint8)
     alpha[1000:2000, 1000:2000] = 255

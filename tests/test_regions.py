@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from bgx.image.regions import grow_mask, label_regions
+from bgx.image.regions import grow_mask, label_regions, measure_regions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -48,6 +48,25 @@ def test_regions_are_those_one_can_walk(mask: NDArray[np.bool_], diagonal: bool)
     assert found == flood(mask, diagonal)
     assert np.array_equal(labels > 0, mask)
     assert areas.tolist() == [0, *np.bincount(labels.ravel())[1:]]
+
+
+@given(arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, max_side=12)))
+def test_areas_and_boxes_are_those_of_the_regions_one_can_walk(mask: NDArray[np.bool_]) -> None:
+    areas, boxes = measure_regions(mask)
+
+    found = sorted(zip(areas.tolist(), boxes.tolist(), strict=True))
+    assert found == sorted(
+        (
+            len(part),
+            [
+                min(x for _, x in part),
+                min(y for y, _ in part),
+                max(x for _, x in part) + 1,
+                max(y for y, _ in part) + 1,
+            ],
+        )
+        for part in flood(mask, diagonal=True)
+    )
 
 
 @given(arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, max_side=12)), st.integers(0, 4))

@@ -15,14 +15,11 @@ from PIL import Image
 
 from bgx.image.clean import SPECK
 from bgx.image.matte import SUBJECT_ALPHA, measure_matte
-from bgx.image.regions import grow_mask, label_regions
+from bgx.image.regions import grow_mask, measure_regions
 
 if TYPE_CHECKING:
     from bgx.image.tiles import Box
     from bgx.settings import CanvasSettings
-
-_SMALL = 256
-"""Long side of the mask in which specks are told from the subject, pixels."""
 
 _EDGE = 2
 """How far the faint end of a soft edge may reach beyond the subject, pixels of the result."""
@@ -51,32 +48,11 @@ def find_subject(alpha: Image.Image) -> Box | None:
     _, box = measure_matte(alpha)
     if box is None:
         return None
-    subject = alpha.crop(box).point(_WHERE_SUBJECT)
-    step = max(1, -(-max(subject.size) // _SMALL))
-    # The mean of a block of pixels is above 0 where one of them is the subject's.
-    small = np.asarray(subject if step == 1 else _reduce(subject, step))
-    labels, areas = label_regions(small > 0)
-    weights = np.bincount(labels.ravel(), weights=small.ravel(), minlength=len(areas))
-    specks = weights < SPECK * weights.max()
-    specks[0] = False
-    if not specks.any():
-        return box
-    dropped = Image.fromarray(specks[labels])
-    dropped = dropped.resize(
-        (dropped.width * step, dropped.height * step), Image.Resampling.NEAREST
-    ).crop((0, 0, *subject.size))
-    subject.paste(0, mask=dropped)
-    left, top, right, bottom = subject.getbbox()  # type: ignore[misc]  # the largest is left
-    return box[0] + left, box[1] + top, box[0] + right, box[1] + bottom
-
-
-_WHERE_SUBJECT = [255 * (value >= SUBJECT_ALPHA) for value in range(256)]
-
-
-def _reduce(mask: Image.Image, step: int) -> Image.Image:
-    """Means of blocks, rounded up: a block with one pixel set is not 0."""
-    means = np.asarray(mask.convert("F").reduce(step))
-    return Image.fromarray(np.ceil(means).astype(np.uint8))
+    areas, boxes = measure_regions(np.asarray(alpha.crop(box)) >= SUBJECT_ALPHA)
+    kept = boxes[areas >= SPECK * areas.max()]
+    left, top = (kept[:, :2].min(axis=0) + box[:2]).tolist()
+    right, bottom = (kept[:, 2:].max(axis=0) + box[:2]).tolist()
+    return left, top, right, bottom
 
 
 def place(photo: tuple[int, int], subject: Box | None, canvas: CanvasSettings) -> Placement:
