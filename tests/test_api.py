@@ -241,6 +241,11 @@ def test_a_batch_raises_what_makes_no_sense(remover: Remover) -> None:
         remover.batch(["in"], out="out", existing="Overwrite")  # type: ignore[arg-type]
 
 
+def test_a_name_that_is_none_is_told(remover: Remover) -> None:
+    with pytest.raises(UsageError, match="backgrund: no such option; did you mean background"):
+        remover.cut(draw_photo(), backgrund="white")  # type: ignore[call-arg]
+
+
 def test_a_batch_may_be_one_folder(remover: Remover) -> None:
     save_photo(Path("in/a.jpg"))
     for inputs in ("in", Path("in")):
@@ -250,7 +255,15 @@ def test_a_batch_may_be_one_folder(remover: Remover) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"fill": 0.85}, {"canvas": (800, 800)}, {"shadow": True}, {"quality": "90"}, {"margin": []}],
+    [
+        {"fill": 0.85},
+        {"canvas": (800, 800)},
+        {"shadow": True},
+        {"quality": "90"},
+        {"margin": []},
+        {"refine": "no"},
+        {"crop": 1},
+    ],
     ids=str,
 )
 def test_a_value_of_another_type_is_a_usage_error(remover: Remover, options: Any) -> None:

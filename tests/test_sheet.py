@@ -449,6 +449,21 @@ def test_a_run_with_nothing_to_do_leaves_the_sheet(photos: Path) -> None:
     assert Path("sheet.html").read_bytes() == before
 
 
+def test_a_run_that_does_the_rest_has_a_sheet_of_its_own(photos: Path) -> None:
+    bgx("batch", "photos", "-o", "cut", "--sheet", "sheet.html")
+    before = Path("sheet.html").read_bytes()
+    save_photo(Path("photos/new.png"))
+
+    result = bgx("batch", "photos", "-o", "cut", "--sheet", "sheet.html")
+    assert "--sheet sheet.html: is there; this run's is sheet-2.html" in result.err
+    assert Path("sheet.html").read_bytes() == before
+    assert b"new.png" in Path("sheet-2.html").read_bytes()
+
+    again = bgx("batch", "photos", "-o", "cut", "--sheet", "sheet.html", "--existing", "overwrite")
+    assert again.code == ExitCode.OK
+    assert b"new.png" in Path("sheet.html").read_bytes()
+
+
 def test_the_review_folder_is_never_read(photos: Path) -> None:
     for _ in range(2):
         result = bgx(

@@ -64,6 +64,10 @@ class PictureOptions(TypedDict, total=False):
     keep_colours: bool
 
 
+SWITCHES = frozenset({"mask_only", "crop", "upscale", "keep_metadata", "refine", "keep_colours"})
+"""Options that are on or off."""
+
+
 def without_none(options: PictureOptions) -> PictureOptions:
     """Those that are given."""
     return cast("PictureOptions", {k: value for k, value in options.items() if value is not None})
@@ -72,6 +76,7 @@ def without_none(options: PictureOptions) -> PictureOptions:
 def make_output(**given: Unpack[PictureOptions]) -> OutputSettings:
     """Raises UsageError."""
     options = without_none(given)
+    _check_names(options)
     size, aspect = _parse(parse_canvas, options.get("canvas")) or (None, None)
     canvas = CanvasSettings(
         crop=options.get("crop", False),
@@ -98,6 +103,19 @@ def make_output(**given: Unpack[PictureOptions]) -> OutputSettings:
         refine=options.get("refine", False),
         keep_colours=options.get("keep_colours", False),
     )
+
+
+def _check_names(options: PictureOptions) -> None:
+    """Raises UsageError for a name that is none and for a switch that is neither on nor off."""
+    for name, value in options.items():
+        if name not in PictureOptions.__annotations__:
+            import difflib
+
+            near = difflib.get_close_matches(name, PictureOptions.__annotations__, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise UsageError(f"{name}: no such option{hint}")
+        if name in SWITCHES and not isinstance(value, bool):
+            raise UsageError(f"--{name.replace('_', '-')} {value!r}: use True or False")
 
 
 def _parse(parse: Callable[[Any], _Value], text: Any) -> _Value | None:

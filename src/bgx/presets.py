@@ -15,7 +15,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any, cast
 
 from bgx.errors import UsageError
-from bgx.options import PictureOptions, make_output, parse_canvas, without_none
+from bgx.options import SWITCHES, PictureOptions, make_output, parse_canvas, without_none
 from bgx.settings import LOSSLESS_FORMATS, expand_path
 from bgx.tables import read_tables
 
@@ -115,9 +115,7 @@ def _make_preset(name: str, table: dict[str, Any]) -> Preset:
     return Preset(name, table["rule"], table["written"], options)
 
 
-_OPTION_KINDS: dict[str, type] = {"quality": int} | dict.fromkeys(
-    ("mask_only", "crop", "upscale", "keep_metadata", "refine", "keep_colours"), bool
-)
+_OPTION_KINDS: dict[str, type] = {"quality": int} | dict.fromkeys(SWITCHES, bool)
 _KINDS: dict[type, str] = {
     str: "a text in quotes",
     int: "a whole number",

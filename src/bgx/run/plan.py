@@ -115,6 +115,10 @@ def plan_batch(
             todo.append(job)
         else:
             skipped.append(outcome)
+    if sheet is not None and todo and existing != "overwrite" and status_of(sheet):
+        # It shows pictures that this run leaves as they are.
+        sheet, there = _name_another(sheet, {job.target for job in jobs}.union(copies)), sheet
+        notes.append(f"--sheet {there}: is there; this run's is {sheet}")
     notes += _explain_names(sources, targets, suffix)
     return Plan(todo, skipped, notes, ignored, sheet)
 
@@ -286,6 +290,12 @@ def _refuse_nested(folder: Path, outs: Collection[Path]) -> None:
             raise UsageError(
                 f"{folder}: lies inside the output folder {out}; choose another output folder"
             )
+
+
+def _name_another(path: Path, taken: Collection[Path]) -> Path:
+    """The first of sheet-2.html, sheet-3.html and so on that is free."""
+    names = (path.with_stem(f"{path.stem}-{number}") for number in count(2))
+    return next(name for name in names if name not in taken and status_of(name) is None)
 
 
 def refuse_overwriting(
