@@ -440,6 +440,15 @@ def test_the_library_writes_what_the_command_line_writes(photos: Path) -> None:
     assert Path("ours/sub/unsure.png").read_bytes() == Path("look/sub/unsure.png").read_bytes()
 
 
+@pytest.mark.parametrize("fonts", [(), ("no such font.ttf",)])
+def test_a_system_without_fonts_has_a_sheet_too(
+    photos: Path, fonts: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bgx.run.sheet._FONTS", fonts)
+    assert bgx("batch", "photos", "-o", "cut", "--sheet", "sheet.jpg").code == ExitCode.OK
+    assert Path("sheet.jpg").stat().st_size > 1000
+
+
 def test_a_run_with_nothing_to_do_leaves_the_sheet(photos: Path) -> None:
     bgx("batch", "photos", "-o", "cut", "--sheet", "sheet.html")
     before = Path("sheet.html").read_bytes()

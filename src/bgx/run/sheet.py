@@ -7,6 +7,7 @@ pictures where there are more than the sheet has room for.
 from __future__ import annotations
 
 import base64
+import contextlib
 import heapq
 import html
 import io
@@ -184,7 +185,7 @@ def _make_jpeg(title: str, caption: str, entries: Sequence[_Entry], path: Path) 
     head = 3 * _LINE
     sheet = Image.new("RGB", (_COLUMNS * column + 2 * GAP, head + rows * row), PAPER)
     draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(_LINE - 4)
+    font = _load_font(_LINE - 4)
     for line, text in enumerate((title, caption)):
         place = 2 * GAP, GAP + line * _LINE
         draw.text(place, _fit(text, font, sheet.width - 4 * GAP), _INK, font)
@@ -198,6 +199,17 @@ def _make_jpeg(title: str, caption: str, entries: Sequence[_Entry], path: Path) 
         draw.text((left, top), name, colour, font)
         draw.text((left, top + _LINE), figures, colour, font)
     return encode_picture(sheet, "jpg", name=str(path), quality=80)
+
+
+def _load_font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """One of the system's, which has more letters than Pillow's own, if there is one."""
+    for name in _FONTS:
+        with contextlib.suppress(OSError):
+            return ImageFont.truetype(name, size)
+    return ImageFont.load_default(size)
+
+
+_FONTS = ("DejaVuSans.ttf", "Arial Unicode.ttf", "Arial.ttf", "LiberationSans-Regular.ttf")
 
 
 def _fit(
