@@ -53,6 +53,10 @@ but so does background of the hair's colour."""
 SEEN = (0.25, 1.25)
 """Alpha there, summed over the cells, from which the fit is used at all, and fully."""
 
+SHOWN = (0.02, 0.06)
+"""A cell's alpha, the network's or that of its mean colour, from which the fit is used at all, and
+fully."""
+
 RIDGE = 3e-5
 """Added to the colours' variances (0..1 squared): one of half a per cent, a quiet photo's noise."""
 
@@ -148,9 +152,13 @@ def _fit(matte: Map, working: Image.Image) -> Map:
     # Colours from far off say nothing about a wide part the network could not decide about.
     undecided = share_undecided(_halve(soft[None])[0] / 4, NEAR)
     model *= 1 - _ramp(undecided, *OPEN)
-    # Nor is there anything to be found far from what the network saw.
-    seen = sum_window(_halve(soft[None]) * np.float32(0.25), REACH)[0]
-    model *= _ramp(seen, *SEEN)
+    # Nor is there anything to be found far from what the network saw, or where on the whole neither
+    # it nor the colours show anything: grain of the subject's colour is no hair.
+    cells = _halve(np.stack([soft, *colours])) * np.float32(0.25)
+    shown = (model[:3] * (cells[1:] + np.float32(0.5))).sum(axis=0) + model[3]
+    shown += (1 - model[4]) * cells[0]
+    seen = sum_window(cells[:1], REACH)[0]
+    model *= _ramp(seen, *SEEN) * _ramp(np.maximum(shown, cells[0]), *SHOWN)
     model[:3] /= 255
     model[4] = 1 - model[4]
     return model
