@@ -128,21 +128,7 @@ def _show_set(title: str, rows: dict[str, dict[str, float]]) -> str:
     for mode, row in rows.items():
         cells = [format(row[name], QUANTITIES[name][1]) for name in names]
         lines.append(f"| {mode} | {' | '.join(cells)} |")
-    if "edge" in known and "rembg -a" in rows:
-        lines += ["", _show_added(rows)]
     return "\n".join(lines)
-
-
-def _show_added(rows: dict[str, dict[str, float]]) -> str:
-    """What refinement takes beside the network, in both tools."""
-    plain, refined, rival, matting = (
-        rows[mode]["seconds"]
-        for mode in ("bgx (default)", "bgx --refine", "rembg (default)", "rembg -a")
-    )
-    return (
-        f"What `--refine` adds to a photo's time is {(refined - plain) / (matting - rival):.0%} of "
-        "what `rembg -a` adds."
-    )
 
 
 def _read_record(name: str) -> dict[str, Any]:

@@ -322,7 +322,7 @@ def _alpha(frame: Frame, subject: Subject) -> Image.Image:
         pen.line([root, middle], fill=235, width=width)
         pen.line([middle, tip], fill=170, width=max(1, width // 2))
     # A hair before the body does not let the background through.
-    mask = ImageChops.lighter(body, fur) if subject.hairs else body
+    mask = ImageChops.lighter(body, fur)
     return mask.reduce(OVERSAMPLING).filter(ImageFilter.BoxBlur(frame.unit / 6000))
 
 

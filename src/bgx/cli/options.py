@@ -1,6 +1,6 @@
 """Options that several commands share, and how they become settings.
 
-Every option can be set in the environment as ``BGX_`` and its name.
+An option can be set in the environment as ``BGX_`` and its name, unless it says ``envvar=None``.
 """
 
 from __future__ import annotations

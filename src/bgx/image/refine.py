@@ -150,11 +150,11 @@ def _fit(matte: Map, working: Image.Image) -> Map:
     for radius in RADII[1:]:
         model += (1 - model[4]) * _fit_windows(moments, radius)
     # Colours from far off say nothing about a wide part the network could not decide about.
-    undecided = share_undecided(_halve(soft[None])[0] / 4, NEAR)
+    cells = _halve(np.stack([soft, *colours])) * np.float32(0.25)
+    undecided = share_undecided(cells[0], NEAR)
     model *= 1 - _ramp(undecided, *OPEN)
     # Nor is there anything to be found far from what the network saw, or where on the whole neither
     # it nor the colours show anything: grain of the subject's colour is no hair.
-    cells = _halve(np.stack([soft, *colours])) * np.float32(0.25)
     shown = (model[:3] * (cells[1:] + np.float32(0.5))).sum(axis=0) + model[3]
     shown += (1 - model[4]) * cells[0]
     seen = sum_window(cells[:1], REACH)[0]

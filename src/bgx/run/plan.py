@@ -24,7 +24,6 @@ from bgx.settings import Existing
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
-
 log = logging.getLogger(__name__)
 
 _SHEET_SUFFIXES = frozenset({".html", ".jpg"})
