@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 import measure
@@ -31,7 +30,7 @@ from bgx.image.compose import compose_picture
 from bgx.image.encode import encode_picture
 from bgx.image.foreground import restore_foreground
 from bgx.image.matte import measure_matte, multiply_alpha, stretch_map, upsample_matte
-from bgx.image.read import make_photo, prepare_process
+from bgx.image.read import prepare_process, read_photo
 from bgx.image.refine import refine_matte
 from bgx.image.tensor import fill_tensor
 from bgx.image.trust import measure_trust
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
+    from PIL import Image
 
     from bgx.run.pipeline import Network
 
@@ -50,8 +50,7 @@ TINY = (64, 48)
 """Width and height of the photo whose steps take next to nothing beside the process's start."""
 
 STEPS = (
-    "decode",
-    "working image",
+    "read",
     "tensor",
     "network",
     "stretch, trust",
@@ -74,11 +73,8 @@ def walk(path: Path, target: Path, network: Network) -> dict[str, float]:
     taken: dict[str, float] = {}
     entry = network.entry
     name = str(path)
-    with path.open("rb") as stream, Image.open(stream) as opened:
-        with _timed(taken, "decode"):
-            opened.load()
-        with _timed(taken, "working image"):
-            photo = make_photo(opened, ReadSettings(), name=name)
+    with _timed(taken, "read"), path.open("rb") as stream:
+        photo = read_photo(stream, ReadSettings(), name=name)
     with _timed(taken, "tensor"):
         width, height = entry.input
         tensor = np.empty((1, 3, height, width), np.float32)

@@ -20,7 +20,7 @@ from PIL import Image
 
 from bgx.errors import PictureError, TooLargeError, UnreadableError
 from bgx.image.compose import cut_out
-from bgx.image.read import count_pixels, read_photo
+from bgx.image.read import count_pixels, open_photo, read_photo
 from bgx.settings import FORMATS, ReadSettings
 from support.pictures import (
     BLUE,
@@ -610,6 +610,36 @@ def test_a_path_its_bytes_and_its_image_are_the_same_photo(tmp_path: Path) -> No
         assert photo.image.tobytes() == photos[0].image.tobytes()
         assert photo.working.tobytes() == photos[0].working.tobytes()
         assert (photo.icc, photo.dpi) == (wide_profile(), (150, 300))
+
+
+def test_the_size_is_known_before_anything_is_decoded() -> None:
+    data = encode(quarters(size=(640, 480)), "JPEG", exif=exif(orientation=6))
+    with io.BytesIO(data) as stream:
+        with open_photo(stream, ReadSettings(), name="shoe.jpg") as photo:
+            assert photo.size == (640, 480)
+            assert photo.decode().size == (480, 640)
+        assert not stream.closed
+    # The header alone is enough.
+    with open_photo(io.BytesIO(data[:700]), ReadSettings(), name="shoe.jpg") as photo:
+        assert photo.size == (640, 480)
+        with pytest.raises(UnreadableError, match=r"^shoe\.jpg: .*truncated"):
+            photo.decode()
+
+
+def test_an_opened_image_is_the_callers_own() -> None:
+    image = quarters("RGBA", _SEEN)
+    with open_photo(image, ReadSettings(), name="shoe") as photo:
+        assert photo.size == image.size
+        assert photo.decode().alpha is not None
+    assert quarter_colours(image) == _SEEN
+
+
+def test_what_a_caller_raises_passes_through() -> None:
+    with (
+        pytest.raises(KeyError),
+        open_photo(quarters(), ReadSettings(), name="shoe.jpg"),
+    ):
+        raise KeyError
 
 
 def test_a_given_image_stays_untouched() -> None:

@@ -1,4 +1,4 @@
-"""From a file, or its bytes, to a :class:`Photo`.
+"""From an open file to a :class:`Photo`.
 
 Pictures are untrusted input: only the listed formats are tried (Pillow would hand EPS to
 Ghostscript), the size is checked before anything is decoded, and whatever a decoder raises ends as
@@ -25,13 +25,17 @@ from bgx.image.metadata import read_metadata
 from bgx.image.rgb import to_rgb
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+
     from bgx.image.metadata import Metadata
     from bgx.settings import ReadSettings
 
 log = logging.getLogger(__name__)
 
-Picture = Path | bytes | Image.Image
-"""Where a photo may come from: a file, a whole file's bytes, an image of Pillow's."""
+Picture = Path | bytes | BinaryIO | Image.Image
+"""Where a photo may come from: a file, a whole file's bytes, a stream that can seek, an image of
+Pillow's."""
 
 READ_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "HEIF")
 """Pillow's names of the formats that are tried; HEIF needs the extra ``heif``."""
@@ -106,13 +110,58 @@ def count_pixels(source: Picture) -> int:
     if isinstance(source, Path) and not os.path.isfile(source):  # noqa: PTH113 - Path's own raises
         return 0  # a pipe gives its bytes once, and may let us wait for them
     try:
-        with (
-            io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as stream,
-            _identify(stream) as opened,
-        ):
+        with _open_source(source) as stream, _identify(stream) as opened:
             return opened.width * opened.height
     except Exception:  # noqa: BLE001 - the reader says what is wrong with it, in its turn
         return 0
+
+
+class OpenedPhoto:
+    """A picture whose header is read, and nothing else yet.
+
+    size: width and height as stored, before the picture is turned upright. Made by
+    :func:`open_photo`, and of use only inside its ``with``.
+    """
+
+    def __init__(
+        self, image: Image.Image, settings: ReadSettings, *, name: str, owned: bool
+    ) -> None:
+        self.size = image.size
+        self._image = image
+        self._settings = settings
+        self._name = name
+        self._owned = owned
+
+    def decode(self, *, metadata: bool = False, reduced: bool = False) -> Photo:
+        """The photo. May be called once.
+
+        metadata: read EXIF and XMP too. reduced: the image itself is not needed; a JPEG is decoded
+        to no more than the working image asks for, in half the time. Raises UnreadableError
+        (truncated, damaged) and TooLargeError (more than memory holds).
+        """
+        with _one_line(self._name):
+            image = self._image if self._owned else self._image.copy()
+            return _make_photo(image, self._settings, metadata=metadata, reduced=reduced)
+
+
+@contextlib.contextmanager
+def open_photo(
+    source: BinaryIO | Image.Image, settings: ReadSettings, *, name: str
+) -> Iterator[OpenedPhoto]:
+    """Open a picture and read its header; decode it inside the ``with``, from the same open file.
+
+    source: a stream that can seek, read from its start and left open, or an image of Pillow's,
+    which stays untouched. name: what messages call it. Raises UnreadableError (empty, not a
+    picture) and TooLargeError (more than ``settings.max_pixels``).
+    """
+    with contextlib.ExitStack() as opened:
+        with _one_line(name):
+            owned = not isinstance(source, Image.Image)
+            image = source if isinstance(source, Image.Image) else _open(source, name)
+            if owned:
+                opened.enter_context(image)
+            _check_size(image, settings, name)
+        yield OpenedPhoto(image, settings, name=name, owned=owned)
 
 
 def read_photo(
@@ -123,24 +172,34 @@ def read_photo(
     metadata: bool = False,
     reduced: bool = False,
 ) -> Photo:
-    """Decode a picture.
+    """Open and decode a picture: :func:`open_photo` and :meth:`OpenedPhoto.decode` in one.
 
-    source: a path, a whole file's bytes, or an image of Pillow's, which stays untouched. name: what
-    messages call it. metadata: read EXIF and XMP too. reduced: the image itself is not needed; a
-    JPEG is decoded to no more than the working image asks for, in half the time.
-
-    Raises UnreadableError (missing, no permission, empty, truncated, not a picture) and
-    TooLargeError (more than ``settings.max_pixels``, or more than memory holds).
+    Raises what they raise, and UnreadableError for a file that cannot be opened.
     """
+    with contextlib.ExitStack() as opened:
+        if not isinstance(source, Image.Image):
+            with _one_line(name):
+                source = opened.enter_context(_open_source(source))
+        photo = opened.enter_context(open_photo(source, settings, name=name))
+        return photo.decode(metadata=metadata, reduced=reduced)
+
+
+def _open_source(source: Path | bytes | BinaryIO) -> AbstractContextManager[BinaryIO]:
+    """A stream over it; closes what it opened itself."""
+    match source:
+        case Path():
+            return source.open("rb")
+        case bytes():
+            return io.BytesIO(source)
+        case _:
+            return contextlib.nullcontext(source)
+
+
+@contextlib.contextmanager
+def _one_line(name: str) -> Iterator[None]:
+    """Turns whatever a decoder raises into a PictureError of one line."""
     try:
-        if isinstance(source, Image.Image):
-            _check_size(source, settings, name)
-            return make_photo(source.copy(), settings, name=name, metadata=metadata)
-        with (
-            io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as stream,
-            _open(stream, name) as opened,
-        ):
-            return make_photo(opened, settings, name=name, metadata=metadata, reduced=reduced)
+        yield
     except PictureError:
         raise
     except Image.DecompressionBombError as error:
@@ -153,20 +212,13 @@ def read_photo(
         raise UnreadableError(f"{name}: cannot be read: {_explain(error)}") from error
 
 
-def make_photo(
-    image: Image.Image,
-    settings: ReadSettings,
-    *,
-    name: str,
-    metadata: bool = False,
-    reduced: bool = False,
+def _make_photo(
+    image: Image.Image, settings: ReadSettings, *, metadata: bool, reduced: bool
 ) -> Photo:
-    """A photo from an image Pillow opened; the image is taken over and must not be used again.
+    """A photo from an opened image, which is taken over. Raises whatever Pillow's decoder raises.
 
-    metadata, reduced: as for :func:`read_photo`. Raises TooLargeError before anything is decoded,
-    and whatever Pillow's decoder raises.
+    metadata, reduced: as for :meth:`OpenedPhoto.decode`.
     """
-    _check_size(image, settings, name)
     several = getattr(image, "is_animated", False)
     # A phone's MPO holds one photo and its previews, not an animation.
     notes = ("first frame of several",) if several and image.format != "MPO" else ()
