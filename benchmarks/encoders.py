@@ -30,7 +30,7 @@ from PIL import Image
 import measure
 import photos
 from bgx.image.png import encode_png as bgx_encode_png
-from bgx.model.cores import count_cores
+from bgx.machine import count_cores
 
 if TYPE_CHECKING:
     from collections.abc import Callable

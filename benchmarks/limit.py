@@ -31,7 +31,7 @@ import measure
 import photos
 import vs_rembg
 from bgx.image.matte import upsample_matte
-from bgx.model.cores import count_cores
+from bgx.machine import count_cores
 from bgx.model.providers import load_runtime
 from encoders import encode_png
 

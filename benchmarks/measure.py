@@ -116,7 +116,7 @@ def fastest(operation: Callable[[], object], repeats: int) -> float:
 
 def machine() -> dict[str, Any]:
     """The hardware and system a record was made on."""
-    from bgx.model.cores import count_cores  # the launcher runs without site packages
+    from bgx.machine import count_cores  # the launcher runs without site packages
 
     model, flags = _processor()
     return {

@@ -20,7 +20,7 @@ import numpy as np
 import measure
 from bgx.image.matte import stretch_map
 from bgx.image.read import SUFFIXES
-from bgx.model.cores import count_cores
+from bgx.machine import count_cores
 from bgx.model.session import Session, open_session
 from bgx.model.store import Store
 from bgx.run.pipeline import Pipeline

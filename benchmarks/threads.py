@@ -23,7 +23,7 @@ from tqdm import tqdm
 import measure
 import photos
 import vs_rembg
-from bgx.model.cores import count_cores
+from bgx.machine import count_cores
 from bgx.model.engines import plan_engines
 from bgx.settings import DeviceSettings
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from importlib import metadata
@@ -17,7 +16,6 @@ from hypothesis import strategies as st
 
 from bgx.errors import BadModelError, DeviceUnavailableError, ExitCode, RuntimeMissingError
 from bgx.model import providers
-from bgx.model.cores import count_cores
 from bgx.model.engines import OPENVINO, PROVIDERS_BY_DEVICE, EnginePlan, plan_engines
 from bgx.model.inspection import inspect_runtime
 from bgx.model.providers import (
@@ -403,72 +401,3 @@ def test_messages_of_the_runtime_become_one_short_line(text: str) -> None:
 )
 def test_numbers_and_source_lines_of_the_runtime_are_left_out(text: str, said: str) -> None:
     assert one_line(RuntimeError(text)) == said
-
-
-def cgroup(folder: Path, lines: str, files: dict[str, str]) -> int:
-    """Cores counted with these lines in /proc/self/cgroup and these files under /sys/fs/cgroup."""
-    own = folder / "cgroup"
-    own.write_text(lines, encoding="utf-8")
-    for name, content in files.items():
-        path = folder / "mount" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content, encoding="utf-8")
-    return count_cores(cgroup=own, mount=folder / "mount")
-
-
-@pytest.fixture
-def many_cores(monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
-    return 16
-
-
-@pytest.mark.parametrize(
-    ("lines", "files", "cores"),
-    [
-        ("", {}, 16),
-        ("0::/\n", {"cpu.max": "max 100000\n"}, 16),
-        ("0::/\n", {"cpu.max": "400000 100000\n"}, 4),
-        ("0::/\n", {"cpu.max": "250000 100000\n"}, 2),
-        ("0::/\n", {"cpu.max": "50000 100000\n"}, 1),
-        ("0::/a/b\n", {"a/b/cpu.max": "max 100000", "a/cpu.max": "300000 100000"}, 3),
-        ("0::/a/b\n", {"a/b/cpu.max": "200000 100000", "a/cpu.max": "300000 100000"}, 2),
-        ("0::/host/path\n", {"cpu.max": "500000 100000"}, 5),
-        ("0::/\n", {"cpu.max": "not a number"}, 16),
-        ("0::/\n", {"cpu.max": "100000 0"}, 16),
-        ("0::/\n", {"cpu.max": "9900000 100000"}, 16),
-        (
-            "3:cpu,cpuacct:/docker/1\n1:memory:/docker/1\n",
-            {"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"},
-            3,
-        ),
-        (
-            "3:cpu,cpuacct:/docker/1\n",
-            {"cpu/docker/1/cpu.cfs_quota_us": "-1", "cpu/docker/1/cpu.cfs_period_us": "100000"},
-            16,
-        ),
-        ("garbage\n\n:::\n", {}, 16),
-    ],
-)
-def test_cores_are_the_smaller_of_affinity_and_quota(
-    many_cores: int, tmp_path: Path, lines: str, files: dict[str, str], cores: int
-) -> None:
-    assert cgroup(tmp_path, lines, files) == cores
-    assert cores <= many_cores
-
-
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux has affinity")
-def test_a_process_bound_to_one_core_counts_one() -> None:
-    code = (
-        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))});"
-        "from bgx.model.cores import count_cores; print(count_cores())"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "1"
-
-
-def test_without_affinity_and_cgroups_the_machines_cores_count(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    monkeypatch.setattr(os, "cpu_count", lambda: 7)
-    assert count_cores(cgroup=tmp_path / "none") == 7

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from bgx.image.read import SUFFIXES
 from bgx.image.write import remove_leftovers
-from bgx.model.cores import count_cores
+from bgx.machine import count_cores
 from bgx.model.session import Session, open_session
 from bgx.model.store import Store
 from bgx.options import PictureOptions, make_output

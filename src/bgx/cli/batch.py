@@ -136,7 +136,7 @@ def _run(plan: Plan, output: Path, request: Request, console: Console) -> ExitCo
 def _cut(plan: Plan, report: Report, request: Request, console: Console) -> bool:
     """Do the plan's jobs; returns whether it was interrupted."""
     from bgx.cli.session import interruptible, note_network, open_network
-    from bgx.model.cores import count_cores
+    from bgx.machine import count_cores
     from bgx.run.outcome import Failed, Skipped
 
     try:

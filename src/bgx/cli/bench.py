@@ -62,7 +62,7 @@ def _find(photos: tuple[str, ...], count: int, folder: Path) -> list[Path]:
 
 def _measure(photos: list[Path], request: Request) -> list[Result]:
     from bgx.image.read import prepare_process
-    from bgx.model.cores import count_cores
+    from bgx.machine import count_cores
     from bgx.model.session import open_session
     from bgx.model.store import Store
     from bgx.run.bench import make_policies, measure

@@ -31,7 +31,7 @@ def _gather() -> dict[str, Any]:
     import platform
     from importlib import metadata
 
-    from bgx.model.cores import count_cores
+    from bgx.machine import count_cores
     from bgx.model.inspection import inspect_runtime
     from bgx.model.registry import FALLBACKS
     from bgx.model.store import Store

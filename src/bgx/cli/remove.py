@@ -146,7 +146,7 @@ def _run(job: Job, request: Request, console: Console) -> ExitCode:
 
 def _cut(job: Job, request: Request, report: Report) -> None:
     from bgx.cli.session import note_network, open_network, read_stdin
-    from bgx.model.cores import count_cores
+    from bgx.machine import count_cores
     from bgx.run.outcome import Done
 
     data = read_stdin() if job.source == _PIPE else None

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bgx.errors import BadModelError
-from bgx.model.cores import count_cores
+from bgx.machine import count_cores
 from bgx.model.engines import EnginePlan
 from bgx.model.int8.equalize import equalize
 from bgx.model.int8.network import Form, observe, read_network

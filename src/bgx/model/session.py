@@ -18,8 +18,8 @@ from bgx.errors import (
     InferenceError,
     MissingModelError,
 )
+from bgx.machine import count_cores
 from bgx.model import files, optimized
-from bgx.model.cores import count_cores
 from bgx.model.engines import EnginePlan, plan_engines
 from bgx.model.prepare import PREPARE_VERSION, DoesNotFit, prepare
 from bgx.model.providers import (

@@ -12,8 +12,8 @@ import numpy as np
 from bgx.errors import BgxError, DeviceUnavailableError, ModelError, PictureError, UsageError
 from bgx.image.matte import stretch_map
 from bgx.image.read import SUFFIXES
+from bgx.machine import count_cores
 from bgx.model import optimized
-from bgx.model.cores import count_cores
 from bgx.model.halve import halve
 from bgx.model.optimized import Measurement
 from bgx.model.providers import explain_no_gpu

@@ -19,8 +19,8 @@ import torch
 from torch import Generator, nn
 
 from bgx.errors import OutputError, UsageError
+from bgx.machine import count_cores
 from bgx.model import files
-from bgx.model.cores import count_cores
 from bgx.train.augment import draw
 from bgx.train.feed import MEAN, STD
 from bgx.train.losses import deep_loss

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from bgx.errors import PictureError, UsageError
-from bgx.model.cores import count_cores
+from bgx.machine import count_cores
 from bgx.model.session import open_session
 from bgx.run.pipeline import Pipeline
 from bgx.settings import DeviceSettings, OutputSettings, ReadSettings
