@@ -6,21 +6,21 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from bgx.image.read import SUFFIXES
-from bgx.image.write import remove_leftovers
-from bgx.machine import count_cores
-from bgx.model.session import Session, open_session
+from PIL import Image
+
+from bgx.model.session import open_session
 from bgx.model.store import Store
 from bgx.options import PictureOptions, make_output
 from bgx.presets import expand_preset
-from bgx.run.batch import cut_all, name_picture, process
+from bgx.run.batch import cut_in_order, run_batch, wait_for
 from bgx.run.cutout import Cutout
-from bgx.run.pipeline import Pipeline
+from bgx.run.engine import Engine
+from bgx.run.outcome import Done, Failed, Job
 from bgx.run.plan import plan_batch
+from bgx.run.recipe import Recipe
 from bgx.run.sheet import Sheet
 from bgx.settings import (
     DEFAULT_MAX_PIXELS,
@@ -29,17 +29,18 @@ from bgx.settings import (
     ModelSettings,
     ReadSettings,
 )
+from bgx.storage import Given, open_file, open_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Unpack
 
-    from PIL import Image
-
     from bgx.errors import BgxError
+    from bgx.model.session import Session
     from bgx.run.outcome import Outcome
     from bgx.run.plan import Plan
-    from bgx.settings import Existing, OutputSettings, Precision
+    from bgx.settings import Existing, Precision
+    from bgx.storage import Source
 
 __all__ = ["Cutout", "Remover", "remove"]
 
@@ -68,12 +69,15 @@ class Remover:
         max_pixels: int = DEFAULT_MAX_PIXELS,
         offline: bool = False,
     ) -> None:
-        self._model = model
-        self._device = DeviceSettings(device, workers, threads, batch_size, precision)
+        device_settings = DeviceSettings(device, workers, threads, batch_size, precision)
         self._read = ReadSettings(max_size, max_pixels)
-        self._store = Store(ModelSettings.from_environment(offline=offline))
-        self._sessions: dict[bool, Session] = {}
-        self._lock = threading.Lock()
+        store = Store(ModelSettings.from_environment(offline=offline))
+
+        def load(alone: bool) -> Session:
+            file = store.resolve(model, store.registry())
+            return open_session(file, device_settings, store, pictures=1 if alone else None)
+
+        self._engine = Engine(load, workers=workers)
 
     def cut(
         self,
@@ -82,11 +86,15 @@ class Remover:
         preset: str | None = None,
         **options: Unpack[PictureOptions],
     ) -> Cutout:
-        """Cut out one picture, on all cores. Raises PictureError."""
-        output = make_output(**expand_preset(preset, options))
-        picture = Path(image) if isinstance(image, str) else image
-        pipeline = Pipeline(self._session(many=False), self._read, output)
-        return pipeline.cut(picture, name_picture(picture))
+        """Cut out one picture: on all cores, or beside those of other threads.
+
+        Raises PictureError.
+        """
+        recipe = Recipe(self._read, make_output(**expand_preset(preset, options)))
+        outcome = wait_for(self._engine.submit(Job(_open(image)), recipe, alone=True))
+        if isinstance(outcome, Failed):
+            raise outcome.error
+        return cast("Cutout", outcome.cutout)
 
     def cut_many(
         self,
@@ -99,11 +107,9 @@ class Remover:
 
         A picture that cannot be cut out yields its error in its place.
         """
-        output = make_output(**expand_preset(preset, options))
-        session = self._session(many=True)
-        pictures = (Path(image) if isinstance(image, str) else image for image in images)
-        pipeline = Pipeline(session, self._read, output)
-        return cut_all(pictures, pipeline, workers=self._workers(session))
+        recipe = Recipe(self._read, make_output(**expand_preset(preset, options)))
+        jobs = (Job(_open(image)) for image in images)
+        return map(_get_cutout, cut_in_order(jobs, recipe, self._engine))
 
     def batch(
         self,
@@ -125,40 +131,32 @@ class Remover:
         output = make_output(**chosen)
         named = [inputs] if isinstance(inputs, str | Path) else inputs
         plan = plan_batch(
-            map(Path, named),
-            Path(out),
+            map(str, named),
+            open_folder(str(out)),
             suffix=f".{output.format}",
-            suffixes=SUFFIXES,
             existing=existing,
-            review=Path(review) if review else None,
-            sheet=Path(sheet) if sheet else None,
+            review=open_folder(str(review)) if review else None,
+            sheet=open_file(str(sheet)) if sheet else None,
             read=output.reads,
         )
-        return self._carry_out(plan, output)
+        return self._carry_out(plan, Recipe(self._read, output, preview=plan.sheet is not None))
 
-    def _carry_out(self, plan: Plan, output: OutputSettings) -> Iterator[Outcome]:
-        remove_leftovers(plan.folders)
+    def _carry_out(self, plan: Plan, recipe: Recipe) -> Iterator[Outcome]:
+        plan.prepare()
         yield from plan.skipped
         if plan.jobs:
-            session = self._session(many=True)
-            pipeline = Pipeline(session, self._read, output)
-            contacts = Sheet(plan.sheet) if plan.sheet else None
-            workers = self._workers(session)
-            yield from process(plan.jobs, pipeline, workers=workers, sheet=contacts)
+            sheet = Sheet(plan.sheet) if plan.sheet else None
+            yield from run_batch(plan.jobs, recipe, self._engine, sheet=sheet)
 
-    def _workers(self, session: Session) -> int:
-        return session.plan.count_workers(self._device.workers, count_cores())
 
-    def _session(self, *, many: bool) -> Session:
-        # One picture alone wants all cores inside the network, many want a core each.
-        with self._lock:
-            if many not in self._sessions:
-                file = self._store.resolve(self._model, self._store.registry())
-                pictures = None if many else 1
-                self._sessions[many] = open_session(
-                    file, self._device, self._store, pictures=pictures
-                )
-            return self._sessions[many]
+def _open(image: str | Path | bytes | Image.Image) -> Source:
+    if isinstance(image, str | Path):
+        return open_file(str(image))
+    return Given(image)
+
+
+def _get_cutout(outcome: Done | Failed) -> Cutout | BgxError:
+    return outcome.error if isinstance(outcome, Failed) else cast("Cutout", outcome.cutout)
 
 
 def remove(

@@ -1,93 +1,63 @@
-"""Many pictures on their way at once."""
+"""Many pictures through an engine: outcomes as they are finished, or in order."""
 
 from __future__ import annotations
 
-import threading
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections import deque
+from concurrent.futures import FIRST_COMPLETED, wait
+from typing import TYPE_CHECKING
 
 from bgx.errors import BgxError
-from bgx.image.read import count_pixels
-from bgx.run.outcome import Done, Failed, Job, Skipped, blame, ends_run
-from bgx.run.stages import Bound, Stage, run_stages
+from bgx.run.engine import POLL
+from bgx.run.outcome import Done, Failed, Skipped, ends_run
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Iterable, Iterator, Sequence
+    from concurrent.futures import Future
 
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from bgx.image.read import Picture
-    from bgx.run.cutout import Cutout
-    from bgx.run.outcome import Outcome
-    from bgx.run.pipeline import Loaded, Network, Pipeline
+    from bgx.run.engine import Engine
+    from bgx.run.outcome import Job, Outcome
+    from bgx.run.recipe import Recipe
     from bgx.run.sheet import Sheet
-    from bgx.run.stages import Occupancy
 
-_PIXELS_PER_WORKER = 25_000_000
-"""Room for one large photo each; larger ones take the room of several and run with fewer beside
-them. A pixel in work costs some 14 bytes, for a JPEG of quality 100 twice as much."""
+_PIXELS_AHEAD = 50_000_000
+"""Of cut-outs that are finished and not yet taken by the caller."""
 
 
-def process(
+def run_batch(
     jobs: Sequence[Job],
-    pipeline: Pipeline,
+    recipe: Recipe,
+    engine: Engine,
     *,
-    workers: int,
     stop: threading.Event | None = None,
     sheet: Sheet | None = None,
-    meter: dict[str, Occupancy] | None = None,
 ) -> Iterator[Outcome]:
     """Cut out and write; yields exactly one outcome a job, as they are finished.
 
-    workers: pictures in work at once (on a GPU: decoders, and as many encoders). When ``stop`` is
-    set, what is in work is finished and the rest is yielded as skipped. A run-wide error (device,
-    output) sets it too, and is raised at the end. ``sheet`` receives the pictures that are done; it
-    is written at the end, and first without any, to see that it can be. ``meter`` receives the
-    stages' occupancy.
+    When ``stop`` is set, what is in work is finished and the rest is yielded as skipped. A run-wide
+    error (network, device, output) stops the run too, and is raised at the end; so are an error of
+    loading the network, before the first outcome. ``sheet`` takes up the outcomes; it is written at
+    the end, and first without any, to see that it can be.
     """
-    stop = stop or threading.Event()
     fatal: BgxError | None = None
     left = dict(enumerate(jobs))
+
+    def stopped() -> bool:
+        return fatal is not None or (stop is not None and stop.is_set())
+
     if sheet is not None:
         try:
             sheet.write(finished=False)
         except BgxError as error:
             fatal, sheet = error, None
-            stop.set()
-
-    def finish(job: Job, loaded: Loaded, values: NDArray[np.float32]) -> Done:
-        cutout = pipeline.compose(loaded, values)
-        targets = [job.target]
-        if job.review is not None and cutout.measured.trust.doubtful:
-            # First: the target, once it exists, says that nothing is left to do.
-            targets.insert(0, job.review)
-        measured = pipeline.write(cutout, *targets)
-        if sheet is not None:
-            sheet.add(job, measured, loaded.photo.working, cutout.image)
-        return Done(job, measured)
-
-    def load(job: Job) -> Loaded:
-        return pipeline.load(job.source, str(job.source))
-
-    flow = run_stages(
-        jobs,
-        _make_stages(pipeline, workers, load, finish),
-        _bound(pipeline.network, workers),
-        weigh=lambda job: count_pixels(job.source),
-        stop=stop,
-        meter=meter,
-    )
     try:
-        for index, value in flow:
-            job = left.pop(index)
-            if isinstance(value, BgxError):
-                if ends_run(value):
-                    fatal = fatal or value
-                    stop.set()
-                yield Failed(job, value)
-            else:
-                yield value
+        for index, outcome in _cut_as_finished(jobs, recipe, engine, stopped):
+            del left[index]
+            if isinstance(outcome, Failed) and ends_run(outcome.error):
+                fatal = fatal or outcome.error
+            if sheet is not None:
+                sheet.add(outcome)
+            yield outcome
         for job in left.values():
             yield Skipped(job, "stopped" if fatal else "interrupted")
     finally:
@@ -97,84 +67,68 @@ def process(
         raise fatal
 
 
-def cut_all(
-    pictures: Iterable[Picture], pipeline: Pipeline, *, workers: int
-) -> Iterator[Cutout | BgxError]:
-    """Cut out without writing; yields in the pictures' order, an error in its picture's place."""
-
-    def finish(_: Picture, loaded: Loaded, matte: NDArray[np.float32]) -> Cutout:
-        return pipeline.compose(loaded, matte)
-
-    def load(picture: Picture) -> Loaded:
-        return pipeline.load(picture, name_picture(picture))
-
-    flow = run_stages(
-        pictures,
-        _make_stages(pipeline, workers, load, finish),
-        _bound(pipeline.network, workers),
-        weigh=count_pixels,
-        in_order=True,
-    )
-    for _, value in flow:
-        yield value
+def cut_in_order(jobs: Iterable[Job], recipe: Recipe, engine: Engine) -> Iterator[Done | Failed]:
+    """Cut out, and yield in the jobs' order. Jobs are taken only as far ahead as fits."""
+    waiting: deque[Future[Done | Failed]] = deque()
+    jobs = iter(jobs)
+    try:
+        while True:
+            while len(waiting) < engine.places() and _count_held(waiting) < _PIXELS_AHEAD:
+                job = next(jobs, None)
+                if job is None:
+                    break
+                waiting.append(engine.submit(job, recipe))
+            if not waiting:
+                return
+            yield wait_for(waiting.popleft())
+    finally:
+        _abandon(waiting)
 
 
-def name_picture(picture: Picture | Job) -> str:
-    """What messages call it."""
-    match picture:
-        case Job(source=source):
-            return str(source)
-        case Path():
-            return str(picture)
-        case _:
-            return "picture"
+def wait_for(future: Future[Done | Failed]) -> Done | Failed:
+    """The future's result. Ctrl-C ends the wait on every system."""
+    while not wait([future], POLL).done:
+        pass
+    return future.result()
 
 
-def _bound(network: Network, workers: int) -> Bound:
-    size = network.plan.batch_size
-    items = workers + 2 if size == 1 else 2 * (workers + size)
-    # A batch of large photos must be able to fill.
-    return Bound(items, max(workers, size) * _PIXELS_PER_WORKER)
+def _cut_as_finished(
+    jobs: Iterable[Job], recipe: Recipe, engine: Engine, stopped: Callable[[], bool]
+) -> Iterator[tuple[int, Done | Failed]]:
+    """Yield (number of the job, its outcome) in the order in which pictures are finished.
+
+    Jobs are taken only as the engine has places for them. Once ``stopped`` says so, what has begun
+    is finished and yielded, and nothing else.
+    """
+    waiting: dict[Future[Done | Failed], int] = {}
+    numbered = enumerate(jobs)
+    try:
+        while True:
+            while not stopped() and len(waiting) < engine.places():
+                number, job = next(numbered, (0, None))
+                if job is None:
+                    break
+                waiting[engine.submit(job, recipe)] = number
+            if not waiting:
+                return
+            if stopped():
+                for future in waiting:
+                    future.cancel()
+            for future in wait(waiting, POLL, FIRST_COMPLETED).done:
+                number = waiting.pop(future)
+                if not future.cancelled():
+                    yield number, future.result()
+    finally:
+        _abandon(waiting)
 
 
-def _make_stages(
-    pipeline: Pipeline,
-    workers: int,
-    load: Callable[[Any], Loaded],
-    finish: Callable[[Any, Loaded, NDArray[np.float32]], Any],
-) -> list[Stage]:
-    network = pipeline.network
-    if network.plan.batch_size == 1:
-        # A worker takes its picture all the way: nothing waits, and the pixels stay in its cache.
-        def cut(item: Any) -> Any:
-            loaded = load(item)
-            return finish(item, loaded, pipeline.infer_one(loaded))
-
-        return [Stage("cut", _each(cut), workers)]
-
-    def infer(values: list[tuple[Any, Loaded]]) -> list[Any]:
-        mattes = pipeline.infer([loaded for _, loaded in values])
-        return [
-            matte if isinstance(matte, BgxError) else (item, loaded, matte)
-            for (item, loaded), matte in zip(values, mattes, strict=True)
-        ]
-
-    return [
-        Stage("read", _each(lambda item: (item, load(item))), workers),
-        Stage("infer", infer, network.plan.runs, network.plan.batch_size),
-        Stage("write", _each(lambda value: finish(*value)), workers),
-    ]
+def _abandon(futures: Iterable[Future[Done | Failed]]) -> None:
+    """Cancel what has not begun, and wait for what has: nobody may write after the caller left."""
+    wait([future for future in futures if not future.cancel()])
 
 
-def _each(operate: Callable[[Any], Any]) -> Callable[[list[Any]], list[Any]]:
-    """An operation on one value as one on a list, with what it raises as the value."""
-
-    def attempt(value: Any) -> Any:
-        try:
-            return operate(value)
-        except BgxError as error:
-            return error
-        except Exception as error:  # noqa: BLE001 - becomes the picture's value
-            return blame(name_picture(value[0] if isinstance(value, tuple) else value), error)
-
-    return lambda values: [attempt(value) for value in values]
+def _count_held(futures: Iterable[Future[Done | Failed]]) -> int:
+    """Pixels of the cut-outs that are finished and not yet taken."""
+    outcomes = [future.result() for future in futures if future.done()]
+    images = [o.cutout.image for o in outcomes if isinstance(o, Done) and o.cutout]
+    return sum(image.width * image.height for image in images)

@@ -1,4 +1,4 @@
-"""What became of one picture. Every job ends as exactly one of these."""
+"""What becomes of one picture. Every job ends as exactly one of these."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ from typing import TYPE_CHECKING, Literal
 from bgx.errors import BgxError, BugError, InferenceError, PictureError, TooLargeError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from bgx.image.trust import Trust
-
+    from bgx.run.cutout import Cutout
+    from bgx.storage import Source, Target
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One picture to cut out: where it lies and where the result goes.
+    """One picture to cut out: what is read, and what is written.
 
-    review: where a copy goes if the result is doubtful.
+    target: None leaves the cut-out in memory (:attr:`Done.cutout`). review: written too if the
+    result is doubtful.
     """
 
-    source: Path
-    target: Path
-    review: Path | None = None
+    source: Source
+    target: Target | None = None
+    review: Target | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a cut-out came to.
+    """Measurements of a cut-out.
 
     width, height: of the result, pixels. coverage: mean alpha, 0..1. bbox: the subject's left, top,
-    right, bottom in pixels, None where there is no subject. trust: in the network's matte, before
-    anything was made of it. seconds: by step (read, infer, compose, write). notes: what a person
-    should know about the picture.
+    right, bottom in pixels, None where there is no subject. trust: how far the network's matte can
+    be trusted. seconds: by step (read, infer, compose, write). notes: what a person should know
+    about the picture.
     """
 
     width: int
@@ -51,10 +51,16 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The target is written and complete."""
+    """The target is written and complete.
+
+    cutout: the finished picture, of a job without a target. preview: the picture before and after,
+    a small JPEG, where the recipe asks for one.
+    """
 
     job: Job
     measured: Measured
+    cutout: Cutout | None = field(default=None, repr=False)
+    preview: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +87,12 @@ Outcome = Done | Skipped | Failed
 
 
 def ends_run(error: Exception) -> bool:
-    """Whether no other picture will fare better."""
+    """Whether every later picture would meet the same error."""
     return isinstance(error, BgxError) and not isinstance(error, PictureError)
 
 
-def blame(name: str, error: Exception) -> BgxError:
-    """What is said of a picture that met an exception which does not name it."""
+def as_picture_error(name: str, error: Exception) -> BgxError:
+    """Convert any exception into the error that is reported for the picture ``name``."""
     match error:
         case InferenceError():
             return InferenceError(f"{name}: {error}")
@@ -94,8 +100,8 @@ def blame(name: str, error: Exception) -> BgxError:
             return error
         case MemoryError():
             return TooLargeError(f"{name}: not enough memory; scale it down or use fewer --workers")
-    shown = logging.ERROR if "BGX_DEBUG" in os.environ else logging.DEBUG
-    log.log(shown, "unexpected error", exc_info=error)
+    level = logging.ERROR if "BGX_DEBUG" in os.environ else logging.DEBUG
+    log.log(level, "unexpected error", exc_info=error)
     bug = BugError(f"{name}: unexpected {error!r}; please report this as a bug")
     bug.__cause__ = error
     return bug

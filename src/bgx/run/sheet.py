@@ -1,7 +1,7 @@
-"""A contact sheet: the pictures of a run before and after, the doubtful ones first, in one file.
+"""A contact sheet: the pictures of a run before and after, in one file.
 
-Previews are made while a picture is in memory and kept as small JPEGs, those of the least certain
-pictures where there are more than the sheet has room for.
+Failed pictures come first, then the doubtful ones. Where there are more pictures than the sheet has
+room for, it shows the least certain.
 """
 
 from __future__ import annotations
@@ -11,25 +11,22 @@ import contextlib
 import heapq
 import html
 import io
-import os
-import threading
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from PIL import Image, ImageDraw, ImageFont
 
 from bgx.errors import OutputError, UnwritableError, show_text
 from bgx.image.encode import encode_picture
-from bgx.image.preview import GAP, PAPER, PREVIEW_SIZE, encode_preview
+from bgx.image.preview import GAP, PAPER, PREVIEW_SIZE
 from bgx.image.trust import DOUBTFUL
-from bgx.image.write import write_file
+from bgx.run.outcome import Done, Failed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bgx.run.outcome import Job, Measured
+    from bgx.run.outcome import Measured
+    from bgx.storage import File
 
 _HTML_ROOM = 10_000
 """Pictures of a page: some 100 MB."""
@@ -45,59 +42,59 @@ _ALARM = (176, 0, 32)
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    job: Job
-    measured: Measured
-    preview: bytes
+    """A picture that was cut out. Entries sort by certainty, the surest first."""
+
+    done: Done
 
     def __lt__(self, other: _Entry) -> bool:
-        """Whether it is left out before the other: the surest first, of equals the last by name."""
         return self._rank > other._rank
 
     @property
     def _rank(self) -> tuple[float, str]:
-        return self.measured.trust.confidence, str(self.job.source)
+        return self.done.measured.trust.confidence, str(self.done.job.source)
 
 
 class Sheet:
-    """A contact sheet in the making. Thread-safe.
+    """A contact sheet in the making, for one thread.
 
-    path: a page if it ends in .html, else a JPEG. room: pictures on it.
+    file: a page if its suffix is .html, else a JPEG. room: pictures on it, and failures listed.
     """
 
-    def __init__(self, path: Path, *, room: int | None = None) -> None:
-        self._path = path
-        self._html = path.suffix.lower() == ".html"
+    def __init__(self, file: File, *, room: int | None = None) -> None:
+        self._file = file
+        self._html = file.suffix == ".html"
         self._room = room or (_HTML_ROOM if self._html else _JPEG_ROOM)
         self._entries: list[_Entry] = []
-        self._count = 0
-        self._doubtful = 0
-        self._lock = threading.Lock()
+        self._failures: list[Failed] = []
+        self._done = self._doubtful = self._failed = 0
 
-    def add(self, job: Job, measured: Measured, before: Image.Image, after: Image.Image) -> None:
-        """Take up a picture. before: mode RGB. after: RGBA, RGB or L."""
-        with self._lock:
-            self._count += 1
-            self._doubtful += measured.trust.doubtful
-            full = len(self._entries) == self._room
-            if full and _Entry(job, measured, b"") < self._entries[0]:
-                return
-        entry = _Entry(job, measured, encode_preview(before, after))
-        with self._lock:
-            push = heapq.heappush if len(self._entries) < self._room else heapq.heappushpop
-            push(self._entries, entry)
+    def add(self, outcome: Done | Failed) -> None:
+        """Take up an outcome; one that is done has a preview."""
+        match outcome:
+            case Failed():
+                self._failed += 1
+                if len(self._failures) < self._room:
+                    self._failures.append(outcome)
+            case Done(measured=measured):
+                self._done += 1
+                self._doubtful += measured.trust.doubtful
+                full = len(self._entries) == self._room
+                (heapq.heappushpop if full else heapq.heappush)(self._entries, _Entry(outcome))
 
     def write(self, *, finished: bool = True) -> None:
         """Write or replace the file. Raises OutputError."""
-        with self._lock:
-            entries = sorted(self._entries, reverse=True)
-            title = f"{self._doubtful:,} of {self._count:,} doubtful"
-            caption = f"doubtful: confidence below {DOUBTFUL:g}" if finished else "not finished"
-            if self._count > len(entries):
-                caption += f"; shown are the {len(entries):,} least certain"
-                caption += "" if self._html else f", a .html holds {_HTML_ROOM:,}"
+        shown = [entry.done for entry in sorted(self._entries, reverse=True)]
+        failures = sorted(self._failures, key=lambda failed: str(failed.job.source))
+        title = f"{self._doubtful:,} of {self._done:,} doubtful"
+        if self._failed:
+            title += f", {self._failed:,} failed"
+        caption = f"doubtful: confidence below {DOUBTFUL:g}" if finished else "not finished"
+        if self._done > len(shown):
+            caption += f"; shown are the {len(shown):,} least certain"
+            caption += "" if self._html else f", a .html holds {_HTML_ROOM:,}"
         make = _make_html if self._html else _make_jpeg
         try:
-            write_file(self._path, *make(title, caption, entries, self._path))
+            self._file.write(*make(title, caption, failures, shown, self._file))
         except UnwritableError as error:
             raise OutputError(f"--sheet {error}") from error
 
@@ -127,14 +124,16 @@ figure {{ margin: 0; width: {width}px; content-visibility: auto;
  contain-intrinsic-size: {width}px {height}px }}
 img {{ display: block }}
 a {{ color: inherit; text-decoration: none; font-weight: 600; overflow-wrap: anywhere }}
-.doubtful a {{ color: rgb{alarm} }}
+.doubtful a, .failed {{ color: rgb{alarm} }}
 </style>
 <h1>{title}</h1>
 <p>{caption}</p>
 """
 
 
-def _make_html(title: str, caption: str, entries: Sequence[_Entry], path: Path) -> list[bytes]:
+def _make_html(
+    title: str, caption: str, failures: Sequence[Failed], shown: Sequence[Done], file: File
+) -> list[bytes]:
     """One file that needs nothing else; a click opens the whole picture, where that still lies."""
     width, height = PREVIEW_SIZE
     head = _HEAD.format(
@@ -146,59 +145,59 @@ def _make_html(title: str, caption: str, entries: Sequence[_Entry], path: Path) 
         paper=PAPER,
         alarm=_ALARM,
     )
-    doubtful = [entry for entry in entries if entry.measured.trust.doubtful]
-    others = entries[len(doubtful) :]
+    doubtful = [done for done in shown if done.measured.trust.doubtful]
+    others = shown[len(doubtful) :]
     parts = [head.encode()]
+    if failures:
+        parts.append(b'<h2>Failed</h2>\n<ul class="failed">\n')
+        parts += (f"<li>{html.escape(show_text(str(f.error)))}</li>\n".encode() for f in failures)
+        parts.append(b"</ul>\n")
     for name, section in (("doubtful", doubtful), ("others", others)):
         if section:
             parts.append(f'<h2>{name.capitalize()}</h2>\n<section class="{name}">\n'.encode())
-            parts += (_make_figure(entry, path.parent) for entry in section)
+            parts += (_make_figure(done, file) for done in section)
             parts.append(b"</section>\n")
     return parts
 
 
-def _make_figure(entry: _Entry, folder: Path) -> bytes:
-    source, target = (_link(file, folder) for file in (entry.job.source, entry.job.target))
-    name = html.escape(show_text(str(entry.job.source)))
+def _make_figure(done: Done, page: File) -> bytes:
+    source = done.job.source.link(page)
+    target = done.job.target.link(page) if done.job.target else source
+    name = html.escape(show_text(str(done.job.source)))
     width, height = PREVIEW_SIZE
     return (
         f'<figure><a href="{target}"><img width="{width}" height="{height}" alt="" '
         f'loading="lazy" decoding="async" src="data:image/jpeg;base64,'.encode()
-        + base64.b64encode(entry.preview)
+        + base64.b64encode(done.preview or b"")
         + f'"></a><figcaption><a href="{source}"><bdi>{name}</bdi>'
-        f"</a><br>{html.escape(_describe(entry.measured))}</figcaption></figure>\n".encode()
+        f"</a><br>{html.escape(_describe(done.measured))}</figcaption></figure>\n".encode()
     )
 
 
-def _link(file: Path, folder: Path) -> str:
-    """A file's address, relative to the sheet's folder: the two can be moved together."""
-    try:
-        relative = Path(os.path.relpath(file, folder))
-    except ValueError:  # on another drive
-        return file.absolute().as_uri()
-    return quote(os.fsencode(relative.as_posix()))
-
-
-def _make_jpeg(title: str, caption: str, entries: Sequence[_Entry], path: Path) -> list[bytes]:
+def _make_jpeg(
+    title: str, caption: str, failures: Sequence[Failed], shown: Sequence[Done], file: File
+) -> list[bytes]:
     column, row = PREVIEW_SIZE[0] + 3 * GAP, PREVIEW_SIZE[1] + 2 * _LINE + 2 * GAP
-    rows = -(-len(entries) // _COLUMNS)
-    head = 3 * _LINE
+    rows = -(-len(shown) // _COLUMNS)
+    lines = [title, caption, *(show_text(str(failed.error)) for failed in failures)]
+    head = (len(lines) + 1) * _LINE
     sheet = Image.new("RGB", (_COLUMNS * column + 2 * GAP, head + rows * row), PAPER)
     draw = ImageDraw.Draw(sheet)
     font = _load_font(_LINE - 4)
-    for line, text in enumerate((title, caption)):
+    for line, text in enumerate(lines):
         place = 2 * GAP, GAP + line * _LINE
-        draw.text(place, _fit(text, font, sheet.width - 4 * GAP), _INK, font)
-    for number, entry in enumerate(entries):
+        colour = _INK if line < 2 else _ALARM
+        draw.text(place, _fit(text, font, sheet.width - 4 * GAP), colour, font)
+    for number, done in enumerate(shown):
         left, top = 2 * GAP + number % _COLUMNS * column, head + number // _COLUMNS * row
-        sheet.paste(Image.open(io.BytesIO(entry.preview)), (left, top))
-        colour = _ALARM if entry.measured.trust.doubtful else _INK
+        sheet.paste(Image.open(io.BytesIO(done.preview or b"")), (left, top))
+        colour = _ALARM if done.measured.trust.doubtful else _INK
         top += PREVIEW_SIZE[1] + 2
-        name = _fit(show_text(str(entry.job.source)), font, PREVIEW_SIZE[0], from_end=True)
-        figures = _fit(_describe(entry.measured), font, PREVIEW_SIZE[0])
+        name = _fit(show_text(str(done.job.source)), font, PREVIEW_SIZE[0], from_end=True)
+        figures = _fit(_describe(done.measured), font, PREVIEW_SIZE[0])
         draw.text((left, top), name, colour, font)
         draw.text((left, top + _LINE), figures, colour, font)
-    return encode_picture(sheet, "jpg", name=str(path), quality=80)
+    return encode_picture(sheet, "jpg", name=str(file), quality=80)
 
 
 def _load_font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

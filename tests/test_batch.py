@@ -1,11 +1,9 @@
-"""A picture's way around a network, alone and beside others, and what goes wrong on it."""
+"""Many pictures: one outcome each whatever happens, the end of a run, and the order."""
 
 from __future__ import annotations
 
-import io
 import tempfile
 import threading
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,29 +15,22 @@ from PIL import Image
 
 from bgx.errors import (
     BadModelError,
-    BgxError,
     BugError,
     InferenceError,
     OutputError,
     TooLargeError,
     UnreadableError,
     UnwritableError,
-    UsageError,
 )
 from bgx.model.engines import EnginePlan
 from bgx.model.prepare import prepare
-from bgx.model.registry import ModelEntry, load_registry
+from bgx.model.registry import load_registry
 from bgx.model.session import Session
-from bgx.run import batch as batch_room
-from bgx.run import pipeline as pipeline_room
-from bgx.run.batch import cut_all, process
-from bgx.run.cutout import Cutout
+from bgx.run import picture as picture_room
+from bgx.run.batch import cut_in_order, run_batch
 from bgx.run.outcome import Done, Failed, Job, Outcome, Skipped
-from bgx.run.pipeline import Network, Pipeline
-from bgx.settings import OutputSettings, ReadSettings
+from bgx.storage import Given
 from support.fakes import (
-    SIZE,
-    ConstantNetwork,
     CrashingNetwork,
     FakeNetwork,
     GatedNetwork,
@@ -50,37 +41,39 @@ from support.fakes import (
     save_photo,
 )
 from support.networks import tiny_network
-from support.pictures import encode
+from support.running import (
+    by_job,
+    cut,
+    make_engine,
+    make_job,
+    make_recipe,
+    run_all,
+    source_of,
+    target_of,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
+
+    from bgx.run.cutout import Cutout
+    from bgx.run.picture import Network
 
 PATIENCE = 60  # seconds until a test that hangs fails
 
 
-def make_pipeline(network: Network, **output: Any) -> Pipeline:
-    return Pipeline(network, ReadSettings(), OutputSettings(**output))
-
-
 def run(
-    jobs: Sequence[Job], network: Network, *, workers: int = 2, **output: Any
+    jobs: Sequence[Job], network: Network, *, workers: int = 2, **options: Any
 ) -> dict[Job, Outcome]:
     """The outcome of each job; fails where a job has none or two."""
-    return by_job(jobs, process(jobs, make_pipeline(network, **output), workers=workers))
-
-
-def by_job(jobs: Sequence[Job], outcomes: Iterable[Outcome]) -> dict[Job, Outcome]:
-    listed = list(outcomes)
-    assert sorted(str(outcome.job) for outcome in listed) == sorted(str(job) for job in jobs)
-    return {outcome.job: outcome for outcome in listed}
+    return by_job(jobs, run_all(jobs, network, workers=workers, **options))
 
 
 def make_jobs(folder: Path, subjects: Sequence[int]) -> list[Job]:
     """A job a photo; subjects: grey level of each photo's subject."""
     return [
-        Job(
+        make_job(
             save_photo(folder / f"in/{number}.png", subject=subject),
             folder / f"out/{number}.png",
         )
@@ -91,6 +84,13 @@ def make_jobs(folder: Path, subjects: Sequence[int]) -> list[Job]:
 def is_bright(picture: NDArray[np.float32]) -> bool:
     """Whether the subject is white."""
     return float(picture.max()) > 0.99
+
+
+def cut_many(
+    pictures: Iterator[Image.Image | bytes], network: Network, workers: int = 2
+) -> Iterator[Done | Failed]:
+    jobs = (Job(Given(picture)) for picture in pictures)
+    return cut_in_order(jobs, make_recipe(), make_engine(network, workers=workers))
 
 
 PLANS = [cpu_plan(), gpu_plan(4)]
@@ -136,9 +136,9 @@ def test_every_job_has_its_outcome_whatever_happens_to_the_others(
         out = Path(name)
         jobs = []
         for number, fate in enumerate(fates):
-            jobs.append(Job(sources[fate], out / f"{number}.png"))
+            jobs.append(make_job(sources[fate], out / f"{number}.png"))
             if fate == "target is a folder":
-                (jobs[-1].target / "full").mkdir(parents=True)
+                (target_of(jobs[-1]) / "full").mkdir(parents=True)
 
         outcomes = run(jobs, CrashingNetwork(plan, refuse=is_bright), workers=workers)
 
@@ -147,7 +147,7 @@ def test_every_job_has_its_outcome_whatever_happens_to_the_others(
             expected = EXPECTED[fate]
             if expected is None:
                 assert isinstance(outcome, Done)
-                with Image.open(job.target) as written:
+                with Image.open(target_of(job)) as written:
                     assert written.mode == "RGBA"
             else:
                 assert isinstance(outcome, Failed)
@@ -155,19 +155,19 @@ def test_every_job_has_its_outcome_whatever_happens_to_the_others(
                 assert str(job.source if fate != "target is a folder" else job.target) in str(
                     outcome.error
                 )
-                assert not job.target.is_file()
+                assert not target_of(job).is_file()
         assert not list(out.glob(".*"))
 
 
 @pytest.mark.parametrize("plan", PLANS, ids=["cpu", "gpu"])
 def test_what_was_there_stays_when_a_picture_fails(tmp_path: Path, plan: EnginePlan) -> None:
     [job] = make_jobs(tmp_path, [255])
-    job.target.parent.mkdir()
-    job.target.write_bytes(b"yesterday's")
+    target_of(job).parent.mkdir()
+    target_of(job).write_bytes(b"yesterday's")
 
     run([job], CrashingNetwork(plan))
 
-    assert job.target.read_bytes() == b"yesterday's"
+    assert target_of(job).read_bytes() == b"yesterday's"
 
 
 @pytest.mark.parametrize("plan", PLANS, ids=["cpu", "gpu"])
@@ -196,7 +196,7 @@ def test_a_bug_beside_the_network_too(
     def multiply(*_: object) -> None:
         raise KeyError("compose")
 
-    monkeypatch.setattr(pipeline_room, "multiply_alpha", multiply)
+    monkeypatch.setattr(picture_room, "multiply_alpha", multiply)
 
     for job, outcome in run(jobs, FakeNetwork(plan)).items():
         assert isinstance(outcome, Failed)
@@ -204,15 +204,7 @@ def test_a_bug_beside_the_network_too(
         assert str(outcome.error).startswith(f"{job.source}: unexpected KeyError")
 
 
-# Batches ------------------------------------------------------------------------------------------
-
-
-def test_pictures_go_through_a_gpu_in_full_batches(tmp_path: Path) -> None:
-    network = FakeNetwork(gpu_plan(4))
-
-    run(make_jobs(tmp_path, [200] * 10), network, workers=3)
-
-    assert network.batches == [4, 4, 2]
+# Batches of a GPU ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("error", [InferenceError("out of memory"), MemoryError()])
@@ -257,12 +249,13 @@ def test_a_picture_in_a_batch_gets_the_matte_it_gets_alone(
         Image.new("RGB", (40 + number, 30), (subject, 255 - subject, 9))
         for number, subject in enumerate(subjects)
     ]
-    together = cut_all(photos, make_pipeline(FakeNetwork(gpu_plan(batch_size))), workers=2)
-    alone = make_pipeline(FakeNetwork(cpu_plan()))
+    together = cut_many(iter(photos), FakeNetwork(gpu_plan(batch_size)))
 
-    for photo, cutout in zip(photos, together, strict=True):
-        assert isinstance(cutout, Cutout)
-        assert cutout.matte.tobytes() == alone.cut(photo, "photo").matte.tobytes()
+    for photo, outcome in zip(photos, together, strict=True):
+        assert isinstance(outcome, Done)
+        assert outcome.cutout is not None
+        alone = cut(photo, FakeNetwork(cpu_plan()))
+        assert outcome.cutout.matte.tobytes() == alone.matte.tobytes()
 
 
 def open_tiny(path: Path, batch_size: int) -> Session:
@@ -274,15 +267,16 @@ def open_tiny(path: Path, batch_size: int) -> Session:
 def test_onnxruntime_gives_a_picture_in_a_batch_the_matte_it_gets_alone(tmp_path: Path) -> None:
     path = tiny_network(tmp_path / "tiny.onnx")
     photos = [draw_photo((90, 60), 255), draw_photo((50, 99), 150), draw_photo((64, 64), 90)]
-    alone = make_pipeline(open_tiny(path, 1))
+    alone = open_tiny(path, 1)
 
-    together = cut_all(photos, make_pipeline(open_tiny(path, 4)), workers=2)
+    together = cut_many(iter(photos), open_tiny(path, 4))
 
-    for photo, cutout in zip(photos, together, strict=True):
-        assert isinstance(cutout, Cutout)
-        expected = np.asarray(alone.cut(photo, "photo").matte, np.int16)
+    for photo, outcome in zip(photos, together, strict=True):
+        assert isinstance(outcome, Done)
+        assert outcome.cutout is not None
+        expected = np.asarray(cut(photo, alone).matte, np.int16)
         assert np.ptp(expected) > 100
-        assert np.abs(np.asarray(cutout.matte, np.int16) - expected).max() <= 1
+        assert np.abs(np.asarray(outcome.cutout.matte, np.int16) - expected).max() <= 1
 
 
 # The end of a run ---------------------------------------------------------------------------------
@@ -296,18 +290,12 @@ def test_a_run_wide_error_ends_the_run_with_every_job_accounted_for(
     outcomes: list[Outcome] = []
 
     with pytest.raises(BadModelError, match="not one matte"):
-        outcomes.extend(
-            process(
-                jobs,
-                make_pipeline(CrashingNetwork(plan, error=BadModelError("not one matte"))),
-                workers=2,
-            )
-        )
+        outcomes.extend(run_all(jobs, CrashingNetwork(plan, error=BadModelError("not one matte"))))
 
     by_job(jobs, outcomes)
     failed = [outcome for outcome in outcomes if isinstance(outcome, Failed)]
     skipped = [outcome for outcome in outcomes if isinstance(outcome, Skipped)]
-    assert 1 <= len(failed) <= 12
+    assert 1 <= len(failed) <= 2 * 4 + 6
     assert len(failed) + len(skipped) == len(jobs)
     assert {outcome.reason for outcome in skipped} == {"stopped"}
 
@@ -316,11 +304,11 @@ def test_a_run_wide_error_ends_the_run_with_every_job_accounted_for(
 def test_an_output_folder_that_is_a_file_ends_the_run(tmp_path: Path, plan: EnginePlan) -> None:
     jobs = make_jobs(tmp_path, [255] * 40)
     (tmp_path / "out").write_bytes(b"")
-    jobs = [Job(job.source, job.target.parent / "sub" / job.target.name) for job in jobs]
+    jobs = [make_job(source_of(job), tmp_path / f"out/sub/{n}.png") for n, job in enumerate(jobs)]
     outcomes: list[Outcome] = []
 
     with pytest.raises(OutputError):
-        outcomes.extend(process(jobs, make_pipeline(FakeNetwork(plan)), workers=2))
+        outcomes.extend(run_all(jobs, FakeNetwork(plan)))
 
     by_job(jobs, outcomes)
     assert sum(isinstance(outcome, Skipped) for outcome in outcomes) > 20
@@ -341,15 +329,16 @@ def test_after_a_stop_what_is_in_work_is_written_and_the_rest_is_skipped(
 
     user = threading.Thread(target=interrupt)
     user.start()
-    outcomes = by_job(jobs, process(jobs, make_pipeline(network), workers=2, stop=stop))
+    engine = make_engine(network, workers=2)
+    outcomes = by_job(jobs, run_batch(jobs, make_recipe(), engine, stop=stop))
     user.join()
 
     done = [job for job, outcome in outcomes.items() if isinstance(outcome, Done)]
     skipped = [outcome for outcome in outcomes.values() if isinstance(outcome, Skipped)]
-    assert 1 <= len(done) <= 12
+    assert 1 <= len(done) <= 2 * 4 + 6
     assert len(done) + len(skipped) == len(jobs)
     assert {outcome.reason for outcome in skipped} == {"interrupted"}
-    assert sorted((tmp_path / "out").iterdir()) == sorted(job.target for job in done)
+    assert sorted((tmp_path / "out").iterdir()) == sorted(map(target_of, done))
 
 
 def test_a_run_stopped_before_it_begins_does_nothing(tmp_path: Path) -> None:
@@ -357,46 +346,13 @@ def test_a_run_stopped_before_it_begins_does_nothing(tmp_path: Path) -> None:
     stop = threading.Event()
     stop.set()
 
-    outcomes = list(process(jobs, make_pipeline(FakeNetwork()), workers=2, stop=stop))
+    outcomes = list(run_batch(jobs, make_recipe(), make_engine(FakeNetwork()), stop=stop))
 
     assert outcomes == [Skipped(job, "interrupted") for job in jobs]
 
 
 def test_nothing_to_do_is_nothing_done() -> None:
-    assert list(process([], make_pipeline(FakeNetwork()), workers=2)) == []
-
-
-@dataclass
-class CountingNetwork(FakeNetwork):
-    """Counts runs at once, of which each gives a second one the time to begin."""
-
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    second: threading.Event = field(default_factory=threading.Event)
-    now: int = 0
-    most: int = 0
-
-    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        with self.lock:
-            self.now += 1
-            self.most = max(self.most, self.now)
-            if self.now > 1:
-                self.second.set()
-        self.second.wait(0.1)
-        mattes = super().run(batch)
-        with self.lock:
-            self.now -= 1
-        return mattes
-
-
-def test_photos_that_fill_the_memory_are_done_one_at_a_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(batch_room, "_PIXELS_PER_WORKER", 48 * 36 // 4)
-    network = CountingNetwork(cpu_plan(4))
-
-    run(make_jobs(tmp_path, [255] * 5), network, workers=4)
-
-    assert network.most == 1
+    assert list(run_all([], FakeNetwork())) == []
 
 
 def test_workers() -> None:
@@ -419,15 +375,17 @@ def test_cut_outs_come_in_order_with_errors_in_their_places(
         for number, is_good in enumerate(good)
     ]
 
-    results = list(cut_all(iter(pictures), make_pipeline(FakeNetwork(plan)), workers=3))
+    results = list(cut_many(iter(pictures), FakeNetwork(plan), workers=3))
 
     assert len(results) == len(pictures)
     for number, (is_good, result) in enumerate(zip(good, results, strict=True)):
         if is_good:
-            assert isinstance(result, Cutout)
-            assert result.image.width == 20 + number
+            assert isinstance(result, Done)
+            assert result.cutout is not None
+            assert result.cutout.image.width == 20 + number
         else:
-            assert isinstance(result, UnreadableError)
+            assert isinstance(result, Failed)
+            assert isinstance(result.error, UnreadableError)
 
 
 def test_pictures_are_taken_only_as_far_ahead_as_fits() -> None:
@@ -439,167 +397,10 @@ def test_pictures_are_taken_only_as_far_ahead_as_fits() -> None:
             taken += 1
             yield Image.new("RGB", (20, 20))
 
-    results = cut_all(photos(), make_pipeline(FakeNetwork()), workers=2)
+    results = cut_many(photos(), FakeNetwork())
     next(results)
 
     assert taken <= 5
     assert sum(1 for _ in results) == 49
 
 
-# One picture --------------------------------------------------------------------------------------
-
-
-def cut(photo: Image.Image, network: Network | None = None, **output: Any) -> Cutout:
-    return make_pipeline(network or FakeNetwork(), **output).cut(photo, "photo.jpg")
-
-
-@pytest.fixture
-def photo() -> Image.Image:
-    """White subject in the middle half, black around it."""
-    image = Image.new("RGB", (96, 64), "black")
-    image.paste("white", (24, 16, 72, 48))
-    return image
-
-
-def test_a_cut_out_has_alpha_and_the_photos_size(photo: Image.Image) -> None:
-    cutout = cut(photo)
-
-    assert (cutout.image.mode, cutout.image.size) == ("RGBA", photo.size)
-    assert (cutout.matte.mode, cutout.matte.size) == ("L", photo.size)
-    assert cutout.image.getpixel((48, 32)) == (255, 255, 255, 255)
-    assert cutout.image.getpixel((2, 2)) == (0, 0, 0, 0)
-
-
-def test_what_a_cut_out_came_to(photo: Image.Image) -> None:
-    measured = cut(photo).measured
-
-    assert (measured.width, measured.height) == photo.size
-    assert measured.coverage == pytest.approx(0.25, abs=0.03)
-    assert measured.bbox is not None
-    assert measured.bbox == pytest.approx((24, 16, 72, 48), abs=3)
-    assert set(measured.seconds) == {"read", "infer", "compose"}
-    assert all(seconds >= 0 for seconds in measured.seconds.values())
-
-
-def test_no_subject_is_no_box(photo: Image.Image) -> None:
-    measured = cut(photo, ConstantNetwork(value=0.0)).measured
-
-    assert (measured.coverage, measured.bbox) == (0.0, None)
-
-
-def test_the_photo_handed_in_is_not_changed(photo: Image.Image) -> None:
-    before = photo.tobytes()
-
-    cut(photo)
-
-    assert (photo.mode, photo.tobytes()) == ("RGB", before)
-
-
-def test_the_mask_of_a_jpeg_is_the_cutouts_alpha(photo: Image.Image) -> None:
-    large = encode(photo.resize((1920, 1280)), "JPEG", quality=95)
-    mask = cut(large, mask_only=True).image
-    alpha = cut(large).image.getchannel("A")
-    assert mask.size == alpha.size
-    assert np.abs(np.asarray(mask).astype(int) - np.asarray(alpha)).mean() <= 0.5
-
-
-def test_the_mask_alone(photo: Image.Image) -> None:
-    cutout = cut(photo, mask_only=True)
-
-    assert cutout.image.mode == "L"
-    assert cutout.image.getpixel((48, 32)) == 255
-
-
-def test_a_background_is_exact_where_there_is_no_subject(photo: Image.Image) -> None:
-    cutout = cut(photo, background=(12, 34, 56))
-
-    assert cutout.image.mode == "RGB"
-    assert cutout.image.getpixel((2, 2)) == (12, 34, 56)
-
-
-def test_jpeg_goes_on_white(photo: Image.Image) -> None:
-    assert cut(photo, format="jpg").image.getpixel((2, 2)) == (255, 255, 255)
-
-
-def test_the_first_frame_is_noted() -> None:
-    stream = io.BytesIO()
-    frames = [Image.new("RGB", (40, 40), colour) for colour in ("white", "black")]
-    frames[0].save(stream, format="GIF", save_all=True, append_images=frames[1:])
-
-    cutout = make_pipeline(FakeNetwork()).cut(stream.getvalue(), "a.gif")
-
-    assert cutout.measured.notes == ("first frame of several",)
-
-
-@pytest.mark.parametrize("suffix", [".png", ".webp", ".tiff", ".avif"])
-def test_saving_keeps_alpha(tmp_path: Path, photo: Image.Image, suffix: str) -> None:
-    target = tmp_path / f"new/cut{suffix}"
-
-    cut(photo).save(target)
-
-    with Image.open(target) as saved:
-        assert (saved.mode, saved.size) == ("RGBA", photo.size)
-
-
-def test_saving_as_jpeg_goes_on_white_and_leaves_the_cut_out(
-    tmp_path: Path, photo: Image.Image
-) -> None:
-    cutout = cut(photo)
-
-    cutout.save(tmp_path / "cut.jpg")
-
-    with Image.open(tmp_path / "cut.jpg") as saved:
-        assert saved.mode == "RGB"
-        assert saved.getpixel((2, 2)) == (255, 255, 255)
-    assert cutout.image.mode == "RGBA"
-
-
-def test_saving_needs_a_suffix_that_names_a_format(tmp_path: Path, photo: Image.Image) -> None:
-    with pytest.raises(UsageError, match=r"cut\.gif: unknown suffix"):
-        cut(photo).save(tmp_path / "cut.gif")
-
-
-def test_profile_and_resolution_are_in_the_file(tmp_path: Path) -> None:
-    from PIL import ImageCms
-
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    source = tmp_path / "in.jpg"
-    Image.new("RGB", (40, 40), "white").save(source, icc_profile=profile, dpi=(300, 300))
-    job = Job(source, tmp_path / "out.png")
-
-    run([job], FakeNetwork())
-
-    with Image.open(job.target) as saved:
-        assert saved.info["icc_profile"] == profile
-        assert saved.info["dpi"] == pytest.approx((300, 300), abs=0.1)
-
-
-def test_seconds_of_a_written_picture_name_every_step(tmp_path: Path) -> None:
-    [job] = make_jobs(tmp_path, [255])
-
-    outcome = run([job], FakeNetwork())[job]
-
-    assert isinstance(outcome, Done)
-    assert set(outcome.measured.seconds) == {"read", "infer", "compose", "write"}
-
-
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [(InferenceError("crashed"), InferenceError), (MemoryError(), TooLargeError)],
-)
-def test_an_error_names_the_picture(
-    photo: Image.Image, error: Exception, expected: type[BgxError]
-) -> None:
-    with pytest.raises(expected, match=r"^photo\.jpg: "):
-        cut(photo, CrashingNetwork(error=error))
-
-
-@pytest.mark.parametrize("stretch", [True, False])
-def test_a_matte_is_stretched_where_the_registry_says_so(photo: Image.Image, stretch: bool) -> None:
-    entry = ModelEntry(
-        "half", (SIZE, SIZE), mean=(0, 0, 0), std=(2, 2, 2), scale=255.0, stretch=stretch
-    )
-
-    matte = cut(photo, FakeNetwork(entry=entry)).matte
-
-    assert matte.getpixel((48, 32)) == (255 if stretch else 127)

@@ -1,0 +1,178 @@
+"""Batches for a GPU, from pictures that come on threads of their own."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import weakref
+from collections import deque
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bgx.run.outcome import ends_run
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+    from typing import Self
+
+    from numpy.typing import NDArray
+
+    from bgx.model.engines import EnginePlan
+    from bgx.model.registry import ModelEntry
+    from bgx.run.picture import Network
+
+log = logging.getLogger(__name__)
+
+_PATIENCE = 0.01
+"""Seconds that a GPU waits for pictures that are still being read."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    tensor: NDArray[np.float32]
+    answer: Future[NDArray[np.float32]] = field(default_factory=Future)
+
+
+class _Queue:
+    """Pictures on their way to the network. expected: announced, their tensors not yet here."""
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self.requests: deque[_Request] = deque()
+        self.expected = 0
+        self.closed = False
+
+
+class Gatherer:
+    """Runs pictures of several threads as one batch.
+
+    A batch is run when it is full, when no picture that is announced could still join it, or when
+    the next one takes longer than ``patience`` seconds. Where threads for it cannot be started,
+    each picture is run by its own.
+    """
+
+    def __init__(self, network: Network, *, patience: float = _PATIENCE) -> None:
+        self._network = network
+        self._queue = _Queue()
+        self._threads: list[threading.Thread] = []
+        for _ in range(network.plan.runs):
+            thread = threading.Thread(
+                target=_serve, args=(self._queue, network, patience), name="gather", daemon=True
+            )
+            try:
+                thread.start()
+            except (RuntimeError, MemoryError) as error:
+                log.warning("%s: pictures are not gathered into batches", error)
+                break
+            self._threads.append(thread)
+        self._end = weakref.finalize(self, _end, self._queue, self._threads)
+
+    def expect(self, slots: AbstractContextManager[object]) -> Expected:
+        """Announce a picture. slots: given back while the picture waits for the network."""
+        queue = self._queue if self._threads else None
+        return Expected(self._network, queue, slots)
+
+    def close(self) -> None:
+        """End the threads; no picture may be on its way."""
+        self._end()
+
+
+class Expected:
+    """The network for one announced picture, which is expected until it is run or given up."""
+
+    def __init__(
+        self, network: Network, queue: _Queue | None, slots: AbstractContextManager[object]
+    ) -> None:
+        self._network = network
+        self._queue = queue
+        self._slots = slots
+        self._expected = queue is not None
+        if queue is not None:
+            with queue.changed:
+                queue.expected += 1
+
+    @property
+    def entry(self) -> ModelEntry:
+        """How pictures are fed."""
+        return self._network.entry
+
+    @property
+    def plan(self) -> EnginePlan:
+        """How the network runs."""
+        return self._network.plan
+
+    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """As :meth:`Network.run`, for a batch of this one picture."""
+        if self._queue is None:
+            return self._network.run(batch)
+        request = _Request(batch)
+        with self._queue.changed:
+            self._queue.requests.append(request)
+            self._arrive()
+        self._slots.__exit__(None, None, None)
+        try:
+            return request.answer.result()
+        finally:
+            self._slots.__enter__()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give the picture up, where it has not been run."""
+        if self._queue is not None:
+            with self._queue.changed:
+                self._arrive()
+
+    def _arrive(self) -> None:
+        if self._queue is not None and self._expected:
+            self._expected = False
+            self._queue.expected -= 1
+            self._queue.changed.notify_all()
+
+
+def _serve(queue: _Queue, network: Network, patience: float) -> None:
+    """Run batches until the queue is closed."""
+    size = network.plan.batch_size
+    while True:
+        with queue.changed:
+            queue.changed.wait_for(lambda: queue.requests or queue.closed)
+            queue.changed.wait_for(
+                lambda: len(queue.requests) >= size or not queue.expected, patience
+            )
+            count = min(size, len(queue.requests))
+            requests = [queue.requests.popleft() for _ in range(count)]
+            if not requests and queue.closed:
+                return
+        if requests:
+            _answer(requests, network)
+
+
+def _answer(requests: list[_Request], network: Network) -> None:
+    """Run a batch; one that fails is taken apart and run picture by picture."""
+    try:
+        tensors = [request.tensor for request in requests]
+        values = network.run(np.concatenate(tensors) if len(tensors) > 1 else tensors[0])
+    except Exception as error:  # noqa: BLE001 - raised on the picture's own thread
+        if len(requests) == 1 or ends_run(error):
+            for request in requests:
+                request.answer.set_exception(error)
+            return
+        log.info("batch of %d failed (%r); trying picture by picture", len(requests), error)
+        for request in requests:
+            _answer([request], network)
+        return
+    for number, request in enumerate(requests):
+        request.answer.set_result(values[number : number + 1])
+
+
+def _end(queue: _Queue, threads: list[threading.Thread]) -> None:
+    with queue.changed:
+        queue.closed = True
+        queue.changed.notify_all()
+    for thread in threads:
+        if thread is not threading.current_thread():
+            thread.join()

@@ -1,0 +1,209 @@
+"""One picture's whole way, from its source to its outcome.
+
+The only room that knows both the pictures and the network. Every door (the command line, Python)
+has its pictures done here, through :class:`bgx.run.engine.Engine`.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from PIL import Image
+
+from bgx.errors import UnreadableError
+from bgx.image.clean import clean_matte
+from bgx.image.foreground import restore_foreground
+from bgx.image.matte import measure_matte, multiply_alpha, stretch_map, upsample_matte
+from bgx.image.read import open_photo
+from bgx.image.refine import refine_matte
+from bgx.image.tensor import fill_tensor
+from bgx.image.trust import measure_trust
+from bgx.run.cutout import Cutout, encode_cutout
+from bgx.run.memory import estimate_memory
+from bgx.run.outcome import Done, Failed, Measured, as_picture_error
+from bgx.settings import Backdrop
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from bgx.image.read import OpenedPhoto, Photo
+    from bgx.model.engines import EnginePlan
+    from bgx.model.registry import ModelEntry
+    from bgx.run.memory import Memory
+    from bgx.run.outcome import Job
+    from bgx.run.recipe import Recipe
+    from bgx.settings import OutputSettings
+
+
+class Network(Protocol):
+    """What a picture needs of a :class:`bgx.model.session.Session`."""
+
+    @property
+    def entry(self) -> ModelEntry: ...
+
+    @property
+    def plan(self) -> EnginePlan: ...
+
+    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """[n, 3, height, width] to [n, height, width]; raises InferenceError."""
+
+
+def process(
+    job: Job, recipe: Recipe, network: Network, memory: Memory, *, codec_threads: int = 1
+) -> Done | Failed:
+    """Cut out one picture and write it. Never raises: any exception becomes its outcome.
+
+    codec_threads: that encoding may use.
+    """
+    name = str(job.source)
+    try:
+        return _carry_out(job, name, recipe, network, memory, codec_threads)
+    except Exception as error:  # noqa: BLE001 - becomes the outcome
+        return Failed(job, as_picture_error(name, error))
+
+
+def _carry_out(
+    job: Job, name: str, recipe: Recipe, network: Network, memory: Memory, codec_threads: int
+) -> Done:
+    clock = Clock()
+    try:
+        with clock.measure("read"):
+            stream = job.source.open()
+    except OSError as error:
+        raise UnreadableError(f"{name}: cannot be read: {error.strerror or error}") from error
+    with (
+        # A picture of the caller's stays open.
+        nullcontext() if isinstance(stream, Image.Image) else stream,
+        open_photo(stream, recipe.read, name=name) as opened,
+        memory.hold(estimate_memory(recipe.count_pixels(opened.size), network.entry.input)),
+    ):
+        photo, tensor = load(opened, recipe.output, network.entry, clock)
+        values = infer(network, tensor, clock)
+        cutout = compose(photo, values, recipe, network.entry, clock, name=name)
+        preview = _make_preview(photo, cutout) if recipe.preview else None
+        del photo, tensor
+        if job.target is None:
+            return Done(job, cutout.measured, cutout, preview)
+        with clock.measure("write"):
+            pieces, notes = encode_cutout(cutout, name=str(job.target), threads=codec_threads)
+            if job.review is not None and cutout.measured.trust.doubtful:
+                # First: the target, once it exists, says that nothing is left to do.
+                job.review.write(*pieces)
+            job.target.write(*pieces)
+    measured = replace(
+        cutout.measured, seconds=clock.seconds, notes=cutout.measured.notes + notes
+    )
+    return Done(job, measured, preview=preview)
+
+
+class Clock:
+    """Seconds by step; a step that is measured twice is summed up."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = {}
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """A copy."""
+        return dict(self._seconds)
+
+    @contextmanager
+    def measure(self, step: str) -> Iterator[None]:
+        """Add the seconds that the block takes."""
+        start = time.perf_counter()
+        yield
+        taken = time.perf_counter() - start
+        self._seconds[step] = self._seconds.get(step, 0.0) + taken
+
+
+def load(
+    opened: OpenedPhoto, output: OutputSettings, entry: ModelEntry, clock: Clock
+) -> tuple[Photo, NDArray[np.float32]]:
+    """The decoded photo and the network's input, float32 [1, 3, height, width]."""
+    with clock.measure("read"):
+        photo = opened.decode(metadata=output.keep_metadata, reduced=not output.needs_colours)
+        width, height = entry.input
+        tensor = np.empty((1, 3, height, width), np.float32)
+        fill_tensor(photo.working, tensor[0], mean=entry.mean, std=entry.std, scale=entry.scale)
+    return photo, tensor
+
+
+def infer(network: Network, tensor: NDArray[np.float32], clock: Clock) -> NDArray[np.float32]:
+    """The network's values for one picture, float32 [height, width]. Raises InferenceError."""
+    with clock.measure("infer"):
+        [values] = network.run(tensor)
+    return values
+
+
+def compose(
+    photo: Photo,
+    values: NDArray[np.float32],
+    recipe: Recipe,
+    entry: ModelEntry,
+    clock: Clock,
+    *,
+    name: str,
+) -> Cutout:
+    """The finished picture.
+
+    Takes over the photo's pixels, not the working image's. values: the network's, float32 [height,
+    width]. Raises NoSubjectError.
+    """
+    output = recipe.output
+    with clock.measure("compose"):
+        matte = stretch_map(values) if entry.stretch else values
+        trust = measure_trust(values, matte)
+        alpha = _make_alpha(photo, matte, output)
+        colours = _make_colours(photo, alpha, output)
+        finished = recipe.finisher.finish(photo, colours, alpha, name=name)
+        coverage, bbox = measure_matte(finished.matte)
+    image, notes = finished.image, photo.notes + finished.notes
+    own_alpha = image.mode == "RGBA" and not output.shadow
+    return Cutout(
+        image,
+        None if own_alpha else finished.matte,
+        finished.icc,
+        photo.dpi,
+        Measured(*image.size, coverage, bbox, trust, clock.seconds, notes),
+        photo.metadata,
+        output,
+    )
+
+
+def _make_alpha(photo: Photo, matte: NDArray[np.float32], output: OutputSettings) -> Image.Image:
+    """Mode L, of the photo's size."""
+    if output.matte == "clean":
+        matte = clean_matte(matte)
+    if _refines(photo, output):
+        return refine_matte(matte, photo.working, photo.image)
+    return multiply_alpha(upsample_matte(matte, photo.size), photo.alpha)
+
+
+def _make_colours(photo: Photo, alpha: Image.Image, output: OutputSettings) -> Image.Image:
+    """The subject's colours, mode RGB; the photo's own image, changed, where it can be."""
+    # The wide soft edges of a matte that is not refined would take a quarter of the whole time.
+    if not _refines(photo, output) or output.mask_only or output.keep_colours:
+        return photo.image
+    # Where the photo itself stands behind the subject, it must keep its colours.
+    behind = isinstance(output.background, Backdrop)
+    colours = photo.image.copy() if behind else photo.image
+    restore_foreground(colours, alpha, photo.working)
+    return colours
+
+
+def _refines(photo: Photo, output: OutputSettings) -> bool:
+    # Edges of a photo that is cut out already are its alpha's, not its colours'.
+    return output.refine and photo.alpha is None
+
+
+def _make_preview(photo: Photo, cutout: Cutout) -> bytes:
+    # Only a run with a contact sheet needs it.
+    from bgx.image.preview import encode_preview
+
+    return encode_preview(photo.working, cutout.image)

@@ -1,0 +1,82 @@
+"""Pictures through the engine, for tests that need no ONNX Runtime."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from bgx.errors import BgxError
+from bgx.options import make_output
+from bgx.run.batch import run_batch, wait_for
+from bgx.run.engine import Engine
+from bgx.run.outcome import Failed, Job
+from bgx.run.recipe import Recipe
+from bgx.settings import ReadSettings
+from bgx.storage import Given, open_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from PIL import Image
+
+    from bgx.run.cutout import Cutout
+    from bgx.run.outcome import Outcome
+    from bgx.run.picture import Network
+    from bgx.run.sheet import Sheet
+
+
+def make_recipe(**options: Any) -> Recipe:
+    """A recipe of picture options; the network's own matte where nothing else is asked for."""
+    return Recipe(ReadSettings(), make_output(**{"refine": False, **options}))
+
+
+def make_engine(network: Network, **options: Any) -> Engine:
+    return Engine(lambda alone: network, **options)
+
+
+def make_job(source: Path, target: Path | None = None, review: Path | None = None) -> Job:
+    return Job(
+        open_file(str(source)),
+        open_file(str(target)) if target else None,
+        open_file(str(review)) if review else None,
+    )
+
+
+def source_of(job: Job) -> Path:
+    return Path(str(job.source))
+
+
+def target_of(job: Job) -> Path:
+    return Path(str(job.target))
+
+
+def cut(
+    picture: Image.Image | bytes | Path, network: Network, *, name: str = "picture", **options: Any
+) -> Cutout:
+    """One picture, in memory; raises what it failed with."""
+    source = open_file(str(picture)) if isinstance(picture, Path) else Given(picture, name)
+    engine = make_engine(network)
+    outcome = wait_for(engine.submit(Job(source), make_recipe(**options), alone=True))
+    engine.close()
+    if isinstance(outcome, Failed):
+        raise outcome.error
+    return cast("Cutout", outcome.cutout)
+
+
+def run_all(
+    jobs: Sequence[Job], network: Network, *, workers: int = 2, **options: Any
+) -> Iterator[Outcome]:
+    """A batch's outcomes as they come."""
+    engine = make_engine(network, workers=workers)
+    try:
+        yield from run_batch(jobs, make_recipe(**options), engine)
+    finally:
+        engine.close()
+
+
+def by_job(jobs: Sequence[Job], outcomes: Iterable[Outcome]) -> dict[Job, Outcome]:
+    """The outcome of each job; fails where a job has none or two."""
+    listed = list(outcomes)
+    assert sorted(str(outcome.job) for outcome in listed) == sorted(str(job) for job in jobs)
+    return {outcome.job: outcome for outcome in listed}
