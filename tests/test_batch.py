@@ -29,7 +29,7 @@ from bgx.model.session import Session
 from bgx.run import picture as picture_room
 from bgx.run.batch import cut_in_order, run_batch
 from bgx.run.outcome import Done, Failed, Job, Outcome, Skipped
-from bgx.storage import Given
+from bgx.storage.memory import InMemory
 from support.fakes import (
     CrashingNetwork,
     FakeNetwork,
@@ -89,7 +89,7 @@ def is_bright(picture: NDArray[np.float32]) -> bool:
 def cut_many(
     pictures: Iterator[Image.Image | bytes], network: Network, workers: int = 2
 ) -> Iterator[Done | Failed]:
-    jobs = (Job(Given(picture)) for picture in pictures)
+    jobs = (Job(InMemory(picture)) for picture in pictures)
     return cut_in_order(jobs, make_recipe(), make_engine(network, workers=workers))
 
 

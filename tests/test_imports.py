@@ -20,8 +20,8 @@ PACKAGE = Path(bgx.__file__).parent
 # other.
 FLOORS = [
     {"errors", "machine"},
-    {"settings", "tables"},
-    {"image", "model"},
+    {"settings", "tables", "files"},
+    {"image", "model", "storage"},
     {"run"},
     {"options"},
     {"presets"},

@@ -29,7 +29,8 @@ from bgx.settings import (
     ModelSettings,
     ReadSettings,
 )
-from bgx.storage import Given, open_file, open_folder
+from bgx.storage import open_file, open_folder
+from bgx.storage.memory import InMemory
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from bgx.run.outcome import Outcome
     from bgx.run.plan import Plan
     from bgx.settings import Existing, Precision
-    from bgx.storage import Source
+    from bgx.storage.base import Source
 
 __all__ = ["Cutout", "Remover", "remove"]
 
@@ -152,7 +153,7 @@ class Remover:
 def _open(image: str | Path | bytes | Image.Image) -> Source:
     if isinstance(image, str | Path):
         return open_file(str(image))
-    return Given(image)
+    return InMemory(image)
 
 
 def _get_cutout(outcome: Done | Failed) -> Cutout | BgxError:

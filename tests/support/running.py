@@ -13,7 +13,8 @@ from bgx.run.engine import Engine
 from bgx.run.outcome import Failed, Job
 from bgx.run.recipe import Recipe
 from bgx.settings import ReadSettings
-from bgx.storage import Given, open_file
+from bgx.storage import open_file
+from bgx.storage.memory import InMemory
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -55,7 +56,7 @@ def cut(
     picture: Image.Image | bytes | Path, network: Network, *, name: str = "picture", **options: Any
 ) -> Cutout:
     """One picture, in memory; raises what it failed with."""
-    source = open_file(str(picture)) if isinstance(picture, Path) else Given(picture, name)
+    source = open_file(str(picture)) if isinstance(picture, Path) else InMemory(picture, name)
     engine = make_engine(network)
     outcome = wait_for(engine.submit(Job(source), make_recipe(**options), alone=True))
     engine.close()

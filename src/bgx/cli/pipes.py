@@ -13,7 +13,7 @@ from bgx.errors import OutputError, UsageError
 if TYPE_CHECKING:
     from typing import BinaryIO
 
-    from bgx.storage import File
+    from bgx.storage.base import File
 
 
 @dataclass(frozen=True, slots=True)

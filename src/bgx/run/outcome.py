@@ -12,7 +12,7 @@ from bgx.errors import BgxError, BugError, InferenceError, PictureError, TooLarg
 if TYPE_CHECKING:
     from bgx.image.trust import Trust
     from bgx.run.cutout import Cutout
-    from bgx.storage import Source, Target
+    from bgx.storage.base import Source, Target
 
 log = logging.getLogger(__name__)
 

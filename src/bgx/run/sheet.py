@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bgx.run.outcome import Measured
-    from bgx.storage import File
+    from bgx.storage.base import File
 
 _HTML_ROOM = 10_000
 """Pictures of a page: some 100 MB."""
