@@ -209,25 +209,6 @@ def test_a_wide_photo_in_srgb_is_what_littlecms_makes_of_it() -> None:
     assert difference(np.asarray(kept.image)[opaque][:, :3], np.asarray(image)[opaque]) == 0
 
 
-def test_a_wide_textured_photo_as_jpeg_is_within_a_level_of_what_littlecms_makes_of_it() -> None:
-    texture = np.random.default_rng(5).normal(128, 40, (480, 640, 3)).clip(0, 255)
-    image = Image.fromarray(texture.astype(np.uint8))
-    _, alpha = product((640, 480))
-    photo = image.copy()
-    photo.putalpha(alpha)
-    cutout = _cut(encode(photo, "PNG", icc_profile=wide_profile()), colour="srgb")
-    wide = ImageCms.ImageCmsProfile(io.BytesIO(wide_profile()))
-    expected = np.asarray(
-        ImageCms.profileToProfile(image, wide, ImageCms.createProfile("sRGB"))
-    ).astype(int)
-    opaque = np.asarray(alpha) == 255
-
-    finest, usual = (np.asarray(_open(cutout.encode("jpg", quality=q))) for q in (100, 92))
-
-    assert np.abs(finest - expected)[opaque].max() <= 1
-    assert np.abs(usual - expected)[opaque].max() > 1
-
-
 @pytest.mark.parametrize("colour", ["keep", "srgb"])
 @pytest.mark.parametrize("icc", [None, wide_profile()])
 def test_a_background_looks_the_same_behind_any_photo(

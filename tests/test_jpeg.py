@@ -1,4 +1,4 @@
-"""White that is still white in the decoded JPEG, and quality 100 that is within a level."""
+"""White that is still white in the decoded JPEG."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageFilter
 
-from bgx.image.jpeg import encode_exact_jpeg, encode_white_jpeg
+from bgx.image.jpeg import encode_white_jpeg
 from bgx.image.metadata import Metadata
 from support.pictures import difference, encode, encode_file, exif, product, wide_profile
 
@@ -100,36 +100,3 @@ def test_quality_decides_the_size() -> None:
     sizes = [len(encode_white_jpeg(_on_white(), quality)) for quality in (20, 50, 80, 95)]
     assert sizes == sorted(sizes)
     assert sizes[0] < sizes[-1] / 2
-
-
-@given(st.integers(0, 2**32 - 1), st.integers(1, 200))
-def test_quality_100_is_within_a_level(seed: int, contrast: int) -> None:
-    random = np.random.default_rng(seed)
-    ramp = random.uniform(0, 255, 3) + np.linspace(-60, 60, 72)[:, None, None]
-    noise = random.normal(0, contrast / 4, (72, 101, 3))
-    picture = Image.fromarray((ramp + noise).clip(0, 255).astype(np.uint8))
-    assert difference(_decode(encode_exact_jpeg(picture)), np.asarray(picture)) <= 1
-
-
-def test_quality_100_needs_more_than_an_encoder_gives() -> None:
-    noise = np.random.default_rng(7).normal(128, 30, (600, 800, 3)).clip(0, 255).astype(np.uint8)
-    picture = Image.fromarray(noise)
-    for plain in ({}, {"keep_rgb": True}):
-        data = encode(picture, "JPEG", quality=100, subsampling=0, **plain)
-        assert difference(_decode(data), noise) > 1
-    assert difference(_decode(encode_exact_jpeg(picture)), noise) <= 1
-    assert np.array_equal(np.asarray(picture), noise)
-
-
-def test_black_and_white_alone_ends_too() -> None:
-    checks = (np.random.default_rng(7).random((64, 64, 1)) < 0.5).repeat(3, 2)
-    picture = Image.fromarray(checks.astype(np.uint8) * 255)
-    assert difference(_decode(encode_exact_jpeg(picture)), np.asarray(picture)) <= 3
-
-
-def test_quality_100_of_a_file_is_the_exact_one() -> None:
-    data = encode_file(_on_white(), "jpg", name="out", quality=100, dpi=(240, 120))
-    assert difference(_decode(data), np.asarray(_on_white())) <= 1
-    with Image.open(io.BytesIO(data)) as opened:
-        assert opened.getexif()[ExifTags.Base.XResolution] == 240
-    assert len(encode_file(_on_white(), "jpg", name="out", quality=99)) < len(data)

@@ -9,7 +9,7 @@ from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
 from bgx.errors import UnwritableError, UsageError
-from bgx.image.jpeg import encode_exact_jpeg, encode_white_jpeg
+from bgx.image.jpeg import encode_white_jpeg
 from bgx.image.png import encode_png
 from bgx.settings import FORMAT_BY_SUFFIX, LOSSLESS_FORMATS, Format, PngLevel
 
@@ -51,11 +51,10 @@ def encode_picture(
 ) -> list[bytes]:
     """The file of a picture of mode RGBA, RGB or L, in pieces.
 
-    name: what messages call it. quality: 1..100; None is lossless for WebP; 100 keeps every sample
-    of a JPEG of mode RGB within one level, unless exact_white: white pixels of a JPEG are to be
-    white again after decoding (at quality 80 or more). threads: that one picture may use. An ICC
-    profile is not written to a grey picture, which it could not describe. Raises UnwritableError
-    where the format cannot hold the picture.
+    name: what messages call it. quality: 1..100; None is lossless for WebP. exact_white: white
+    pixels of a JPEG are white again after decoding (at quality 80 or more). threads: that one
+    picture may use. An ICC profile is not written to a grey picture, which it could not describe.
+    Raises UnwritableError where the format cannot hold the picture.
     """
     width, height = picture.size
     most = _MAX_SIDE.get(file_format)
@@ -71,10 +70,8 @@ def encode_picture(
         return encode_png(picture, icc=icc, dpi=dpi, exif=exif, xmp=xmp, threads=threads)
     options: dict[str, Any] = {"icc_profile": icc} if icc else {}
     quality = quality or _DEFAULT_QUALITIES.get(file_format)
-    encode_jpeg: Callable[..., bytes] | None = None
-    if file_format == "jpg" and picture.mode == "RGB" and (exact_white or quality == 100):
-        encode_jpeg = encode_white_jpeg if exact_white else encode_exact_jpeg
-    if dpi and (encode_jpeg or file_format in {"webp", "avif"}):
+    white_jpeg = exact_white and file_format == "jpg" and picture.mode == "RGB"
+    if dpi and (white_jpeg or file_format in {"webp", "avif"}):
         exif = _exif_with_dpi(dpi, exif)
     elif dpi:
         options["dpi"] = dpi
@@ -98,8 +95,8 @@ def encode_picture(
             options |= {"compression": _TIFF_COMPRESSION}
     stream = io.BytesIO()
     try:
-        if encode_jpeg:
-            return [encode_jpeg(picture, **options)]
+        if white_jpeg:
+            return [encode_white_jpeg(picture, **options)]
         picture.save(
             stream, format="JPEG" if file_format == "jpg" else file_format.upper(), **options
         )
