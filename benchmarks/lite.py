@@ -28,13 +28,13 @@ import onnx
 from PIL import Image
 
 from bgx.image.matte import upsample_matte
-from bgx.image.read import SUFFIXES
+from bgx.image.read import SUFFIXES, read_photo
 from bgx.model.engines import EnginePlan
 from bgx.model.providers import load_runtime, start
 from bgx.model.session import Session, open_session
 from bgx.model.store import ModelFile, Store
-from bgx.run.pipeline import Pipeline
-from bgx.settings import DeviceSettings, ModelSettings, OutputSettings, ReadSettings
+from bgx.run.picture import make_matte, make_tensor
+from bgx.settings import DeviceSettings, ModelSettings, ReadSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,8 +66,9 @@ def find_pairs(folder: Path) -> list[tuple[Path, Path]]:
 
 def cut(session: Session, photo: Path, size: tuple[int, int]) -> NDArray[np.float32]:
     """The network's matte of a photo, 0..1, (height, width) for a (width, height)."""
-    pipeline = Pipeline(session, ReadSettings(), OutputSettings())
-    matte = pipeline.to_matte(pipeline.infer_one(pipeline.load(photo, str(photo))))
+    decoded = read_photo(photo, ReadSettings(), name=str(photo))
+    [values] = session.run(make_tensor(decoded, session.entry))
+    matte = make_matte(values, session.entry)
     return np.asarray(upsample_matte(matte, size), np.float32) / 255
 
 

@@ -19,12 +19,12 @@ import numpy as np
 
 import measure
 from bgx.image.matte import stretch_map
-from bgx.image.read import SUFFIXES
+from bgx.image.read import SUFFIXES, read_photo
 from bgx.machine import count_cores
 from bgx.model.session import Session, open_session
 from bgx.model.store import Store
-from bgx.run.pipeline import Pipeline
-from bgx.settings import DeviceSettings, ModelSettings, OutputSettings, ReadSettings
+from bgx.run.picture import make_tensor
+from bgx.settings import DeviceSettings, ModelSettings, ReadSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,8 +47,8 @@ def open_both(model: str) -> dict[str, Session]:
 
 
 def load_tensors(paths: Sequence[Path], session: Session) -> list[Tensor]:
-    pipeline = Pipeline(session, ReadSettings(), OutputSettings())
-    return [pipeline.load(path, str(path)).tensor for path in paths]
+    photos = (read_photo(path, ReadSettings(), name=str(path)) for path in paths)
+    return [make_tensor(photo, session.entry) for photo in photos]
 
 
 def race(sessions: dict[str, Session], tensors: Sequence[Tensor], cores: int) -> dict[str, Any]:

@@ -46,8 +46,12 @@ import vs_rembg
 from bgx.errors import MissingModelError
 from bgx.model.session import open_session
 from bgx.model.store import Store
-from bgx.run.pipeline import Pipeline
+from bgx.run.batch import wait_for
+from bgx.run.engine import Engine
+from bgx.run.outcome import Failed, Job
+from bgx.run.recipe import Recipe
 from bgx.settings import DeviceSettings, ModelSettings, OutputSettings, ReadSettings
+from bgx.storage import open_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -170,31 +174,49 @@ def _lay(colours: Map, alpha: Map, behind: Map) -> Map:
 # The tools.
 
 
-def open_modes(file: ModelFile, store: Store) -> dict[str, Pipeline]:
+@dataclass(frozen=True)
+class Mode:
+    """A way of bgx's to cut out a picture."""
+
+    engine: Engine
+    recipe: Recipe
+
+    def cut(self, path: Path) -> Image.Image:
+        job = Job(open_file(path))
+        outcome = wait_for(self.engine.submit(job, self.recipe, alone=True))
+        if isinstance(outcome, Failed):
+            raise outcome.error
+        assert outcome.cutout is not None
+        return outcome.cutout.image
+
+
+def open_modes(file: ModelFile, store: Store) -> dict[str, Mode]:
     """bgx's modes, with the 8-bit one where the store has an 8-bit copy of the file."""
     fine = open_session(file, DeviceSettings("cpu", precision="fp32"), store, pictures=1)
-    modes = {mode: Pipeline(fine, ReadSettings(), output) for mode, output in MODES.items()}
+    recipes = {mode: Recipe(ReadSettings(), output) for mode, output in MODES.items()}
+    engine = Engine(lambda alone: fine)
+    modes = {mode: Mode(engine, recipe) for mode, recipe in recipes.items()}
     try:
         coarse = open_session(file, DeviceSettings("cpu", precision="int8"), store, pictures=1)
     except MissingModelError as error:
         print(f"{INT8} is left out: {error}")
     else:
-        modes[INT8] = Pipeline(coarse, ReadSettings(), MODES[DEFAULT])
+        modes[INT8] = Mode(Engine(lambda alone: coarse), recipes[DEFAULT])
     return modes
 
 
-def cut_with_bgx(paths: Sequence[Path], modes: dict[str, Pipeline]) -> dict[str, Result]:
+def cut_with_bgx(paths: Sequence[Path], modes: dict[str, Mode]) -> dict[str, Result]:
     """bgx's modes over pictures, by mode."""
     results = {mode: Result() for mode in modes}
     # What is set up on first use is set up before anything is measured.
-    for pipeline in modes.values():
-        pipeline.cut(paths[0], paths[0].name)
+    for way in modes.values():
+        way.cut(paths[0])
     for path in tqdm(paths, "bgx", leave=False):
-        for mode, pipeline in modes.items():
+        for mode, way in modes.items():
             start = time.perf_counter()
-            cutout = pipeline.cut(path, path.name)
+            image = way.cut(path)
             results[mode].seconds.append(time.perf_counter() - start)
-            results[mode].cutouts.append(cutout.image)
+            results[mode].cutouts.append(image)
     return results
 
 
@@ -416,7 +438,7 @@ def write_pictures(
 class Tools:
     """bgx and, where asked for, rembg with the same network."""
 
-    modes: dict[str, Pipeline]
+    modes: dict[str, Mode]
     model: str
     model_file: Path
     rembg: Path | None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,6 @@ from support.fakes import (
     CrashingNetwork,
     FakeNetwork,
     GatedNetwork,
-    SmallMemoryNetwork,
     cpu_plan,
     draw_photo,
     gpu_plan,
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 
     from bgx.run.cutout import Cutout
     from bgx.run.picture import Network
+    from bgx.storage.base import File
 
 PATIENCE = 60  # seconds until a test that hangs fails
 
@@ -207,17 +208,6 @@ def test_a_bug_beside_the_network_too(
 # Batches of a GPU ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("error", [InferenceError("out of memory"), MemoryError()])
-def test_a_batch_out_of_memory_is_done_one_by_one(tmp_path: Path, error: Exception) -> None:
-    network = SmallMemoryNetwork(gpu_plan(4), error=error)
-    jobs = make_jobs(tmp_path, [200] * 4)
-
-    outcomes = run(jobs, network)
-
-    assert network.batches == [4, 1, 1, 1, 1]
-    assert all(isinstance(outcome, Done) for outcome in outcomes.values())
-
-
 def test_in_a_failing_batch_only_the_culprit_fails(tmp_path: Path) -> None:
     jobs = make_jobs(tmp_path, [200, 255, 100, 200])
 
@@ -300,14 +290,31 @@ def test_a_run_wide_error_ends_the_run_with_every_job_accounted_for(
     assert {outcome.reason for outcome in skipped} == {"stopped"}
 
 
+@dataclass(frozen=True)
+class FullDisk:
+    """A target without space."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+    def link(self, page: File) -> str:
+        return ""
+
+    def write(self, *pieces: bytes, create: bool = False) -> bool:
+        raise OutputError(f"{self.name}: cannot be written: no space")
+
+
 @pytest.mark.parametrize("plan", PLANS, ids=["cpu", "gpu"])
-def test_an_output_folder_that_is_a_file_ends_the_run(tmp_path: Path, plan: EnginePlan) -> None:
-    jobs = make_jobs(tmp_path, [255] * 40)
-    (tmp_path / "out").write_bytes(b"")
-    jobs = [make_job(source_of(job), tmp_path / f"out/sub/{n}.png") for n, job in enumerate(jobs)]
+def test_a_full_disk_ends_the_run(tmp_path: Path, plan: EnginePlan) -> None:
+    jobs = [
+        Job(job.source, FullDisk(f"{number}.png"))
+        for number, job in enumerate(make_jobs(tmp_path, [255] * 40))
+    ]
     outcomes: list[Outcome] = []
 
-    with pytest.raises(OutputError):
+    with pytest.raises(OutputError, match="no space"):
         outcomes.extend(run_all(jobs, FakeNetwork(plan)))
 
     by_job(jobs, outcomes)

@@ -35,14 +35,22 @@ def estimate_memory(pixels: int, network_input: tuple[int, int]) -> int:
     return BYTES_PER_PIXEL * pixels + BYTES_PER_INPUT_PIXEL * width * height
 
 
-def plan_memory(workers: int, network_input: tuple[int, int]) -> int:
+def plan_memory(
+    workers: int,
+    network_input: tuple[int, int],
+    *,
+    limit: int | None = None,
+    used: int | None = None,
+) -> int:
     """Bytes that pictures in work may take together, with the network loaded.
 
-    A large photo for each worker, and not more than most of what the machine or the container has
-    left for this process.
+    A large photo for each worker, and not more than most of what is left for this process. limit,
+    used: bytes this process may use and does use; None as the machine and its container say.
     """
     wanted = workers * estimate_memory(_PIXELS_PER_WORKER, network_input)
-    return max(1, min(wanted, int(_SHARE * (memory_limit() - memory_used()))))
+    limit = memory_limit() if limit is None else limit
+    used = memory_used() if used is None else used
+    return max(1, min(wanted, int(_SHARE * (limit - used))))
 
 
 class Memory:
@@ -56,6 +64,11 @@ class Memory:
         self._granted = 0
         self._waiting: deque[object] = deque()
         self._changed = threading.Condition()
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for memory."""
+        return len(self._waiting)
 
     @contextmanager
     def hold(self, amount: int) -> Iterator[None]:

@@ -128,10 +128,20 @@ def load(
     """The decoded photo and the network's input, float32 [1, 3, height, width]."""
     with clock.measure("read"):
         photo = opened.decode(metadata=output.keep_metadata, reduced=not output.needs_colours)
-        width, height = entry.input
-        tensor = np.empty((1, 3, height, width), np.float32)
-        fill_tensor(photo.working, tensor[0], mean=entry.mean, std=entry.std, scale=entry.scale)
-    return photo, tensor
+        return photo, make_tensor(photo, entry)
+
+
+def make_tensor(photo: Photo, entry: ModelEntry) -> NDArray[np.float32]:
+    """The network's input, float32 [1, 3, height, width]."""
+    width, height = entry.input
+    tensor = np.empty((1, 3, height, width), np.float32)
+    fill_tensor(photo.working, tensor[0], mean=entry.mean, std=entry.std, scale=entry.scale)
+    return tensor
+
+
+def make_matte(values: NDArray[np.float32], entry: ModelEntry) -> NDArray[np.float32]:
+    """The network's values as a matte of the same size: stretched to 0..1 where it needs that."""
+    return stretch_map(values) if entry.stretch else values
 
 
 def infer(network: Network, tensor: NDArray[np.float32], clock: Clock) -> NDArray[np.float32]:
@@ -157,7 +167,7 @@ def compose(
     """
     output = recipe.output
     with clock.measure("compose"):
-        matte = stretch_map(values) if entry.stretch else values
+        matte = make_matte(values, entry)
         trust = measure_trust(values, matte)
         alpha = _make_alpha(photo, matte, output)
         colours = _make_colours(photo, alpha, output)

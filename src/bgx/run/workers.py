@@ -39,13 +39,13 @@ class Workers:
         """Have a task done; a cancelled future's task is not begun."""
         future: Future[_Result] = Future()
         with self._lock:
+            # First, or a thread that starts would find nothing to do and count as idle.
+            self._tasks.put((future, task))
             if not self._idle.acquire(blocking=False) and len(self._threads) < self._limit:
                 self._start()
-            alone = not self._threads
-            if not alone:
-                self._tasks.put((future, task))
-        if alone:
-            _carry_out(future, task)
+            if not self._threads:
+                self._tasks.get()
+                _carry_out(future, task)
         return future
 
     def close(self) -> None:

@@ -12,10 +12,11 @@ import torch
 from PIL import Image
 
 from bgx.errors import PictureError, UsageError
+from bgx.image.read import read_photo
 from bgx.machine import count_cores
 from bgx.model.session import open_session
-from bgx.run.pipeline import Pipeline
-from bgx.settings import DeviceSettings, OutputSettings, ReadSettings
+from bgx.run.picture import make_matte, make_tensor
+from bgx.settings import DeviceSettings, ReadSettings
 from bgx.train.mixtures import PER_PHOTO, mix
 from bgx.train.pairs import BadPair, find_sources, gather, read_pair, square
 
@@ -40,13 +41,13 @@ MOST_HELD_BACK = 300
 def open_teacher(name: str, store: Store, device: str) -> Teacher:
     """A function that reads a photo and labels it with the network called `name`."""
     session = open_session(store.resolve(name, store.registry()), DeviceSettings(device), store)
-    pipeline = Pipeline(session, ReadSettings(), OutputSettings())
 
     def label(picture: Picture, name: str) -> tuple[Square, Square]:
-        loaded = pipeline.load(picture, name)
-        matte = pipeline.to_matte(pipeline.infer_one(loaded))
+        photo = read_photo(picture, ReadSettings(), name=name)
+        [values] = session.run(make_tensor(photo, session.entry))
+        matte = make_matte(values, session.entry)
         grey = Image.fromarray((matte.clip(0, 1) * 255).astype(np.uint8))
-        return square(loaded.photo.working), square(grey)
+        return square(photo.working), square(grey)
 
     return label
 

@@ -1,0 +1,450 @@
+"""The engine: who is admitted, what waits, how pictures meet in a GPU's batch, how threads end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from bgx.errors import DeviceUnavailableError, InferenceError
+from bgx.run.batch import wait_for
+from bgx.run.engine import Engine, Full
+from bgx.run.gather import Gatherer
+from bgx.run.memory import Memory, estimate_memory, plan_memory
+from bgx.run.outcome import Done, Job
+from bgx.run.recipe import Recipe
+from bgx.run.workers import Workers
+from bgx.settings import CanvasSettings, OutputSettings, ReadSettings
+from bgx.storage.memory import InMemory
+from support.fakes import (
+    CrashingNetwork,
+    FakeNetwork,
+    GatedNetwork,
+    SmallMemoryNetwork,
+    cpu_plan,
+    draw_photo,
+    gpu_plan,
+    save_photo,
+)
+from support.running import make_engine, make_recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from bgx.model.engines import EnginePlan
+    from bgx.run.picture import Network
+
+PATIENCE = 60  # seconds until a test that hangs fails
+
+
+def make_job(subject: int = 255) -> Job:
+    return Job(InMemory(draw_photo(subject=subject)))
+
+
+# Admission by number ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("plan", [cpu_plan(2), gpu_plan(3)], ids=["cpu", "gpu"])
+def test_a_full_engine_refuses_and_has_room_again_afterwards(plan: EnginePlan) -> None:
+    network = GatedNetwork(plan)
+    engine = make_engine(network, workers=2)
+    recipe = make_recipe()
+    accepted = [engine.submit(make_job(), recipe) for _ in range(engine.places())]
+
+    with pytest.raises(Full):
+        engine.submit(make_job(), recipe, wait=False)
+
+    assert engine.admitted == len(accepted)
+    network.gate.set()
+    assert all(isinstance(wait_for(future), Done) for future in accepted)
+    assert isinstance(wait_for(engine.submit(make_job(), recipe, wait=False)), Done)
+    engine.close()
+
+
+def test_who_waits_for_a_place_gets_it() -> None:
+    network = GatedNetwork(cpu_plan(1))
+    engine = make_engine(network)
+    recipe = make_recipe()
+    many = 3 * engine.places()
+    with ThreadPoolExecutor(many) as callers:
+        futures = [callers.submit(engine.submit, make_job(), recipe) for _ in range(many)]
+        assert network.started.acquire(timeout=PATIENCE)
+        network.gate.set()
+        assert all(isinstance(wait_for(future.result(PATIENCE)), Done) for future in futures)
+    assert engine.admitted == 0
+    engine.close()
+
+
+def test_a_cancelled_picture_gives_its_place_back() -> None:
+    network = GatedNetwork(cpu_plan(1))
+    engine = make_engine(network)
+    recipe = make_recipe()
+    first, *others = [engine.submit(make_job(), recipe) for _ in range(engine.places())]
+    assert network.started.acquire(timeout=PATIENCE)
+
+    assert all(other.cancel() for other in others)
+
+    assert engine.admitted == 1
+    network.gate.set()
+    assert isinstance(wait_for(first), Done)
+    engine.close()
+
+
+def test_closing_finishes_what_was_submitted() -> None:
+    network = GatedNetwork(cpu_plan(1))
+    engine = make_engine(network)
+    futures = [engine.submit(make_job(), make_recipe()) for _ in range(engine.places())]
+    opener = threading.Thread(target=network.gate.set)
+    opener.start()
+
+    engine.close()
+
+    opener.join()
+    assert all(isinstance(future.result(0), Done) for future in futures)
+
+
+# One picture alone, and several -------------------------------------------------------------------
+
+
+def test_one_picture_alone_has_its_own_network_and_others_share_one() -> None:
+    alone, shared = GatedNetwork(cpu_plan(1)), FakeNetwork(cpu_plan(2))
+    engine = Engine(lambda by_itself: alone if by_itself else shared)
+    recipe = make_recipe()
+
+    first = engine.submit(make_job(), recipe, alone=True)
+    assert alone.started.acquire(timeout=PATIENCE)
+    second = engine.submit(make_job(), recipe, alone=True)
+    assert isinstance(wait_for(second), Done)
+    alone.gate.set()
+    assert isinstance(wait_for(first), Done)
+
+    assert (alone.batches, shared.batches) == ([1], [1])
+    engine.close()
+
+
+def test_a_network_that_cannot_be_loaded_is_the_submitters_error() -> None:
+    def load(_: bool) -> Network:
+        raise DeviceUnavailableError("no such device")
+
+    engine = Engine(load)
+
+    for _ in range(2):
+        with pytest.raises(DeviceUnavailableError, match="no such device"):
+            engine.submit(make_job(), make_recipe())
+    assert engine.admitted == 0
+
+
+def test_workers() -> None:
+    assert cpu_plan(3).count_workers(None, cores=8) == 3
+    assert gpu_plan().count_workers(None, cores=8) == 8
+    assert cpu_plan(3).count_workers(5, cores=8) == 5
+
+
+# Memory -------------------------------------------------------------------------------------------
+
+
+@given(
+    st.lists(st.integers(0, 12), min_size=1, max_size=12),
+    st.integers(1, 10),
+    st.integers(1, 6),
+)
+def test_memory_is_never_granted_twice(amounts: list[int], size: int, threads: int) -> None:
+    memory = Memory(size)
+    lock = threading.Lock()
+    held: list[int] = []
+    seen: list[tuple[int, int]] = []
+
+    def use(amount: int) -> None:
+        with memory.hold(amount):
+            with lock:
+                held.append(amount)
+                seen.append((len(held), sum(held)))
+            with lock:
+                held.remove(amount)
+
+    with ThreadPoolExecutor(threads) as users:
+        list(users.map(use, amounts))
+
+    assert len(seen) == len(amounts)
+    assert all(total <= size or count == 1 for count, total in seen if total)
+
+
+def test_who_needs_much_memory_is_not_passed_over_for_ever() -> None:
+    memory = Memory(10)
+    order: list[str] = []
+    inside, leave = threading.Event(), threading.Event()
+
+    def hold_first() -> None:
+        with memory.hold(6):
+            inside.set()
+            assert leave.wait(PATIENCE)
+
+    def hold(name: str, amount: int, queued: threading.Event) -> None:
+        queued.set()
+        with memory.hold(amount):
+            order.append(name)
+
+    threads = [threading.Thread(target=hold_first)]
+    threads[0].start()
+    assert inside.wait(PATIENCE)
+    large_came = threading.Event()
+    threads.append(threading.Thread(target=hold, args=("large", 10, large_came)))
+    threads[1].start()
+    assert large_came.wait(PATIENCE)
+    while not memory.waiting:
+        pass
+    threads.append(threading.Thread(target=hold, args=("small", 1, threading.Event())))
+    threads[2].start()
+    while memory.waiting < 2:
+        pass
+    leave.set()
+    for thread in threads:
+        thread.join(PATIENCE)
+
+    assert order == ["large", "small"]
+
+
+@dataclass
+class CountingNetwork(FakeNetwork):
+    """Counts runs at once."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    now: int = 0
+    most: int = 0
+
+    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        with self.lock:
+            self.now += 1
+            self.most = max(self.most, self.now)
+        mattes = super().run(batch)
+        with self.lock:
+            self.now -= 1
+        return mattes
+
+
+def test_photos_that_fill_the_memory_are_done_one_at_a_time() -> None:
+    network = CountingNetwork(cpu_plan(4))
+    engine = make_engine(network, workers=4, memory=1)
+
+    futures = [engine.submit(make_job(), make_recipe()) for _ in range(24)]
+
+    assert all(isinstance(wait_for(future), Done) for future in futures)
+    assert network.most == 1
+    engine.close()
+
+
+def test_a_large_canvas_weighs_as_much_as_a_large_photo() -> None:
+    def count(canvas: CanvasSettings, size: tuple[int, int] = (640, 480)) -> int:
+        return Recipe(ReadSettings(), OutputSettings(canvas=canvas)).count_pixels(size)
+
+    assert count(CanvasSettings()) == 640 * 480
+    assert count(CanvasSettings(size=(14_000, 14_000))) == 14_000**2
+    assert count(CanvasSettings(aspect=(4, 1))) == 1920 * 480
+    assert count(CanvasSettings(size=(100, 100))) == 640 * 480
+
+
+def test_memory_is_planned_within_the_limit_of_a_container(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    entry = (320, 320)
+    roomy = plan_memory(2, entry)
+    assert roomy >= 2 * estimate_memory(24_000_000, entry)
+
+    small = plan_memory(8, entry, limit=1 << 30, used=300 << 20)
+
+    assert small <= (1 << 30) - (300 << 20)
+    assert plan_memory(8, entry, limit=1 << 30, used=2 << 30) >= 1
+
+
+# Batches of a GPU ---------------------------------------------------------------------------------
+
+
+def run_together(
+    network: Network, tensors: Sequence[NDArray[np.float32]], given_up: int = 0
+) -> list[NDArray[np.float32] | Exception]:
+    """What each picture gets of a network that is told of all of them first."""
+    gatherer = Gatherer(network, patience=PATIENCE)
+    expected = [gatherer.expect(contextlib.nullcontext()) for _ in tensors]
+    gone = [gatherer.expect(contextlib.nullcontext()) for _ in range(given_up)]
+
+    def run(number: int) -> NDArray[np.float32] | Exception:
+        try:
+            with expected[number]:
+                return expected[number].run(tensors[number])
+        except InferenceError as error:
+            return error
+
+    with ThreadPoolExecutor(len(tensors)) as threads:
+        futures = [threads.submit(run, number) for number in range(len(tensors))]
+        for picture in gone:
+            with picture:
+                pass
+        results = [future.result(PATIENCE) for future in futures]
+    gatherer.close()
+    return results
+
+
+def make_tensors(values: Sequence[float]) -> list[NDArray[np.float32]]:
+    return [np.full((1, 3, 4, 4), value, np.float32) for value in values]
+
+
+@given(st.integers(1, 9), st.integers(2, 4), st.integers(0, 2))
+def test_pictures_meet_in_full_batches_and_get_their_own_values(
+    count: int, batch_size: int, given_up: int
+) -> None:
+    network = FakeNetwork(gpu_plan(batch_size))
+
+    values = run_together(network, make_tensors(range(count)), given_up)
+
+    full, rest = divmod(count, batch_size)
+    assert sorted(network.batches, reverse=True) == [batch_size] * full + [rest] * bool(rest)
+    for number, value in enumerate(values):
+        assert isinstance(value, np.ndarray)
+        assert value.shape == (1, 4, 4)
+        assert (value == number).all()
+
+
+@pytest.mark.parametrize("error", [InferenceError("out of memory"), MemoryError()])
+def test_a_batch_out_of_memory_is_done_one_by_one(error: Exception) -> None:
+    network = SmallMemoryNetwork(gpu_plan(4), error=error)
+
+    values = run_together(network, make_tensors(range(4)))
+
+    assert network.batches == [4, 1, 1, 1, 1]
+    assert all(isinstance(value, np.ndarray) for value in values)
+
+
+def test_in_a_failing_batch_only_the_culprit_fails() -> None:
+    network = CrashingNetwork(gpu_plan(4), refuse=lambda picture: bool(picture.max() == 2))
+
+    values = run_together(network, make_tensors(range(4)))
+
+    assert [isinstance(value, InferenceError) for value in values] == [False, False, True, False]
+
+
+def test_a_picture_that_is_long_in_coming_does_not_hold_up_the_others() -> None:
+    network = FakeNetwork(gpu_plan(4))
+    gatherer = Gatherer(network, patience=0.01)
+    picture, slow = (gatherer.expect(contextlib.nullcontext()) for _ in range(2))
+
+    with picture:
+        assert picture.run(*make_tensors([7])).max() == 7
+
+    with slow:
+        pass
+    gatherer.close()
+
+
+# Threads ------------------------------------------------------------------------------------------
+
+
+def test_as_many_tasks_as_threads_are_at_work_at_once() -> None:
+    workers = Workers(3, "test")
+    meeting = threading.Barrier(3)
+
+    futures = [workers.submit(lambda: meeting.wait(PATIENCE)) for _ in range(3)]
+
+    assert not wait(futures, PATIENCE).not_done
+    assert sorted(future.result() for future in futures) == [0, 1, 2]
+    workers.close()
+
+
+def test_an_engine_that_is_forgotten_leaves_no_threads() -> None:
+    before = threading.active_count()
+    engine = make_engine(FakeNetwork(cpu_plan(2)))
+    assert isinstance(wait_for(engine.submit(make_job(), make_recipe())), Done)
+    assert threading.active_count() > before
+
+    del engine
+
+    assert threading.active_count() == before
+
+
+def test_a_program_that_forgets_its_engine_ends() -> None:
+    script = """
+from PIL import Image
+from bgx.run.engine import Engine
+from bgx.run.outcome import Job
+from support.fakes import FakeNetwork
+from support.running import make_recipe
+from bgx.storage.memory import InMemory
+
+engine = Engine(lambda alone: FakeNetwork())
+future = engine.submit(Job(InMemory(Image.new("RGB", (64, 48)))), make_recipe())
+print(type(future.result()).__name__)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+    assert (done.returncode, done.stdout) == (0, "Done\n"), done.stderr
+
+
+LIMITED = shutil.which("prlimit") and shutil.which("setpriv") and getattr(os, "geteuid", int)() == 0
+
+
+@pytest.mark.skipif(not LIMITED, reason="needs prlimit and setpriv, and root to become another")
+@pytest.mark.parametrize("more", [1, 2, 3])
+def test_where_threads_are_refused_every_picture_has_its_row(tmp_path: Path, more: int) -> None:
+    for number in range(12):
+        save_photo(tmp_path / f"in/{number}.png")
+    out = tmp_path / "out"
+    out.mkdir()
+    for place in (tmp_path, out, *tmp_path.parents):
+        with contextlib.suppress(OSError):
+            place.chmod(0o777)
+
+    done = run_limited(tmp_path, more, "batch", "in", "-o", "out", "--report", "out/r.jsonl")
+
+    rows = (out / "r.jsonl").read_text().splitlines()
+    assert len(rows) == 13, done.stderr
+    assert done.returncode == 0, done.stderr
+    assert len(list(out.glob("*.png"))) == 12
+
+
+def run_limited(
+    folder: Path, threads: int, *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    """bgx as another user who may have so many processes and threads."""
+    user = ["setpriv", "--reuid=64999", "--regid=64999", "--clear-groups"]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "HOME": str(folder),
+        "BGX_OFFLINE": "1",
+        "BGX_MODEL": "lite",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    command = [*user, "prlimit", f"--nproc={threads}", sys.executable, "-m", "bgx", *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=PATIENCE, cwd=folder, env=environment
+    )
+
+
+def test_a_pool_without_threads_does_its_tasks_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    workers = Workers(4, "test")
+
+    assert [workers.submit(lambda: 7).result(0) for _ in range(3)] == [7, 7, 7]
+    workers.close()
