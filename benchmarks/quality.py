@@ -46,11 +46,12 @@ import vs_rembg
 from bgx.errors import MissingModelError
 from bgx.model.session import open_session
 from bgx.model.store import Store
+from bgx.options import OutputSettings
 from bgx.run.batch import wait_for
 from bgx.run.engine import Engine
 from bgx.run.outcome import Failed, Job
 from bgx.run.recipe import Recipe
-from bgx.settings import DeviceSettings, ModelSettings, OutputSettings, ReadSettings
+from bgx.settings import DeviceSettings, ModelSettings, ReadSettings
 from bgx.storage import open_file
 
 if TYPE_CHECKING:

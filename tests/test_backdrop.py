@@ -11,7 +11,8 @@ from PIL import Image
 from bgx.image.backdrop import blur_image, cover_canvas, grey_image, spread_photo
 from bgx.image.canvas import place
 from bgx.image.shadow import cast_shadow
-from bgx.settings import CanvasSettings, Length, Shadow, ShadowKind
+from bgx.options import CanvasSettings
+from bgx.settings import Length, Shadow, ShadowKind
 from support.pictures import difference, product, quarter_colours, quarters
 
 

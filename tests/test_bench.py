@@ -10,8 +10,9 @@ import pytest
 from bgx.cli.main import run
 from bgx.errors import ExitCode, UnreadableError
 from bgx.image.read import read_photo
+from bgx.options import OutputSettings
 from bgx.run.bench import draw_photos, make_policies, measure
-from bgx.settings import DeviceSettings, OutputSettings, ReadSettings
+from bgx.settings import DeviceSettings, ReadSettings
 from support.fakes import ConstantNetwork, cpu_plan, gpu_plan
 from support.networks import tiny_network
 

@@ -16,8 +16,9 @@ from PIL import Image
 from bgx.model.registry import load_registry
 from bgx.model.session import open_session
 from bgx.model.store import Store
+from bgx.options import OutputSettings
 from bgx.run.pipeline import Pipeline
-from bgx.settings import DeviceSettings, ModelSettings, OutputSettings, ReadSettings
+from bgx.settings import DeviceSettings, ModelSettings, ReadSettings
 from support.networks import tiny_network, u2net_network
 
 if TYPE_CHECKING:

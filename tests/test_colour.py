@@ -9,8 +9,8 @@ import pytest
 from PIL import Image, ImageCms
 
 from bgx.errors import UsageError
-from bgx.image.colour import parse_colour
 from bgx.image.icc import convert_colour, convert_colours, srgb_profile
+from bgx.parsers import parse_colour
 from support.pictures import difference, product, quarters, wide_profile
 
 

@@ -14,10 +14,10 @@ from PIL import Image
 
 from bgx.api import Remover
 from bgx.errors import UsageError
-from bgx.image.colour import parse_colour
 from bgx.image.compose import cut_out, flatten
 from bgx.image.matte import multiply_alpha, stretch_map, upsample_matte
 from bgx.image.read import read_photo
+from bgx.parsers import parse_colour
 from bgx.settings import ReadSettings
 from support.pictures import difference, encode, encode_file, product
 

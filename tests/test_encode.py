@@ -14,8 +14,8 @@ from PIL import Image
 
 from bgx.errors import UnwritableError, UsageError
 from bgx.image.compose import cut_out, flatten
-from bgx.image.encode import format_of
 from bgx.image.read import read_photo
+from bgx.options import format_of
 from bgx.settings import FORMAT_BY_SUFFIX, FORMATS, Format, PngLevel, ReadSettings
 from support.pictures import (
     difference,

@@ -26,7 +26,8 @@ from bgx.run.memory import Memory, estimate_memory, plan_memory
 from bgx.run.outcome import Done, Job
 from bgx.run.recipe import Recipe
 from bgx.run.workers import Workers
-from bgx.settings import CanvasSettings, OutputSettings, ReadSettings
+from bgx.options import CanvasSettings, OutputSettings
+from bgx.settings import ReadSettings
 from bgx.storage.memory import InMemory
 from support.fakes import (
     CrashingNetwork,

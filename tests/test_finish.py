@@ -13,8 +13,8 @@ from PIL import ExifTags, Image, ImageCms, ImageFilter
 from bgx.errors import NoSubjectError, TooLargeError, UnwritableError, UsageError
 from bgx.image.icc import convert_colour, srgb_profile
 from bgx.image.matte import SUBJECT_ALPHA
-from bgx.options import make_output
-from bgx.presets import expand_preset
+from bgx.options import settle
+from bgx.presets import preset_options
 from bgx.run.batch import process
 from bgx.run.outcome import Failed, Job
 from bgx.run.pipeline import Pipeline
@@ -30,9 +30,10 @@ if TYPE_CHECKING:
     from bgx.run.cutout import Cutout
 
 
-def _cut(source: bytes | Path, **options: Any) -> Cutout:
+def _cut(source: bytes | Path, preset: str | None = None, **options: Any) -> Cutout:
     """Cut along the photo's own alpha: the network finds a subject everywhere."""
-    pipeline = Pipeline(ConstantNetwork(), ReadSettings(), make_output(**options))
+    output = settle(options, preset=preset_options(preset), open_format=True)
+    pipeline = Pipeline(ConstantNetwork(), ReadSettings(), output)
     return pipeline.cut(source, "photo")
 
 
@@ -81,8 +82,7 @@ def test_a_margin_is_to_the_pixel_in_the_written_alpha() -> None:
 
 @pytest.mark.parametrize("size", [(3600, 2800), (1111, 777)])
 def test_amazons_picture(size: tuple[int, int]) -> None:
-    options = expand_preset("amazon", {})
-    cutout = _cut(_photo(size), **options)
+    cutout = _cut(_photo(size), "amazon")
     picture = _open(cutout.encode("jpg"))
     assert (picture.format, picture.mode) == ("JPEG", "RGB")
     assert picture.info["icc_profile"] == srgb_profile()
@@ -113,7 +113,7 @@ def test_without_a_subject_a_canvas_is_refused(tmp_path: Path) -> None:
     dark = save_photo(tmp_path / "dark.png", subject=0)
     light = save_photo(tmp_path / "light.png")
     jobs = [Job(path, tmp_path / f"out/{path.name}") for path in (dark, light)]
-    pipeline = Pipeline(FakeNetwork(), ReadSettings(), make_output(canvas="square"))
+    pipeline = Pipeline(FakeNetwork(), ReadSettings(), settle({"canvas": "square"}))
     outcomes = {outcome.job: outcome for outcome in process(jobs, pipeline, workers=1)}
     failed = outcomes[jobs[0]]
     assert isinstance(failed, Failed)
@@ -227,7 +227,7 @@ def test_the_quality_is_lowered_as_far_as_the_bytes_need() -> None:
     free = _cut(_photo(), background="white").encode("jpg")
     limit = len(free) * 2 // 3
     pipeline = Pipeline(
-        ConstantNetwork(), ReadSettings(), make_output(format="jpg", max_bytes=str(limit))
+        ConstantNetwork(), ReadSettings(), settle({"format": "jpg", "max_bytes": str(limit)})
     )
     pieces, measured = pipeline.encode(pipeline.cut(_photo(), "photo"), "out.jpg")
     assert 0.9 * limit < sum(map(len, pieces)) <= limit
@@ -256,7 +256,7 @@ def test_bytes_that_no_quality_reaches() -> None:
 
 def test_a_saved_cutout_is_what_its_preset_says(tmp_path: Path) -> None:
     target = tmp_path / "out.jpg"
-    _cut(_photo((900, 700)), **expand_preset("amazon", {"max_bytes": "60kB"})).save(target)
+    _cut(_photo((900, 700)), "amazon", max_bytes="60kB").save(target)
     assert target.stat().st_size <= 60_000
     with Image.open(target) as opened:
         assert opened.info["icc_profile"] == srgb_profile()
@@ -276,7 +276,7 @@ class SquareNetwork(FakeNetwork):
 
 def test_the_photo_behind_is_in_its_place() -> None:
     photo = encode(quarters(size=(320, 320)), "PNG")
-    output = make_output(background="original-greyed", margin="20px")
+    output = settle({"background": "original-greyed", "margin": "20px"})
     cutout = Pipeline(SquareNetwork(), ReadSettings(), output).cut(photo, "photo")
     pixels = np.asarray(cutout.image).astype(int)
     # The cross of the quarters goes through subject and background alike.

@@ -21,10 +21,11 @@ PACKAGE = Path(bgx.__file__).parent
 FLOORS = [
     {"errors", "machine"},
     {"settings", "tables", "files"},
-    {"image", "model", "storage"},
-    {"run"},
+    {"parsers"},
     {"options"},
     {"presets"},
+    {"image", "model", "storage"},
+    {"run"},
     {"train"},
     {"cli", "api"},
     {"__main__"},
@@ -191,7 +192,10 @@ def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
 
 
 def test_the_package_itself_is_light() -> None:
-    assert loaded_by("import bgx; bgx.__version__; from bgx import errors, settings") == set()
+    assert (
+        loaded_by("import bgx; bgx.__version__; from bgx import errors, options, presets, settings")
+        == set()
+    )
 
 
 def test_the_registry_is_read_without_numpy() -> None:

@@ -17,7 +17,8 @@ from bgx.image.foreground import restore_foreground
 from bgx.model import optimized
 from bgx.model.prepare import prepare
 from bgx.model.store import ModelFile, Store
-from bgx.settings import ModelSettings, OutputSettings
+from bgx.options import OutputSettings
+from bgx.settings import ModelSettings
 from support.networks import tiny_network
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"

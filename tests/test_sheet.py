@@ -21,12 +21,13 @@ from bgx.errors import BgxError, ExitCode, OutputError
 from bgx.image import preview
 from bgx.image.preview import GAP, PREVIEW_SIZE, SIDE, draw_preview
 from bgx.image.trust import Trust
+from bgx.options import OutputSettings
 from bgx.run import pipeline as pipeline_room
 from bgx.run.batch import process
 from bgx.run.outcome import Done, Failed, Job, Measured, Outcome, Skipped
 from bgx.run.pipeline import Pipeline
 from bgx.run.sheet import Sheet
-from bgx.settings import OutputSettings, ReadSettings
+from bgx.settings import ReadSettings
 from support.fakes import FakeNetwork, draw_photo, save_photo
 from support.shell import bgx, read_rows
 

@@ -13,8 +13,8 @@ from PIL import Image
 
 from bgx.model.session import open_session
 from bgx.model.store import Store
-from bgx.options import PictureOptions, make_output
-from bgx.presets import expand_preset
+from bgx.options import PictureOptions, settle
+from bgx.presets import preset_options
 from bgx.run.batch import cut_in_order, run_batch, wait_for
 from bgx.run.cutout import Cutout
 from bgx.run.engine import Engine
@@ -91,7 +91,7 @@ class Remover:
 
         Raises PictureError.
         """
-        recipe = Recipe(self._read, make_output(**expand_preset(preset, options)))
+        recipe = Recipe(self._read, settle(options, preset=preset_options(preset), open_format=True))
         outcome = wait_for(self._engine.submit(Job(_open(image)), recipe, alone=True))
         if isinstance(outcome, Failed):
             raise outcome.error
@@ -108,7 +108,7 @@ class Remover:
 
         A picture that cannot be cut out yields its error in its place.
         """
-        recipe = Recipe(self._read, make_output(**expand_preset(preset, options)))
+        recipe = Recipe(self._read, settle(options, preset=preset_options(preset), open_format=True))
         jobs = (Job(_open(image)) for image in images)
         return map(_get_cutout, cut_in_order(jobs, recipe, self._engine))
 
@@ -128,8 +128,7 @@ class Remover:
         As ``bgx batch``: the tree is kept, what exists is skipped, a broken picture is an outcome.
         Raises UsageError and OutputError at once, the network's errors with the first outcome.
         """
-        chosen: PictureOptions = {"format": "png", **expand_preset(preset, options)}
-        output = make_output(**chosen)
+        output = settle(options, preset=preset_options(preset))
         named = [inputs] if isinstance(inputs, str | Path) else inputs
         plan = plan_batch(
             map(str, named),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from bgx.errors import BgxError
-from bgx.options import make_output
+from bgx.options import settle
 from bgx.run.batch import run_batch, wait_for
 from bgx.run.engine import Engine
 from bgx.run.outcome import Failed, Job
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 def make_recipe(**options: Any) -> Recipe:
     """A recipe of picture options; the network's own matte where nothing else is asked for."""
-    return Recipe(ReadSettings(), make_output(**{"refine": False, **options}))
+    return Recipe(ReadSettings(), settle({"refine": False, **options}))
 
 
 def make_engine(network: Network, **options: Any) -> Engine:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from bgx.cli.console import Console, put, set_up_logging
-from bgx.cli.options import make_request, option, picture_options, settle_format, split_list
+from bgx.cli.options import make_request, option, picture_options, split_list
 from bgx.errors import ExitCode, OutputError, PictureError, UsageError
 from bgx.settings import DEFAULT_MODEL
 
@@ -52,8 +51,6 @@ def batch(
     what is missing.
     """
     request = make_request(**options)
-    output_settings = settle_format(request.output, request.output.format or "png")
-    request = replace(request, output=output_settings)
     console = Console(quiet=request.quiet)
     set_up_logging(console, request.verbose)
     plan = _plan(inputs, files_from, null, output, request, review=review, sheet=sheet)

@@ -7,38 +7,30 @@ from __future__ import annotations
 
 import codecs
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 from click.core import ParameterSource
 
 from bgx.errors import UsageError
-from bgx.options import make_output
+from bgx.options import OPTIONS, settle
 from bgx.settings import (
     DEFAULT_MAX_PIXELS,
     DEFAULT_MAX_SIZE,
     DEFAULT_MODEL,
-    FORMATS,
-    LOSSLESS_FORMATS,
-    Align,
-    ColourSpace,
     DeviceSettings,
     Existing,
-    MatteKind,
     ModelSettings,
-    PngLevel,
     Precision,
     ReadSettings,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Unpack
 
-    from bgx.options import PictureOptions
-    from bgx.settings import Format, OutputSettings
+    from bgx.options import Option, OutputSettings
 
 
 def option(*names: str, **attributes: Any) -> Callable[[Any], Any]:
@@ -49,34 +41,23 @@ def option(*names: str, **attributes: Any) -> Callable[[Any], Any]:
     return click.option(*names, **(defaults | attributes))
 
 
-def is_typed(parameter: str) -> bool:
-    """Whether it stands on the command line: neither in the environment nor in a preset."""
-    context = click.get_current_context()
-    return context.get_parameter_source(parameter) is ParameterSource.COMMANDLINE
-
-
-def settle_format(output: OutputSettings, file_format: Format) -> OutputSettings:
-    """With its format. A quality that is not typed is for formats that have one."""
-    loses = file_format not in LOSSLESS_FORMATS
-    quality = output.quality if loses or is_typed("quality") else None
-    return replace(output, format=file_format, quality=quality)
-
-
-def _apply_preset(name: str | None, picture: dict[str, Any]) -> dict[str, Any]:
-    """The options, with the preset's for those given neither here nor in the environment."""
-    if name is None:
-        return picture
-    from bgx.presets import complete, find_preset
-
-    context = click.get_current_context()
-    defaults = {
-        option
-        for option in picture
-        if context.get_parameter_source("file_format" if option == "format" else option)
-        is ParameterSource.DEFAULT
-    }
-    given = {option: value for option, value in picture.items() if option not in defaults}
-    return {option: picture[option] for option in defaults} | complete(given, find_preset(name))
+def _picture_option(row: Option) -> Callable[[Any], Any]:
+    """A click option for a row of the table of picture options."""
+    names = [row.flag if row.kind is not bool else f"{row.flag}/--no-{row.flag[2:]}"]
+    names += [row.short] if row.short else []
+    attributes: dict[str, Any] = {"type": row.kind}
+    if row.choices:
+        attributes["type"] = click.Choice(row.choices)
+    elif row.bounds:
+        attributes["type"] = click.IntRange(*row.bounds)
+    return option(
+        *names,
+        **attributes,
+        metavar=row.metavar,
+        default=row.default,
+        show_default=not row.fallback and bool(row.default),
+        help=row.help + (f"  [default: {row.fallback}]" if row.fallback else ""),
+    )
 
 
 _NETWORK_OPTIONS = (
@@ -112,88 +93,7 @@ _NETWORK_OPTIONS = (
 )
 
 _PICTURE_OPTIONS = (
-    option(
-        "--format",
-        "-f",
-        "file_format",
-        type=click.Choice(FORMATS),
-        help="Of the output.  [default: as OUTPUT's suffix says, else png]",
-    ),
-    option(
-        "--quality",
-        "-q",
-        type=click.IntRange(1, 100),
-        help="For lossy JPEG, WebP, AVIF.  [default: JPEG 92, AVIF 80, WebP lossless]",
-    ),
-    option(
-        "--png-level",
-        type=click.Choice(get_args(PngLevel)),
-        default="fast",
-        help="fast, or mostly smaller in many times the time.",
-    ),
-    option(
-        "--matte",
-        type=click.Choice(get_args(MatteKind)),
-        default="raw",
-        help="raw is the network's own; clean takes specks and pin-holes out.",
-    ),
-    option(
-        "--refine/--no-refine",
-        default=False,
-        help="Bring the matte to the photo's own edges, soft edges to the subject's own colours.",
-    ),
-    option(
-        "--keep-colours",
-        is_flag=True,
-        help="With --refine, leave the old background's colours in soft edges.",
-    ),
-    option("--mask-only", is_flag=True, help="Write the matte instead of the cut-out."),
-    option(
-        "--background",
-        "-b",
-        metavar="WHAT",
-        help="Put the subject on a colour (a name or #rrggbb), an image FILE, or the photo itself: "
-        "blur[:RADIUS] or original-greyed.  [default for JPEG: white]",
-    ),
-    option(
-        "--shadow",
-        metavar="KIND",
-        help="none, soft or contact, with a strength of its own as in soft:40%.  [default: none]",
-    ),
-    option("--crop", is_flag=True, help="Show the subject alone; the next three do so too."),
-    option("--margin", metavar="3%|40px", help="Room around it, % of its longer side or pixels."),
-    option(
-        "--canvas",
-        metavar="WxH|W:H|square",
-        help="Put it on a canvas of this size, or of this shape around it.",
-    ),
-    option("--fill", metavar="85%", help="Its share of the canvas's width or height."),
-    option(
-        "--align",
-        type=click.Choice(get_args(Align)),
-        default="center",
-        help="Where it stands on the canvas.",
-    ),
-    option(
-        "--resize",
-        metavar="N|WxH",
-        help="Longer side, or box, that the result must fit in, pixels.",
-    ),
-    option("--upscale", is_flag=True, help="Enlarge where --canvas, --fill or --resize need it."),
-    option(
-        "--max-bytes",
-        metavar="10MB",
-        help="Lower the quality until the file is this small at most.",
-    ),
-    option(
-        "--colour",
-        type=click.Choice(get_args(ColourSpace)),
-        default="keep",
-        help="Keep the photo's colour profile or convert to sRGB.",
-    ),
-    option(
-        "--keep-metadata", is_flag=True, help="Write the photo's EXIF and XMP too, place and all."
-    ),
+    *map(_picture_option, OPTIONS.values()),
     option(
         "--preset",
         metavar="NAME",
@@ -258,7 +158,6 @@ def make_request(
     offline: bool,
     quiet: bool,
     verbose: int,
-    file_format: Format | None = None,
     existing: Existing = "skip",
     max_size: int = DEFAULT_MAX_SIZE,
     max_pixels: int = DEFAULT_MAX_PIXELS,
@@ -267,18 +166,36 @@ def make_request(
     batch_size: int | None = None,
     precision: Precision = "auto",
     preset: str | None = None,
-    **picture: Unpack[PictureOptions],
+    target: str | None = None,
+    **picture: Any,
 ) -> Request:
-    """Raises UsageError."""
-    chosen = _apply_preset(preset, {**picture, "format": file_format})
-    if chosen["format"] in LOSSLESS_FORMATS and not is_typed("quality"):
-        chosen["quality"] = None
+    """The command's options, checked. Raises UsageError.
+
+    target: the one file to be written, whose suffix names the format. picture: the picture options
+    by name.
+    """
+    from bgx.presets import preset_options
+
+    context = click.get_current_context()
+
+    def given(source: ParameterSource) -> Any:
+        return {
+            name: value
+            for name, value in picture.items()
+            if context.get_parameter_source(name) is source
+        }
+
     return Request(
         model=model,
         models=ModelSettings.from_environment(offline=offline),
         device=DeviceSettings(device, workers, threads, batch_size, precision),
         read=ReadSettings(max_size, max_pixels),
-        output=make_output(**cast("PictureOptions", chosen)),
+        output=settle(
+            given(ParameterSource.COMMANDLINE),
+            environment=given(ParameterSource.ENVIRONMENT),
+            preset=preset_options(preset),
+            target=target,
+        ),
         existing=existing,
         report=report,
         quiet=quiet,

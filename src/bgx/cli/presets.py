@@ -44,9 +44,9 @@ def _format_options(preset: Preset) -> str:
     """As they would be typed."""
     words = []
     for name, value in preset.options.items():
-        if value is True:
-            words.append(f"--{_spell(name)}")
-        elif value is not False:
+        if isinstance(value, bool):
+            words.append(f"--{'' if value else 'no-'}{_spell(name)}")
+        else:
             words.append(f"--{_spell(name)} {value}")
     return " ".join(words)
 

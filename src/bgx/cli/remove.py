@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import stat
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from bgx.cli.console import Console, put_bytes, set_up_logging
-from bgx.cli.options import is_typed, make_request, picture_options, settle_format
+from bgx.cli.options import make_request, picture_options
 from bgx.errors import BgxError, BugError, ExitCode, OutputError, PictureError, UsageError
-from bgx.settings import DEFAULT_MODEL, FORMAT_BY_SUFFIX
+from bgx.settings import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from bgx.cli.options import Request
     from bgx.run.outcome import Job
     from bgx.run.report import Report
-    from bgx.settings import Format
 
 _PIPE = Path("-")
 
@@ -33,10 +31,11 @@ def remove(source: str, target: str | None, **options: Any) -> ExitCode:
     INPUT and OUTPUT may be - for stdin and stdout. OUTPUT's suffix names the format; without OUTPUT
     photo.jpg gives photo-cut.png beside it.
     """
-    request = make_request(**options)
+    named = None if target in (None, "-") else target
+    request = make_request(target=named, **options)
     console = Console(quiet=request.quiet)
     set_up_logging(console, request.verbose)
-    job, request = _plan(_to_path(source), _to_path(target) if target else None, request)
+    job = _plan(_to_path(source), _to_path(target) if target else None, request)
     return _run(job, request, console)
 
 
@@ -46,31 +45,26 @@ def _to_path(name: str) -> Path:
     return path.absolute() if path == _PIPE and name != "-" else path
 
 
-def _plan(source: Path, target: Path | None, request: Request) -> tuple[Job, Request]:
-    """The job, and the request with its format settled."""
+def _plan(source: Path, target: Path | None, request: Request) -> Job:
     from bgx.run.outcome import Job
     from bgx.run.plan import refuse_overwriting
 
-    asked = request.output.format
     if source != _PIPE:
         _check_source(source)
     if target is None:
-        name = f"{source.stem}-cut.{asked or 'png'}"
+        name = f"{source.stem}-cut.{request.output.format}"
         target = _PIPE if source == _PIPE else source.with_name(name)
     if target == _PIPE:
-        file_format = asked or "png"
         if request.report == "-":
             raise UsageError("--report - and a picture on stdout: choose a file for one of them")
     else:
-        file_format = _choose_format(target, asked)
         _check_target(target)
     refuse_overwriting(
         [path for path in (source, *request.also_read) if path != _PIPE],
         request.also_written,
         targets=[] if target == _PIPE else [target],
     )
-    output = settle_format(request.output, file_format)
-    return Job(source, target), replace(request, output=output)
+    return Job(source, target)
 
 
 def _check_source(source: Path) -> None:
@@ -91,18 +85,6 @@ def _check_target(target: Path) -> None:
         raise UsageError(f"{target}: is a folder; name a file, or use: bgx batch")
     if status and not stat.S_ISREG(status.st_mode):
         raise UsageError(f"{target}: is no ordinary file; for stdout name -")
-
-
-def _choose_format(target: Path, asked: Format | None) -> Format:
-    """The one that the target's suffix names, or --format where it names none."""
-    from bgx.image.encode import format_of
-
-    if asked and target.suffix.lower() not in FORMAT_BY_SUFFIX:
-        return asked
-    named = format_of(target)
-    if asked and asked != named and is_typed("file_format"):
-        raise UsageError(f"{target}: the suffix does not fit --format {asked}; change either")
-    return named
 
 
 def _run(job: Job, request: Request, console: Console) -> ExitCode:

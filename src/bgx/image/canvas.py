@@ -19,7 +19,7 @@ from bgx.image.regions import grow_mask, measure_regions
 
 if TYPE_CHECKING:
     from bgx.image.tiles import Box
-    from bgx.settings import CanvasSettings
+    from bgx.options import CanvasSettings
 
 _EDGE = 2
 """How far the faint end of a soft edge may reach beyond the subject, pixels of the result."""

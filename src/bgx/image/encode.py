@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
-from bgx.errors import UnwritableError, UsageError
+from bgx.errors import UnwritableError
 from bgx.image.jpeg import encode_white_jpeg
 from bgx.image.png import encode_png
-from bgx.settings import FORMAT_BY_SUFFIX, LOSSLESS_FORMATS, Format, PngLevel
+from bgx.settings import LOSSLESS_FORMATS, Format, PngLevel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from bgx.image.metadata import Metadata
 
@@ -25,15 +24,6 @@ _TIFF_COMPRESSION = "tiff_adobe_deflate"
 
 _MAX_SIDE: dict[Format, int] = {"jpg": 65_500, "webp": 16_383, "avif": 65_536}
 """Pixels; the formats that are not here hold any picture that memory holds."""
-
-
-def format_of(target: Path) -> Format:
-    """The format that the target's suffix names. Raises UsageError where it names none."""
-    try:
-        return FORMAT_BY_SUFFIX[target.suffix.lower()]
-    except KeyError:
-        known = ", ".join(FORMAT_BY_SUFFIX)
-        raise UsageError(f"{target}: unknown suffix; use {known} or --format") from None
 
 
 def encode_picture(

@@ -23,7 +23,8 @@ from bgx.settings import DEFAULT_MAX_PIXELS, OPAQUE_FORMATS, WHITE, Backdrop, Re
 if TYPE_CHECKING:
     from bgx.image.canvas import Placement
     from bgx.image.read import Photo
-    from bgx.settings import Colour, OutputSettings
+    from bgx.options import OutputSettings
+    from bgx.settings import Colour
 
 _BLUR = 0.02
 """Of the finished picture's longer side: the blur of a background that names no radius."""

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from bgx.model.session import Session
+    from bgx.options import OutputSettings
     from bgx.run.stages import Occupancy
-    from bgx.settings import DeviceSettings, OutputSettings, ReadSettings
+    from bgx.settings import DeviceSettings, ReadSettings
 
 STEPS = ("read", "infer", "compose", "write")
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from bgx.files import write_whole
 from bgx.image.compose import flatten
-from bgx.image.encode import encode_picture, encode_within, format_of
-from bgx.settings import OPAQUE_FORMATS, WHITE, OutputSettings
+from bgx.image.encode import encode_picture, encode_within
+from bgx.options import OutputSettings, format_of
+from bgx.settings import OPAQUE_FORMATS, WHITE
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -74,12 +75,12 @@ class Cutout:
 def encode_cutout(
     cutout: Cutout, *, name: str, threads: int = 1
 ) -> tuple[list[bytes], tuple[str, ...]]:
-    """The file in the format asked for (PNG where none is), in pieces, and notes for the report.
+    """The file in the format asked for, in pieces, and notes for the report.
 
     name: what messages call it. threads: that encoding may use. Raises UnwritableError.
     """
     output, image = cutout.output, cutout.image
-    file_format = output.format or "png"
+    file_format = output.format
     if file_format in OPAQUE_FORMATS and image.mode == "RGBA":
         image = flatten(image.convert("RGB"), image.getchannel("A"), WHITE)
 

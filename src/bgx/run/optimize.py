@@ -19,8 +19,9 @@ from bgx.model.optimized import Measurement
 from bgx.model.providers import explain_no_gpu
 from bgx.model.quantize import quantize
 from bgx.model.session import Session, open_session, read_prepared
+from bgx.options import OutputSettings
 from bgx.run.pipeline import Pipeline
-from bgx.settings import OutputSettings, ReadSettings
+from bgx.settings import ReadSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

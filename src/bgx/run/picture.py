@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from bgx.run.memory import Memory
     from bgx.run.outcome import Job
     from bgx.run.recipe import Recipe
-    from bgx.settings import OutputSettings
+    from bgx.options import OutputSettings
 
 
 class Network(Protocol):

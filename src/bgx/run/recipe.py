@@ -8,7 +8,8 @@ from bgx.image.canvas import place
 from bgx.image.finish import Finisher
 
 if TYPE_CHECKING:
-    from bgx.settings import OutputSettings, ReadSettings
+    from bgx.options import OutputSettings
+    from bgx.settings import ReadSettings
 
 
 class Recipe:
