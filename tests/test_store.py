@@ -130,7 +130,7 @@ def test_a_disk_that_is_full_costs_no_network(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("bgx.model.files.write", full)
+    monkeypatch.setattr("bgx.model.store.write_whole", full)
     with pytest.raises(ModelError, match="No space left"):
         add(store, "mine", network)
     monkeypatch.undo()

@@ -1,9 +1,9 @@
 """Files that appear whole or not at all: the one writer of the project.
 
 A file is written under a temporary name beside its target, brought to the disk, and renamed. What a
-killed process leaves behind is told from what another one is writing by a lock on it, which the
-system gives up with the process: names of machines and numbers of processes mean nothing among
-containers that share a folder.
+killed process leaves behind is told from what another one is writing by a lock, which the system
+gives up with the process; names of machines and numbers of processes mean nothing among containers
+that share a folder.
 """
 
 from __future__ import annotations
@@ -34,17 +34,19 @@ _PASSING = frozenset(
     for name in ("EACCES", "EPERM", "EBUSY", "ETXTBSY", "ENOENT", "ESTALE")
     if hasattr(errno, name)
 )
-"""Errors that may be gone in a moment: a virus scanner, a sync client or a file server has the file
-open, somebody tidied up the folder."""
+"""Errors that may be gone in a moment: a virus scanner, a sync client or a file server holds the
+file, somebody tidied up the folder."""
 
 _MOMENT_S = 0.25
+
+_TRIES = 20
 
 
 def write_whole(target: Path, *pieces: bytes, create: bool = False) -> bool:
     """Write or replace a file in one step; its folder is made where it is missing.
 
     pieces: of the file, one after the other. create: leave a file that is there as it is, unless it
-    is empty; that nobody makes one meanwhile is certain where the file system has hard links.
+    is empty; where the file system has hard links this holds against one made at the same time too.
     Returns whether the file was written. Raises OSError; nothing half-written stays.
     """
     try:
@@ -58,66 +60,57 @@ def write_whole(target: Path, *pieces: bytes, create: bool = False) -> bool:
 
 def _write_once(target: Path, pieces: tuple[bytes, ...], *, create: bool) -> bool:
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _temporary(target.parent) as (temporary, stream):
-        stream.writelines(pieces)
-        stream.flush()
-        # Whoever sees the name relies on the content, after a power cut too. The name itself may
-        # get lost in one: then the file is made again.
-        os.fsync(stream.fileno())
-        if fcntl is None:
-            stream.close()  # Windows renames no open file
+    with temporary(target.parent) as path:
+        with path.open("wb") as stream:
+            stream.writelines(pieces)
+            stream.flush()
+            # A later run takes a name for a complete file, so the name must not outlive a power cut
+            # that the content does not. The name may get lost: then the file is made again.
+            os.fsync(stream.fileno())
         if create:
-            return _move_unless_there(temporary, target)
-        temporary.replace(target)
+            return _move_unless_there(path, target)
+        path.replace(target)
         return True
 
 
+def _move_unless_there(source: Path, target: Path) -> bool:
+    try:
+        target.hardlink_to(source)
+    except FileExistsError:
+        there = True
+    except OSError:  # no hard links here
+        there = os.path.lexists(target)
+    else:
+        return True
+    if there and not (target.is_file() and target.stat().st_size == 0):
+        return False
+    source.replace(target)
+    return True
+
+
 @contextmanager
-def _temporary(folder: Path) -> Iterator[tuple[Path, BinaryIO]]:
-    """A new file, locked while it is open, and gone afterwards unless it was renamed."""
-    while True:
-        # Not the target's name: with anything added it could become too long.
+def temporary(folder: Path) -> Iterator[Path]:
+    """An empty file in a folder that is there, gone afterwards unless it was moved.
+
+    :func:`remove_leftovers` lets it be, in this and in every other process. Raises OSError.
+    """
+    for _ in range(_TRIES):
+        # Not named after its target: with anything added that could become too long.
         path = folder / f".{os.urandom(8).hex()}.bgx-tmp"
         # Not tempfile: that makes files private; here the umask decides, as for any output.
         stream = path.open("xb")
         try:
             with stream:
-                if _hold(stream):
-                    yield path, stream
-                    return
+                if fcntl is None:
+                    stream.close()  # Windows moves no open file
+                elif not _lock(stream, otherwise=True) or not os.path.lexists(path):
+                    continue  # somebody who cleans up came before the lock
+                yield path
+                return
         finally:
             with suppress(OSError):
                 path.unlink()
-
-
-def _hold(stream: BinaryIO) -> bool:
-    """Lock a file just made; False where somebody who cleans up came between."""
-    if fcntl is None:
-        return True
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True  # no locks here: its age protects it
-    return os.fstat(stream.fileno()).st_nlink > 0
-
-
-def _move_unless_there(temporary: Path, target: Path) -> bool:
-    try:
-        target.hardlink_to(temporary)
-    except FileExistsError:
-        pass
-    except OSError:  # no hard links here
-        if not target.exists():
-            temporary.replace(target)
-            return True
-    else:
-        return True
-    if target.is_file() and target.stat().st_size == 0:
-        temporary.replace(target)
-        return True
-    return False
+    raise FileNotFoundError(errno.ENOENT, "temporary files vanish", str(folder))
 
 
 def remove_leftovers(folder: Path) -> int:
@@ -127,31 +120,29 @@ def remove_leftovers(folder: Path) -> int:
             names = [entry.name for entry in entries if _TEMPORARY.fullmatch(entry.name)]
     except OSError:
         return 0
-    return sum(_remove_leftover(folder / name) for name in names)
+    return sum(_remove_if_left(folder / name) for name in names)
 
 
-def _remove_leftover(path: Path) -> bool:
+def _remove_if_left(path: Path) -> bool:
     try:
         with path.open("r+b") as stream:
-            if _is_left(stream):
-                if fcntl is None:
-                    stream.close()
+            old = time.time() - os.fstat(stream.fileno()).st_mtime > _LEFT_S
+            if fcntl is None:
+                stream.close()  # Windows deletes no open file
+            if _lock(stream, otherwise=old) if fcntl else old:
                 path.unlink()
                 return True
     except OSError:
-        pass  # somebody else's, or gone
+        pass  # another user's, or gone
     return False
 
 
-def _is_left(stream: BinaryIO) -> bool:
-    """Whether nobody writes to a temporary file; where it is locked now, nobody will."""
-    if fcntl is not None:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError:
-            pass  # no locks here
-        else:
-            return True
-    return time.time() - os.fstat(stream.fileno()).st_mtime > _LEFT_S
+def _lock(stream: BinaryIO, *, otherwise: bool) -> bool:
+    """Whether this process holds the file now; ``otherwise`` where the file system has no locks."""
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return otherwise
+    return True

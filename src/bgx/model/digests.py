@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from bgx.errors import BadModelError
-from bgx.model import files
+from bgx.files import write_whole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,7 +53,7 @@ def read_digests(path: Path, stamps: Path, *, trust_stamp: bool = True) -> Diges
             pass
     digests = hash_file(path)
     try:
-        files.write(stamp, json.dumps(seen | asdict(digests)).encode())
+        write_whole(stamp, json.dumps(seen | asdict(digests)).encode())
     except OSError as error:
         log.debug("%s: no stamp kept: %s", path, error)
     return digests

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import filecmp
 import logging
+import os
 import sys
 import tempfile
 import threading
@@ -120,9 +121,12 @@ class _Download:
             size = int(announced) if announced.isdigit() else None
             if size is not None and size > self._limit:
                 raise self._too_large(url)
-            with open(output_file, "wb") as file:
+            # pooch made it readable by this user alone; anew it is as any other file.
+            Path(output_file).unlink()
+            with open(output_file, "xb") as file:
                 self._copy(response, file, size, url)
-        files.open_up(Path(output_file))
+                file.flush()
+                os.fsync(file.fileno())  # a power cut must not leave the name alone
 
     def _open(self, url: str) -> Response:
         """Start the request and wait for its headers, no longer than `first_answer`.

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bgx.errors import ModelError
+from bgx.files import remove_leftovers, write_whole
 from bgx.model import files
 
 if TYPE_CHECKING:
@@ -109,10 +110,11 @@ def install(
     path = _path(file, store, gpu)
     record = {"machine": describe_machine(gpu), **asdict(measured)}
     try:
+        remove_leftovers(path.parent)
         # The record last: a copy without one is not used.
         path.with_suffix(".json").unlink(missing_ok=True)
-        files.write(path, content)
-        files.write(path.with_suffix(".json"), json.dumps(record, indent=2).encode())
+        write_whole(path, content)
+        write_whole(path.with_suffix(".json"), json.dumps(record, indent=2).encode())
     except OSError as error:
         raise ModelError(
             f"{path}: cannot be kept: {error.strerror or error}; "

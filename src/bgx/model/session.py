@@ -18,6 +18,7 @@ from bgx.errors import (
     InferenceError,
     MissingModelError,
 )
+from bgx.files import remove_leftovers, write_whole
 from bgx.machine import count_cores
 from bgx.model import files, optimized
 from bgx.model.engines import EnginePlan, plan_engines
@@ -302,7 +303,8 @@ def _keep(path: Path, content: bytes) -> bool:
     """Write a file named by what is in it; whether it is there afterwards."""
     if not files.is_file(path):
         try:
-            files.write(path, content)
+            remove_leftovers(path.parent)
+            write_whole(path, content)
         except OSError as error:
             log.debug("%s: not kept: %s", path, error)
     return files.is_file(path)

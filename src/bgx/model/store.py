@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bgx.errors import BadModelError, MissingModelError, ModelError, UsageError
+from bgx.files import remove_leftovers, temporary, write_whole
 from bgx.model import files
 from bgx.model.digests import Digests, hash_file, read_digests
 from bgx.model.registry import (
@@ -225,14 +226,16 @@ class Store:
         else:
             entry = published[name]
         try:
-            with files.temporary(self.models, ".onnx") as copy:
+            self.models.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(self.models)
+            with temporary(self.models) as copy:
                 shutil.copyfile(file, copy)
                 check(copy, entry, str(file))
                 digest, size = f"sha256:{hash_file(copy).sha256}", copy.stat().st_size
                 added = replace(entry, url=None, builtin=None, hash=digest, bytes=size)
                 # Room for the record is found before the old network goes.
                 record = json.dumps(_table(added), indent=2).encode()
-                files.write(self._record(name), record)
+                write_whole(self._record(name), record)
                 copy.replace(self._own(name))
         except OSError as error:
             raise ModelError(

@@ -151,7 +151,9 @@ class LocalFolder:
             ) from error
 
     def check_writable(self) -> None:
-        raise NotImplementedError
+        here = next(path for path in (self.path, *self.path.parents) if os.path.lexists(path))
+        with _explained(self.path), files.temporary(here):
+            pass
 
     def remove_leftovers(self) -> int:
         return files.remove_leftovers(self.path)

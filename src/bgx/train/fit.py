@@ -19,8 +19,8 @@ import torch
 from torch import Generator, nn
 
 from bgx.errors import OutputError, UsageError
+from bgx.files import write_whole
 from bgx.machine import count_cores
-from bgx.model import files
 from bgx.train.augment import draw
 from bgx.train.feed import MEAN, STD
 from bgx.train.losses import deep_loss
@@ -260,7 +260,7 @@ def _save(run: Run, checkpoint: Path, identity: str) -> None:
     content = io.BytesIO()
     torch.save(run.state() | {"identity": identity}, content)
     try:
-        files.write(checkpoint, content.getvalue())
+        write_whole(checkpoint, content.getvalue())
     except OSError as error:
         raise OutputError(f"{checkpoint}: cannot be written: {error.strerror}") from error
 

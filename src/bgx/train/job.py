@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 
 from bgx.errors import BadModelError, OutputError, UsageError
-from bgx.model import files
+from bgx.files import write_whole
 from bgx.settings import ModelSettings
 from bgx.train.feed import SIZE
 
@@ -252,6 +252,6 @@ def _check(content: bytes, network: Lite, output: Path) -> None:
 
 def _write(path: Path, content: bytes) -> None:
     try:
-        files.write(path, content)
+        write_whole(path, content)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
