@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-PACKAGES = ("bgx", "onnxruntime", "numpy", "pillow", "isal")
+PACKAGES = ("bgx-cutout", "onnxruntime", "numpy", "pillow", "isal")
 """Whose versions a record names, where they are installed."""
 
 INSTRUCTIONS = frozenset(

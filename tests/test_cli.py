@@ -22,6 +22,7 @@ from bgx.cli.main import Commands
 from bgx.cli.main import bgx as commands
 from bgx.errors import ExitCode
 from bgx.image.matte import upsample_matte
+from bgx.install import install_hint
 from support.fakes import save_photo
 from support.networks import tiny_network
 from support.shell import Result, bgx, bgx_process, command, read_rows
@@ -905,7 +906,7 @@ def test_a_device_that_is_not_there_is_exit_4_with_the_remedy() -> None:
 
     assert result.code == ExitCode.DEVICE
     assert f"bgx: --device {device}: " in result.err
-    assert f'pip install "bgx[{"gpu" if device == "cuda" else device}]"' in result.err
+    assert install_hint("gpu" if device == "cuda" else device) in result.err
 
 
 def test_without_a_runtime_is_exit_4_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -917,7 +918,7 @@ def test_without_a_runtime_is_exit_4_with_the_remedy(monkeypatch: pytest.MonkeyP
     result = bgx("remove", "in.jpg", "out.png")
 
     assert result.code == ExitCode.DEVICE
-    assert result.err.endswith('pip install "bgx[cpu]"\n')
+    assert result.err.endswith(f"{install_hint('cpu')}\n")
     assert result.err.count("\n") == 1
 
 

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bgx.errors import BadModelError, DeviceUnavailableError, ExitCode, RuntimeMissingError
+from bgx.install import install_hint
 from bgx.model import providers
 from bgx.model.engines import OPENVINO, PROVIDERS_BY_DEVICE, EnginePlan, plan_engines
 from bgx.model.inspection import inspect_runtime
@@ -339,7 +340,7 @@ def nothing_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterat
 def test_without_any_flavour_one_line_says_what_to_install(nothing_installed: Path) -> None:
     with pytest.raises(RuntimeMissingError) as caught:
         load_runtime()
-    assert str(caught.value) == 'no onnxruntime flavour is installed; run: pip install "bgx[cpu]"'
+    assert str(caught.value) == (f"no onnxruntime flavour is installed; run: {install_hint('cpu')}")
     assert caught.value.exit_code is ExitCode.DEVICE
     report = inspect_runtime()
     assert (report.version, report.auto, report.flavours) == (None, None, {})

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bgx.api import Cutout, Remover, remove
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Cutout", "Remover", "__version__", "remove"]
 
 

@@ -10,6 +10,7 @@ import click
 from bgx import __version__
 from bgx.cli.console import put
 from bgx.errors import ExitCode
+from bgx.install import explain_other_bgx
 
 if TYPE_CHECKING:
     from bgx.model.store import Store
@@ -42,6 +43,7 @@ def _gather() -> dict[str, Any]:
     runtime = inspect_runtime()
     return {
         "version": __version__,
+        "trouble": explain_other_bgx(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: metadata.version(name) for name in ("numpy", "pillow", "onnx")},
@@ -91,7 +93,6 @@ def _print(facts: dict[str, Any]) -> None:
         ("networks", ", ".join(facts["models"]) or "none here yet; see: bgx models list"),
         ("copies", copies or "none; see: bgx models optimize --help"),
     ]
-    if runtime["trouble"]:
-        rows.append(("trouble", runtime["trouble"]))
+    rows += [("trouble", text) for text in (facts["trouble"], runtime["trouble"]) if text]
     for name, value in rows:
         put(f"{name:<11}{value}")

@@ -23,6 +23,7 @@ from bgx.errors import PictureError, TooLargeError, UnreadableError
 from bgx.image.compose import flatten
 from bgx.image.metadata import read_metadata
 from bgx.image.rgb import to_rgb
+from bgx.install import install_hint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -298,7 +299,7 @@ def _explain_unidentified(stream: BinaryIO, name: str) -> str:
     if not head:
         return f"{name}: is empty (0 bytes)"
     if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS and "HEIF" not in Image.OPEN:
-        return f'{name}: HEIC needs an extra package; run: pip install "bgx[heif]"'
+        return f"{name}: HEIC needs an extra package; run: {install_hint('heif')}"
     for file_format in _loaded_formats():
         _, accept = Image.OPEN[file_format]
         if accept and accept(head) is True:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from bgx.errors import DeviceUnavailableError
+from bgx.install import install_hint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,24 +35,39 @@ PROVIDERS_BY_DEVICE: Mapping[str, tuple[str, ...]] = {
 # provider with 8-bit networks alone.
 AUTO = ("cuda", "directml", "cpu")
 
-INSTALL = {
-    "cuda": 'pip uninstall -y onnxruntime, then: pip install "bgx[gpu]" (NVIDIA driver needed)',
-    "tensorrt": 'pip uninstall -y onnxruntime, then: pip install "bgx[gpu]" tensorrt',
-    "directml": 'pip uninstall -y onnxruntime, then: pip install "bgx[directml]" (Windows)',
-    "coreml": 'pip install "bgx[cpu]" on macOS',
-    "openvino": 'pip install "bgx[openvino]"',
-    "webgpu": 'pip install "bgx[webgpu]"',
-    "cpu": 'pip install --force-reinstall "bgx[cpu]"',
-}
+_REINSTALL_CPU = "pip install --force-reinstall onnxruntime"
+
+
+def explain_install(kind: str) -> str:
+    """What to run to get the runtime of a kind of device."""
+    match kind:
+        case "cuda":
+            return (
+                f"pip uninstall -y onnxruntime, then: {install_hint('gpu')} (needs NVIDIA's driver)"
+            )
+        case "tensorrt":
+            return f"pip uninstall -y onnxruntime, then: {install_hint('gpu')} tensorrt"
+        case "directml":
+            return f"pip uninstall -y onnxruntime, then: {install_hint('directml')} (Windows)"
+        case "coreml":
+            return f"{install_hint('cpu')} on macOS"
+        case "cpu":
+            return _REINSTALL_CPU
+        case _:
+            return install_hint(kind)
+
+
 REPAIR = {
-    "cuda": 'check the driver with nvidia-smi, then: pip install --upgrade "bgx[gpu]"',
+    "cuda": "check the driver with nvidia-smi, then: "
+    'pip install --upgrade "onnxruntime-gpu[cuda,cudnn]"',
     "tensorrt": "check the driver with nvidia-smi, then: pip install --upgrade tensorrt",
     "directml": "update the graphics driver",
     "coreml": "update macOS",
     "openvino": "pip install --upgrade onnxruntime-openvino openvino",
     "webgpu": "it needs a GPU with its driver, on Linux libvulkan1 too",
-    "cpu": INSTALL["cpu"],
+    "cpu": _REINSTALL_CPU,
 }
+"""What to do where the runtime of a kind of device is there and does not work."""
 
 # Pictures of one GPU run at 320 x 320; larger inputs take proportionally fewer.
 _GPU_BATCH = 16
@@ -134,14 +150,14 @@ def plan_engines(
         kinds = [kind for kind in AUTO if found[kind]]
         if not kinds:
             raise DeviceUnavailableError(
-                f"the installed onnxruntime lists no device bgx knows; run: {INSTALL['cpu']}"
+                f"the installed onnxruntime lists no device bgx knows; run: {_REINSTALL_CPU}"
             )
     elif found[device.kind]:
         kinds = [device.kind]
     else:
         raise DeviceUnavailableError(
             f"--device {device.device}: no {' or '.join(PROVIDERS_BY_DEVICE[device.kind])} is "
-            f"installed; run: {INSTALL[device.kind]}"
+            f"installed; run: {explain_install(device.kind)}"
         )
     on_cpu = _plan_cpu(device, cores, pictures, pixels)
     batch_size = device.batch_size or max(1, _GPU_BATCH * _UNIT_PIXELS // pixels)

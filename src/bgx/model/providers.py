@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bgx.errors import BadModelError, DeviceUnavailableError, RuntimeMissingError
-from bgx.model.engines import INSTALL, OPENVINO, PROVIDERS_BY_DEVICE, REPAIR
+from bgx.install import install_hint
+from bgx.model.engines import OPENVINO, PROVIDERS_BY_DEVICE, REPAIR, explain_install
 from bgx.model.prepare import BATCH
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def _register(plugin: str) -> bool:
 def _explain_missing(error: Exception) -> str:
     flavours = find_flavours()
     if not flavours:
-        return 'no onnxruntime flavour is installed; run: pip install "bgx[cpu]"'
+        return f"no onnxruntime flavour is installed; run: {install_hint('cpu')}"
     conflict = explain_conflict(flavours)
     if conflict:
         return conflict
@@ -132,7 +133,7 @@ def explain_conflict(flavours: Mapping[str, str]) -> str | None:
     names = " ".join(flavours)
     return (
         f"{' and '.join(flavours)} are installed together and overwrite each other; run: "
-        f'pip uninstall -y {names}, then: pip install "bgx[cpu]" (or gpu, directml)'
+        f"pip uninstall -y {names}, then: {install_hint('cpu')} (or gpu, directml)"
     )
 
 
@@ -207,7 +208,7 @@ def explain_no_gpu() -> str:
     """What to do where half precision is asked for and nothing but the processor runs networks."""
     return (
         "--precision fp16 runs on a GPU alone and none is found, see: bgx info; the CPU takes "
-        f"int8; for NVIDIA: {INSTALL['cuda']}"
+        f"int8; for NVIDIA: {explain_install('cuda')}"
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from bgx.errors import BadModelError, OutputError, UsageError
 from bgx.files import write_whole
+from bgx.install import install_hint
 from bgx.settings import ModelSettings
 from bgx.train.feed import SIZE
 
@@ -132,7 +133,7 @@ def train(
     bgx's), ModelError for `start` and `teacher`, OutputError.
     """
     if importlib.util.find_spec("torch") is None:
-        raise UsageError('bgx train needs an extra package; run: pip install "bgx[train]"')
+        raise UsageError(f"bgx train needs an extra package; run: {install_hint('train')}")
     import torch
 
     from bgx.model.store import Store

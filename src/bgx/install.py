@@ -1,0 +1,52 @@
+"""What to install, and under which name.
+
+The command and the import are called bgx, the distribution bgx-cutout: the name bgx on the Python
+package index belongs to another project, "Background Execution Engine", which imports as bgx too.
+"""
+
+from __future__ import annotations
+
+import json
+
+DISTRIBUTION = "bgx-cutout"
+
+
+def install_hint(extra: str) -> str:
+    """The command that adds an extra, such as ``gpu``, to the bgx that is installed here.
+
+    In an editable clone it is meant to be run in that clone's folder.
+    """
+    if _is_editable():
+        return f'pip install -e ".[{extra}]"'
+    return f'pip install "{DISTRIBUTION}[{extra}]"'
+
+
+def explain_other_bgx() -> str | None:
+    """What to do about a distribution called ``bgx`` in this environment; None if there is none.
+
+    Its files and ours share the folder ``bgx``: whichever is installed later overwrites the other's
+    ``__init__.py``, and uninstalling one removes that file. So ours is installed again.
+    """
+    from importlib import metadata
+
+    try:
+        version = metadata.version("bgx")
+    except metadata.PackageNotFoundError:
+        return None
+    again = "-e ." if _is_editable() else f"--force-reinstall --no-deps {DISTRIBUTION}"
+    return (
+        f"another package, bgx {version}, is installed here and shares the folder bgx with "
+        f"{DISTRIBUTION}; run: pip uninstall -y bgx, then: pip install {again}"
+    )
+
+
+def _is_editable() -> bool:
+    """Whether this bgx was installed with ``pip install -e`` (PEP 610)."""
+    # It takes some 20 ms to import.
+    from importlib import metadata
+
+    try:
+        origin = metadata.distribution(DISTRIBUTION).read_text("direct_url.json")
+    except metadata.PackageNotFoundError:
+        return False
+    return bool(json.loads(origin or "{}").get("dir_info", {}).get("editable"))
