@@ -40,10 +40,9 @@ from bgx.settings import ReadSettings
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from bgx.run.pipeline import Network
     from numpy.typing import NDArray
     from PIL import Image
-
-    from bgx.run.pipeline import Network
 
 MODEL = vs_rembg.MODEL
 TINY = (64, 48)

@@ -48,7 +48,6 @@ from support.running import (
     make_job,
     make_recipe,
     run_all,
-    source_of,
     target_of,
 )
 
@@ -57,7 +56,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from bgx.run.cutout import Cutout
     from bgx.run.picture import Network
     from bgx.storage.base import File
 
@@ -205,7 +203,7 @@ def test_a_bug_beside_the_network_too(
         assert str(outcome.error).startswith(f"{job.source}: unexpected KeyError")
 
 
-# Batches of a GPU ----------------------------------------------------------------------------------
+# Batches of a GPU ---------------------------------------------------------------------------------
 
 
 def test_in_a_failing_batch_only_the_culprit_fails(tmp_path: Path) -> None:
@@ -409,5 +407,3 @@ def test_pictures_are_taken_only_as_far_ahead_as_fits() -> None:
 
     assert taken <= 5
     assert sum(1 for _ in results) == 49
-
-

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from bgx.run.pipeline import Pipeline
 from PIL import Image
 
 from bgx.model.registry import load_registry
 from bgx.model.session import open_session
 from bgx.model.store import Store
 from bgx.options import OutputSettings
-from bgx.run.pipeline import Pipeline
 from bgx.settings import DeviceSettings, ModelSettings, ReadSettings
 from support.networks import tiny_network, u2net_network
 

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
 from bgx.errors import DeviceUnavailableError, InferenceError
+from bgx.options import CanvasSettings, OutputSettings
 from bgx.run.batch import wait_for
 from bgx.run.engine import Engine, Full
 from bgx.run.gather import Gatherer
@@ -26,7 +26,6 @@ from bgx.run.memory import Memory, estimate_memory, plan_memory
 from bgx.run.outcome import Done, Job
 from bgx.run.recipe import Recipe
 from bgx.run.workers import Workers
-from bgx.options import CanvasSettings, OutputSettings
 from bgx.settings import ReadSettings
 from bgx.storage.memory import InMemory
 from support.fakes import (
@@ -42,7 +41,7 @@ from support.fakes import (
 from support.running import make_engine, make_recipe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -421,9 +420,7 @@ def test_where_threads_are_refused_every_picture_has_its_row(tmp_path: Path, mor
     assert len(list(out.glob("*.png"))) == 12
 
 
-def run_limited(
-    folder: Path, threads: int, *arguments: str
-) -> subprocess.CompletedProcess[str]:
+def run_limited(folder: Path, threads: int, *arguments: str) -> subprocess.CompletedProcess[str]:
     """bgx as another user who may have so many processes and threads."""
     user = ["setpriv", "--reuid=64999", "--regid=64999", "--clear-groups"]
     environment = {

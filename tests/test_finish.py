@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from bgx.run.pipeline import Pipeline
 from PIL import ExifTags, Image, ImageCms, ImageFilter
 
 from bgx.errors import NoSubjectError, TooLargeError, UnwritableError, UsageError
@@ -17,7 +18,6 @@ from bgx.options import settle
 from bgx.presets import preset_options
 from bgx.run.batch import process
 from bgx.run.outcome import Failed, Job
-from bgx.run.pipeline import Pipeline
 from bgx.settings import ReadSettings
 from support.fakes import ConstantNetwork, FakeNetwork, save_photo
 from support.pictures import difference, encode, product, quarters, wide_profile

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +18,7 @@ from support.running import cut as cut_with
 from support.running import make_job, run_all
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from typing import Any
 
     from bgx.run.cutout import Cutout

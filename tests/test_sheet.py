@@ -12,6 +12,7 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
+from bgx.run.pipeline import Pipeline
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -25,7 +26,6 @@ from bgx.options import OutputSettings
 from bgx.run import pipeline as pipeline_room
 from bgx.run.batch import process
 from bgx.run.outcome import Done, Failed, Job, Measured, Outcome, Skipped
-from bgx.run.pipeline import Pipeline
 from bgx.run.sheet import Sheet
 from bgx.settings import ReadSettings
 from support.fakes import FakeNetwork, draw_photo, save_photo

@@ -170,10 +170,11 @@ def test_a_faint_haze_is_no_subject() -> None:
 
 @pytest.mark.weights
 def test_confidence_ranks_real_photos_as_their_true_masks_do(weights: Path, shared: Path) -> None:
+    from bgx.run.pipeline import Pipeline
+
     from bgx.model.session import open_session
     from bgx.model.store import Store
     from bgx.options import OutputSettings
-    from bgx.run.pipeline import Pipeline
     from bgx.settings import DeviceSettings, ModelSettings, ReadSettings
 
     store = Store(ModelSettings(offline=True))

@@ -9,8 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from PIL import Image
-
 from bgx.model.session import open_session
 from bgx.model.store import Store
 from bgx.options import PictureOptions, settle
@@ -35,6 +33,8 @@ from bgx.storage.memory import InMemory
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Unpack
+
+    from PIL import Image
 
     from bgx.errors import BgxError
     from bgx.model.session import Session
@@ -91,7 +91,8 @@ class Remover:
 
         Raises PictureError.
         """
-        recipe = Recipe(self._read, settle(options, preset=preset_options(preset), open_format=True))
+        output = settle(options, preset=preset_options(preset), open_format=True)
+        recipe = Recipe(self._read, output)
         outcome = wait_for(self._engine.submit(Job(_open(image)), recipe, alone=True))
         if isinstance(outcome, Failed):
             raise outcome.error
@@ -108,7 +109,8 @@ class Remover:
 
         A picture that cannot be cut out yields its error in its place.
         """
-        recipe = Recipe(self._read, settle(options, preset=preset_options(preset), open_format=True))
+        output = settle(options, preset=preset_options(preset), open_format=True)
+        recipe = Recipe(self._read, output)
         jobs = (Job(_open(image)) for image in images)
         return map(_get_cutout, cut_in_order(jobs, recipe, self._engine))
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from bgx.errors import BgxError
 from bgx.options import settle
 from bgx.run.batch import run_batch, wait_for
 from bgx.run.engine import Engine
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
     from bgx.run.cutout import Cutout
     from bgx.run.outcome import Outcome
     from bgx.run.picture import Network
-    from bgx.run.sheet import Sheet
 
 
 def make_recipe(**options: Any) -> Recipe:

@@ -102,7 +102,7 @@ def _plan(
 
 def _read_list(name: str) -> bytes:
     if name == "-":
-        from bgx.cli.session import read_stdin
+        from bgx.cli.pipes import read_stdin
 
         return read_stdin()
     try:
@@ -133,27 +133,27 @@ def _run(plan: Plan, output: Path, request: Request, console: Console) -> ExitCo
 def _cut(plan: Plan, report: Report, request: Request, console: Console) -> bool:
     """Do the plan's jobs; returns whether it was interrupted."""
     from bgx.cli.session import interruptible, note_network, open_network
-    from bgx.machine import count_cores
     from bgx.run.outcome import Failed, Skipped
 
     try:
         network = open_network(request, pictures=len(plan.jobs))
         # While it loads.
-        from bgx.run.batch import process
-        from bgx.run.pipeline import Pipeline
+        from bgx.run.batch import run_batch
+        from bgx.run.engine import Engine
+        from bgx.run.recipe import Recipe
 
+        recipe = Recipe(request.read, request.output, preview=plan.sheet is not None)
         session = network.wait()
-        pipeline = Pipeline(session, request.read, request.output)
     except BaseException as error:
         interrupted = isinstance(error, KeyboardInterrupt)
         for job in plan.jobs:
             report.add(Skipped(job, "interrupted" if interrupted else "stopped"))
         raise
     note_network(report, request, session)
-    workers = session.plan.count_workers(request.device.workers, count_cores())
+    engine = Engine(lambda _: session, workers=request.device.workers)
     sheet = _open_sheet(plan.sheet)
     with interruptible(console.complain) as stop, console.progress(len(plan.jobs)):
-        for outcome in process(plan.jobs, pipeline, workers=workers, stop=stop, sheet=sheet):
+        for outcome in run_batch(plan.jobs, recipe, engine, stop=stop, sheet=sheet):
             report.add(outcome)
             # What ends the run is raised at its end, and said there.
             if isinstance(outcome, Failed) and isinstance(outcome.error, PictureError):

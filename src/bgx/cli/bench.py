@@ -13,10 +13,12 @@ from bgx.cli.console import Console, put, set_up_logging
 from bgx.cli.memory import keep_memory
 from bgx.cli.options import make_request, network_options, option
 from bgx.errors import ExitCode, UsageError
+from bgx.storage import open_file
 
 if TYPE_CHECKING:
     from bgx.cli.options import Request
     from bgx.run.bench import Result
+    from bgx.storage.base import Source
 
 
 @click.command()
@@ -43,14 +45,14 @@ def bench(photos: tuple[str, ...], count: int, as_json: bool, **options: Any) ->
     return ExitCode.OK
 
 
-def _find(photos: tuple[str, ...], count: int, folder: Path) -> list[Path]:
+def _find(photos: tuple[str, ...], count: int, folder: Path) -> list[Source]:
     """As many photos as asked for, the same ones again where there are fewer."""
     from bgx.image.read import SUFFIXES
     from bgx.run.bench import draw_photos
     from bgx.run.plan import expand_patterns, plan_batch
 
     if not photos:
-        return draw_photos(folder, count)
+        return [open_file(path) for path in draw_photos(folder, count)]
     plan = plan_batch(
         expand_patterns(photos), folder, suffix=".png", suffixes=SUFFIXES, existing="overwrite"
     )
@@ -60,7 +62,7 @@ def _find(photos: tuple[str, ...], count: int, folder: Path) -> list[Path]:
     return (found * count)[:count]
 
 
-def _measure(photos: list[Path], request: Request) -> list[Result]:
+def _measure(photos: list[Source], request: Request) -> list[Result]:
     from bgx.image.read import prepare_process
     from bgx.machine import count_cores
     from bgx.model.session import open_session
@@ -71,19 +73,17 @@ def _measure(photos: list[Path], request: Request) -> list[Result]:
     keep_memory()
     store = Store(request.models)
     file = store.resolve(request.model, store.registry(), progress=not request.quiet)
-    cores = count_cores()
     asked = request.device
     policies = [asked]
     if asked.workers is asked.threads is asked.batch_size is None:
         gpu = not open_session(file, asked, store).plan.on_cpu
-        policies = make_policies(asked, cores, gpu=gpu)
+        policies = make_policies(asked, count_cores(), gpu=gpu)
     return measure(
         photos,
         policies,
         lambda policy: open_session(file, policy, store),
         request.read,
         request.output,
-        cores=cores,
     )
 
 
@@ -97,7 +97,5 @@ def _print(results: list[Result]) -> None:
             f"{result.pictures_per_second:8.2f}  {steps[0]:>6} {steps[1]:>6} {steps[2]:>7} "
             f"{steps[3]:>6}     {result.flags}"
         )
-        for name, stage in result.stages.items():
-            put(f"{'':10}{name}: {stage['busy']:.0%} busy, {stage['queued']:.1f} waiting")
     best = max(results, key=lambda result: result.pictures_per_second)
     put(f"best here: --device {best.device} {best.flags}")

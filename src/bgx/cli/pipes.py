@@ -21,7 +21,7 @@ class Stdin:
     """What comes in on stdin, as a picture's source."""
 
     def __str__(self) -> str:
-        return "stdin"
+        return "-"
 
     def link(self, page: File) -> str:
         """Empty: it lies nowhere."""
@@ -37,7 +37,7 @@ class Stdout:
     """stdout, as a picture's target."""
 
     def __str__(self) -> str:
-        return "stdout"
+        return "-"
 
     def link(self, page: File) -> str:
         """Empty: it lies nowhere."""

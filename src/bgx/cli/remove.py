@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from bgx.cli.console import Console, put_bytes, set_up_logging
+from bgx.cli.console import Console, set_up_logging
 from bgx.cli.options import make_request, picture_options
-from bgx.errors import BgxError, BugError, ExitCode, OutputError, PictureError, UsageError
+from bgx.cli.pipes import Stdin, Stdout
+from bgx.errors import ExitCode, PictureError, UsageError
 from bgx.settings import DEFAULT_MODEL
+from bgx.storage import open_file
 
 if TYPE_CHECKING:
     from bgx.cli.options import Request
-    from bgx.run.outcome import Job
+    from bgx.run.outcome import Job, Outcome, Skipped
     from bgx.run.report import Report
-
-_PIPE = Path("-")
+    from bgx.storage.base import File
 
 
 @click.command()
@@ -35,119 +35,105 @@ def remove(source: str, target: str | None, **options: Any) -> ExitCode:
     request = make_request(target=named, **options)
     console = Console(quiet=request.quiet)
     set_up_logging(console, request.verbose)
-    job = _plan(_to_path(source), _to_path(target) if target else None, request)
-    return _run(job, request, console)
+    return _run(_plan(source, target, request), request, console)
 
 
-def _to_path(name: str) -> Path:
-    """`_PIPE` for ``-`` alone: ``./-`` is a file."""
-    path = Path(name)
-    return path.absolute() if path == _PIPE and name != "-" else path
-
-
-def _plan(source: Path, target: Path | None, request: Request) -> Job:
+def _plan(source: str, target: str | None, request: Request) -> Job:
     from bgx.run.outcome import Job
     from bgx.run.plan import refuse_overwriting
 
-    if source != _PIPE:
-        _check_source(source)
+    reads = [open_file(path) for path in request.also_read]
+    if source != "-":
+        reads.append(_open_source(source))
     if target is None:
-        name = f"{source.stem}-cut.{request.output.format}"
-        target = _PIPE if source == _PIPE else source.with_name(name)
-    if target == _PIPE:
-        if request.report == "-":
-            raise UsageError("--report - and a picture on stdout: choose a file for one of them")
-    else:
-        _check_target(target)
-    refuse_overwriting(
-        [path for path in (source, *request.also_read) if path != _PIPE],
-        request.also_written,
-        targets=[] if target == _PIPE else [target],
-    )
-    return Job(source, target)
+        target = "-" if source == "-" else _name_target(source, request)
+    writes = []
+    if target != "-":
+        writes.append(_open_target(target))
+    elif request.report == "-":
+        raise UsageError("--report - and a picture on stdout: choose a file for one of them")
+    refuse_overwriting(reads, [open_file(path) for path in request.also_written], targets=writes)
+    return Job(Stdin() if source == "-" else reads[-1], Stdout() if target == "-" else writes[0])
 
 
-def _check_source(source: Path) -> None:
-    from bgx.run.plan import status_of
+def _name_target(source: str, request: Request) -> str:
+    path = Path(source)
+    return str(path.with_name(f"{path.stem}-cut.{request.output.format}"))
 
-    status = status_of(source)
+
+def _open_source(name: str) -> File:
+    file = _open_file(name)
+    status = file.status()
     if status is None:
-        raise UsageError(f"{source}: no such file")
-    if stat.S_ISDIR(status.st_mode):
-        raise UsageError(f"{source}: is a folder; use: bgx batch {source} -o FOLDER")
+        raise UsageError(f"{name}: no such file")
+    if status.kind == "folder":
+        raise UsageError(f"{name}: is a folder; use: bgx batch {name} -o FOLDER")
+    return file
 
 
-def _check_target(target: Path) -> None:
-    from bgx.run.plan import status_of
+def _open_target(name: str) -> File:
+    file = _open_file(name)
+    status = file.status()
+    if status and status.kind == "folder":
+        raise UsageError(f"{name}: is a folder; name a file, or use: bgx batch")
+    if status and status.kind == "other":
+        raise UsageError(f"{name}: is no ordinary file; for stdout name -")
+    return file
 
-    status = status_of(target)
-    if status and stat.S_ISDIR(status.st_mode):
-        raise UsageError(f"{target}: is a folder; name a file, or use: bgx batch")
-    if status and not stat.S_ISREG(status.st_mode):
-        raise UsageError(f"{target}: is no ordinary file; for stdout name -")
+
+def _open_file(name: str) -> File:
+    # A file may be called -, and is given as ./- then.
+    path = Path(name)
+    return open_file(path.absolute() if str(path) == "-" else path)
 
 
 def _run(job: Job, request: Request, console: Console) -> ExitCode:
     from bgx.cli.session import open_report
-    from bgx.image.write import remove_leftovers
     from bgx.run.outcome import Failed, Skipped
-    from bgx.run.plan import skip_existing
     from bgx.run.report import Report
 
     with open_report(request.report) as stream:
         report = Report(request.model or DEFAULT_MODEL, stream=stream)
-        skipped = None if job.target == _PIPE else skip_existing(job, request.existing)
-        if skipped:
-            report.add(skipped)
-            console.tell(f"{job.target}: exists; to redo it use --existing overwrite")
+        try:
+            outcome = _skip_existing(job, request) or _cut(job, request, report)
+            report.add(outcome)
+        finally:
             report.close()
-        else:
-            if job.target != _PIPE:
-                remove_leftovers([job.target.parent])
-            try:
-                _cut(job, request, report)
-            except PictureError as error:
-                report.add(Failed(job, error))
-                console.complain(str(error))
-            except OutputError as error:
-                report.add(Failed(job, error))
-                raise
-            except (BgxError, BrokenPipeError):
-                report.add(Skipped(job, "stopped"))
-                raise
-            except KeyboardInterrupt:
-                report.add(Skipped(job, "interrupted"))
-                raise
-            except Exception as error:
-                report.add(Failed(job, BugError(f"{job.source}: unexpected {error!r}")))
-                raise
-            finally:
-                report.close()
+    match outcome:
+        case Skipped():
+            console.tell(f"{job.target}: exists; to redo it use --existing overwrite")
+        case Failed(error=PictureError() as error):
+            console.complain(str(error))
+        case Failed(error=error):
+            raise error
     return report.exit_code
 
 
-def _cut(job: Job, request: Request, report: Report) -> None:
-    from bgx.cli.session import note_network, open_network, read_stdin
-    from bgx.machine import count_cores
-    from bgx.run.outcome import Done
+def _skip_existing(job: Job, request: Request) -> Skipped | None:
+    from bgx.run.plan import skip_existing
 
-    data = read_stdin() if job.source == _PIPE else None
-    network = open_network(request, pictures=1)
-    # While it loads.
-    from bgx.run.pipeline import Pipeline
+    if isinstance(job.target, Stdout):
+        return None
+    return skip_existing(job, request.existing)
 
-    pipeline = Pipeline(
-        network, request.read, request.output, codec_threads=request.device.threads or count_cores()
-    )
-    name = "stdin" if job.source == _PIPE else str(job.source)
+
+def _cut(job: Job, request: Request, report: Report) -> Outcome:
+    from bgx.cli.session import note_network, open_network
+    from bgx.run.outcome import Skipped
+
     try:
-        cutout = pipeline.cut(job.source if data is None else data, name)
-    finally:
-        # Of two errors that of the network is the one to be told.
+        network = open_network(request, pictures=1)
+        # While it loads.
+        from bgx.run.batch import wait_for
+        from bgx.run.engine import Engine
+        from bgx.run.recipe import Recipe
+
+        engine = Engine(lambda _: network, workers=1)
+        picture = engine.submit(job, Recipe(request.read, request.output), alone=True)
+        # Of two errors, that of the network is the one to be told.
         note_network(report, request, network.wait())
-    if job.target == _PIPE:
-        pieces, measured = pipeline.encode(cutout, "stdout")
-        put_bytes(*pieces)
-    else:
-        measured = pipeline.write(cutout, job.target)
-    report.add(Done(job, measured))
+        return wait_for(picture)
+    except BaseException as error:
+        interrupted = isinstance(error, KeyboardInterrupt)
+        report.add(Skipped(job, "interrupted" if interrupted else "stopped"))
+        raise

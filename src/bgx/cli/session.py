@@ -1,4 +1,4 @@
-"""What `remove` and `batch` have in common: stdin, the open report, Ctrl-C, the loaded network."""
+"""What `remove` and `batch` have in common: the open report, Ctrl-C, the loaded network."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from bgx.cli.memory import keep_memory
-from bgx.errors import ExitCode, OutputError, UsageError
+from bgx.errors import ExitCode, OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,16 +21,6 @@ if TYPE_CHECKING:
     from bgx.cli.options import Request
     from bgx.model.session import PendingSession, Session
     from bgx.run.report import Report
-
-
-def read_stdin() -> bytes:
-    """All of it. Raises UsageError where there is nothing to be read from."""
-    if sys.stdin is None:
-        raise UsageError("stdin: is closed; redirect a file into it")
-    try:
-        return sys.stdin.buffer.read()
-    except OSError as error:
-        raise UsageError(f"stdin: cannot be read: {error.strerror}") from error
 
 
 @contextmanager

@@ -12,17 +12,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from bgx.run.batch import process
+from bgx.run.batch import run_batch
+from bgx.run.engine import Engine
 from bgx.run.outcome import Done, Failed, Job
-from bgx.run.pipeline import Pipeline
+from bgx.run.recipe import Recipe
+from bgx.storage import open_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from bgx.model.session import Session
     from bgx.options import OutputSettings
-    from bgx.run.stages import Occupancy
     from bgx.settings import DeviceSettings, ReadSettings
+    from bgx.storage.base import Source
 
 STEPS = ("read", "infer", "compose", "write")
 
@@ -32,8 +34,7 @@ class Result:
     """One policy's measurement.
 
     flags: that ask for it. pictures_per_second: of the best round. milliseconds: mean of each step,
-    one picture. slowest: ninetieth percentile of the same. stages: of each stage the share of its
-    workers at work and the values that waited for one, both means over time.
+    one picture. slowest: ninetieth percentile of the same.
     """
 
     flags: str
@@ -41,7 +42,6 @@ class Result:
     pictures_per_second: float
     milliseconds: dict[str, float]
     slowest: dict[str, float]
-    stages: dict[str, dict[str, float]]
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -56,13 +56,12 @@ def make_policies(device: DeviceSettings, cores: int, *, gpu: bool) -> list[Devi
 
 
 def measure(
-    photos: Sequence[Path],
+    photos: Sequence[Source],
     policies: Sequence[DeviceSettings],
     open_session: Callable[[DeviceSettings], Session],
     read: ReadSettings,
     output: OutputSettings,
     *,
-    cores: int,
     rounds: int = 2,
 ) -> list[Result]:
     """Cut out the photos with each policy in turn, several rounds; results in the policies' order.
@@ -72,12 +71,14 @@ def measure(
     sessions = [(policy, open_session(policy)) for policy in policies]
     best: dict[int, Result] = {}
     with tempfile.TemporaryDirectory(prefix="bgx-bench-") as folder:
-        jobs = [Job(path, Path(folder, f"{n}.png")) for n, path in enumerate(photos)]
+        jobs = [
+            Job(photo, open_file(Path(folder, f"{number}.png")))
+            for number, photo in enumerate(photos)
+        ]
         for _ in range(rounds):
             # In turns: what else the machine does meanwhile then meets all of them.
             for number, (policy, session) in enumerate(sessions):
-                pipeline = Pipeline(session, read, output)
-                result = _measure_once(jobs, pipeline, policy, cores)
+                result = _measure_once(jobs, Recipe(read, output), session, policy)
                 if number not in best or _speed(result) > _speed(best[number]):
                     best[number] = result
     return [best[number] for number in range(len(sessions))]
@@ -88,14 +89,13 @@ def _speed(result: Result) -> float:
 
 
 def _measure_once(
-    jobs: Sequence[Job], pipeline: Pipeline, policy: DeviceSettings, cores: int
+    jobs: Sequence[Job], recipe: Recipe, session: Session, policy: DeviceSettings
 ) -> Result:
-    plan = pipeline.network.plan
-    meter: dict[str, Occupancy] = {}
-    workers = plan.count_workers(policy.workers, cores)
+    engine = Engine(lambda _: session, workers=policy.workers)
     start = time.perf_counter()
-    outcomes = list(process(jobs, pipeline, workers=workers, meter=meter))
+    outcomes = list(run_batch(jobs, recipe, engine))
     seconds = time.perf_counter() - start
+    engine.close()
     for outcome in outcomes:
         if isinstance(outcome, Failed):
             raise outcome.error
@@ -105,17 +105,10 @@ def _measure_once(
     }
     return Result(
         flags=_flags(policy),
-        device=plan.device,
+        device=session.device,
         pictures_per_second=len(jobs) / seconds,
         milliseconds={step: statistics.fmean(values) for step, values in steps.items()},
         slowest={step: float(np.percentile(values, 90)) for step, values in steps.items()},
-        stages={
-            name: {
-                "busy": occupancy.busy / occupancy.seconds / occupancy.workers,
-                "queued": occupancy.queued / occupancy.seconds,
-            }
-            for name, occupancy in meter.items()
-        },
     )
 
 

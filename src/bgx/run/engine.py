@@ -120,7 +120,6 @@ class _Crew:
     ) -> None:
         self._network = network
         self._memory = memory
-        self._codec_threads = count_cores() if alone else 1
         count = 1 if alone else network.plan.count_workers(workers, count_cores())
         self._gatherer: Gatherer | None = None
         self._slots: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
@@ -153,6 +152,4 @@ class _Crew:
             self._gatherer.close()
 
     def _process(self, job: Job, recipe: Recipe, network: Network) -> Done | Failed:
-        return process(
-            job, recipe, network, self._memory, codec_threads=self._codec_threads
-        )
+        return process(job, recipe, network, self._memory)

@@ -11,7 +11,7 @@ import numpy as np
 
 from bgx.errors import BgxError, DeviceUnavailableError, ModelError, PictureError, UsageError
 from bgx.image.matte import stretch_map
-from bgx.image.read import SUFFIXES
+from bgx.image.read import SUFFIXES, read_photo
 from bgx.machine import count_cores
 from bgx.model import optimized
 from bgx.model.halve import halve
@@ -19,8 +19,7 @@ from bgx.model.optimized import Measurement
 from bgx.model.providers import explain_no_gpu
 from bgx.model.quantize import quantize
 from bgx.model.session import Session, open_session, read_prepared
-from bgx.options import OutputSettings
-from bgx.run.pipeline import Pipeline
+from bgx.run.picture import make_tensor
 from bgx.settings import ReadSettings
 
 if TYPE_CHECKING:
@@ -58,8 +57,7 @@ def optimize(
     or did not pass).
     """
     fine = _open_float32(file, store, device)
-    pipeline = Pipeline(fine, ReadSettings(), OutputSettings())
-    used, held_back = _read_photos(folder, count, pipeline, tell)
+    used, held_back = _read_photos(folder, count, fine, tell)
     prepared = read_prepared(file, store)
     if device.precision == "int8":
         copy = quantize(prepared, used, tell=tell).content
@@ -89,7 +87,7 @@ def _open_float32(file: ModelFile, store: Store, device: DeviceSettings) -> Sess
 
 
 def _read_photos(
-    folder: Path, count: int, pipeline: Pipeline, tell: Tell
+    folder: Path, count: int, session: Session, tell: Tell
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Inputs of the network, to make the copy with and held back: every other photo each."""
     paths = sorted(
@@ -102,7 +100,8 @@ def _read_photos(
     for index in range(most):
         path = paths[index * len(paths) // most]
         try:
-            tensors.append(pipeline.load(path, str(path)).tensor)
+            photo = read_photo(path, ReadSettings(), name=str(path))
+            tensors.append(make_tensor(photo, session.entry))
         except PictureError as error:
             tell(str(error))
     if len(tensors) < LEAST_PHOTOS:

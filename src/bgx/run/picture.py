@@ -35,10 +35,10 @@ if TYPE_CHECKING:
     from bgx.image.read import OpenedPhoto, Photo
     from bgx.model.engines import EnginePlan
     from bgx.model.registry import ModelEntry
+    from bgx.options import OutputSettings
     from bgx.run.memory import Memory
     from bgx.run.outcome import Job
     from bgx.run.recipe import Recipe
-    from bgx.options import OutputSettings
 
 
 class Network(Protocol):
@@ -54,23 +54,16 @@ class Network(Protocol):
         """[n, 3, height, width] to [n, height, width]; raises InferenceError."""
 
 
-def process(
-    job: Job, recipe: Recipe, network: Network, memory: Memory, *, codec_threads: int = 1
-) -> Done | Failed:
-    """Cut out one picture and write it. Never raises: any exception becomes its outcome.
-
-    codec_threads: that encoding may use.
-    """
-    name = str(job.source)
+def process(job: Job, recipe: Recipe, network: Network, memory: Memory) -> Done | Failed:
+    """Cut out one picture and write it. Never raises: any exception becomes its outcome."""
+    name = _show(str(job.source), pipe="stdin")
     try:
-        return _carry_out(job, name, recipe, network, memory, codec_threads)
+        return _carry_out(job, name, recipe, network, memory)
     except Exception as error:  # noqa: BLE001 - becomes the outcome
         return Failed(job, as_picture_error(name, error))
 
 
-def _carry_out(
-    job: Job, name: str, recipe: Recipe, network: Network, memory: Memory, codec_threads: int
-) -> Done:
+def _carry_out(job: Job, name: str, recipe: Recipe, network: Network, memory: Memory) -> Done:
     clock = Clock()
     try:
         with clock.measure("read"):
@@ -91,15 +84,24 @@ def _carry_out(
         if job.target is None:
             return Done(job, cutout.measured, cutout, preview)
         with clock.measure("write"):
-            pieces, notes = encode_cutout(cutout, name=str(job.target), threads=codec_threads)
+            name = _show(str(job.target), pipe="stdout")
+            pieces, notes = encode_cutout(cutout, name=name, threads=_codec_threads(network.plan))
             if job.review is not None and cutout.measured.trust.doubtful:
                 # First: the target, once it exists, says that nothing is left to do.
                 job.review.write(*pieces)
             job.target.write(*pieces)
-    measured = replace(
-        cutout.measured, seconds=clock.seconds, notes=cutout.measured.notes + notes
-    )
+    measured = replace(cutout.measured, seconds=clock.seconds, notes=cutout.measured.notes + notes)
     return Done(job, measured, preview=preview)
+
+
+def _show(reference: str, *, pipe: str) -> str:
+    """What messages call a source or a target."""
+    return pipe if reference == "-" else reference
+
+
+def _codec_threads(plan: EnginePlan) -> int:
+    # As the network's own: all cores for one picture alone, one beside others.
+    return plan.threads if plan.batch_size == 1 else 1
 
 
 class Clock:
@@ -147,7 +149,7 @@ def make_matte(values: NDArray[np.float32], entry: ModelEntry) -> NDArray[np.flo
 def infer(network: Network, tensor: NDArray[np.float32], clock: Clock) -> NDArray[np.float32]:
     """The network's values for one picture, float32 [height, width]. Raises InferenceError."""
     with clock.measure("infer"):
-        [values] = network.run(tensor)
+        values: NDArray[np.float32] = network.run(tensor)[0]
     return values
 
 
