@@ -18,7 +18,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from tqdm import tqdm
 
 import measure
@@ -29,20 +28,22 @@ from bgx.image.clean import clean_matte
 from bgx.image.compose import compose_picture
 from bgx.image.encode import encode_picture
 from bgx.image.foreground import restore_foreground
-from bgx.image.matte import measure_matte, multiply_alpha, stretch_map, upsample_matte
+from bgx.image.matte import measure_matte, multiply_alpha, upsample_matte
 from bgx.image.read import prepare_process, read_photo
 from bgx.image.refine import refine_matte
-from bgx.image.tensor import fill_tensor
 from bgx.image.trust import measure_trust
-from bgx.image.write import write_file
+from bgx.run.picture import make_matte, make_tensor
 from bgx.settings import ReadSettings
+from bgx.storage import open_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from bgx.run.pipeline import Network
+    import numpy as np
     from numpy.typing import NDArray
     from PIL import Image
+
+    from bgx.run.picture import Network
 
 MODEL = vs_rembg.MODEL
 TINY = (64, 48)
@@ -75,13 +76,11 @@ def walk(path: Path, target: Path, network: Network) -> dict[str, float]:
     with _timed(taken, "read"), path.open("rb") as stream:
         photo = read_photo(stream, ReadSettings(), name=name)
     with _timed(taken, "tensor"):
-        width, height = entry.input
-        tensor = np.empty((1, 3, height, width), np.float32)
-        fill_tensor(photo.working, tensor[0], mean=entry.mean, std=entry.std, scale=entry.scale)
+        tensor = make_tensor(photo, entry)
     with _timed(taken, "network"):
         [values] = network.run(tensor)
     with _timed(taken, "stretch, trust"):
-        matte = stretch_map(values) if entry.stretch else values
+        matte = make_matte(values, entry)
         measure_trust(values, matte)
     with _timed(taken, "enlarge"):
         alpha = multiply_alpha(upsample_matte(matte, photo.size), photo.alpha)
@@ -94,7 +93,7 @@ def walk(path: Path, target: Path, network: Network) -> dict[str, float]:
     with _timed(taken, "PNG"):
         pieces = encode_picture(picture, "png", name=name, icc=photo.icc, dpi=photo.dpi)
     with _timed(taken, "write file"):
-        write_file(target, *pieces)
+        open_file(target).write(*pieces)
     return taken
 
 

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from bgx.run.pipeline import Pipeline
 from PIL import Image
 
 from bgx.model.registry import load_registry
 from bgx.model.session import open_session
 from bgx.model.store import Store
-from bgx.options import OutputSettings
-from bgx.settings import DeviceSettings, ModelSettings, ReadSettings
+from bgx.run.outcome import Done
+from bgx.settings import DeviceSettings, ModelSettings
 from support.networks import tiny_network, u2net_network
+from support.running import make_job, run_all
 
 if TYPE_CHECKING:
     from bgx.model.session import Session
@@ -293,16 +293,16 @@ def session(tmp_path: Path) -> Session:
     return open_session(file, DeviceSettings("cpu", threads=1), store)
 
 
-def test_every_step_of_the_pipelines_way_is_timed(session: Session, tmp_path: Path) -> None:
+def test_every_step_of_a_pictures_way_is_timed(session: Session, tmp_path: Path) -> None:
     (path,) = photos.write(tmp_path / "photos", (120, 90), 1, metadata=True)
-    pipeline = Pipeline(session, ReadSettings(), OutputSettings())
-    pipeline.write(pipeline.cut(path, str(path)), tmp_path / "pipeline.png")
+    [outcome] = run_all([make_job(path, tmp_path / "engine.png")], session)
+    assert isinstance(outcome, Done)
 
     taken = stages.walk(path, tmp_path / "steps.png", session)
 
     assert set(taken) == {*stages.STEPS, *stages.OPTIONAL}
     assert all(milliseconds > 0 for milliseconds in taken.values())
-    assert (tmp_path / "steps.png").read_bytes() == (tmp_path / "pipeline.png").read_bytes()
+    assert (tmp_path / "steps.png").read_bytes() == (tmp_path / "engine.png").read_bytes()
 
 
 def test_start_up_is_the_process_without_its_photos_steps(

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from bgx.run.pipeline import Pipeline
 from PIL import ExifTags, Image, ImageCms, ImageFilter
 
 from bgx.errors import NoSubjectError, TooLargeError, UnwritableError, UsageError
@@ -16,11 +15,11 @@ from bgx.image.icc import convert_colour, srgb_profile
 from bgx.image.matte import SUBJECT_ALPHA
 from bgx.options import settle
 from bgx.presets import preset_options
-from bgx.run.batch import process
-from bgx.run.outcome import Failed, Job
-from bgx.settings import ReadSettings
+from bgx.run.cutout import encode_cutout
+from bgx.run.outcome import Failed
 from support.fakes import ConstantNetwork, FakeNetwork, save_photo
 from support.pictures import difference, encode, product, quarters, wide_profile
+from support.running import by_job, cut, cut_as, make_job, run_all
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,8 +32,7 @@ if TYPE_CHECKING:
 def _cut(source: bytes | Path, preset: str | None = None, **options: Any) -> Cutout:
     """Cut along the photo's own alpha: the network finds a subject everywhere."""
     output = settle(options, preset=preset_options(preset), open_format=True)
-    pipeline = Pipeline(ConstantNetwork(), ReadSettings(), output)
-    return pipeline.cut(source, "photo")
+    return cut_as(source, ConstantNetwork(), output)
 
 
 def _photo(size: tuple[int, int] = (480, 360), **options: Any) -> bytes:
@@ -112,9 +110,8 @@ def test_what_is_too_small_is_enlarged_when_asked() -> None:
 def test_without_a_subject_a_canvas_is_refused(tmp_path: Path) -> None:
     dark = save_photo(tmp_path / "dark.png", subject=0)
     light = save_photo(tmp_path / "light.png")
-    jobs = [Job(path, tmp_path / f"out/{path.name}") for path in (dark, light)]
-    pipeline = Pipeline(FakeNetwork(), ReadSettings(), settle({"canvas": "square"}))
-    outcomes = {outcome.job: outcome for outcome in process(jobs, pipeline, workers=1)}
+    jobs = [make_job(path, tmp_path / f"out/{path.name}") for path in (dark, light)]
+    outcomes = by_job(jobs, run_all(jobs, FakeNetwork(), canvas="square"))
     failed = outcomes[jobs[0]]
     assert isinstance(failed, Failed)
     assert isinstance(failed.error, NoSubjectError)
@@ -226,12 +223,9 @@ def test_a_background_looks_the_same_behind_any_photo(
 def test_the_quality_is_lowered_as_far_as_the_bytes_need() -> None:
     free = _cut(_photo(), background="white").encode("jpg")
     limit = len(free) * 2 // 3
-    pipeline = Pipeline(
-        ConstantNetwork(), ReadSettings(), settle({"format": "jpg", "max_bytes": str(limit)})
-    )
-    pieces, measured = pipeline.encode(pipeline.cut(_photo(), "photo"), "out.jpg")
+    cutout = _cut(_photo(), format="jpg", max_bytes=str(limit))
+    pieces, [note] = encode_cutout(cutout, name="out.jpg")
     assert 0.9 * limit < sum(map(len, pieces)) <= limit
-    [note] = measured.notes
     quality = int(note.split()[1])
     assert note == f"quality {quality} to stay within {limit:,} bytes"
     assert len(_cut(_photo(), background="white").encode("jpg", quality=quality)) <= limit
@@ -276,8 +270,7 @@ class SquareNetwork(FakeNetwork):
 
 def test_the_photo_behind_is_in_its_place() -> None:
     photo = encode(quarters(size=(320, 320)), "PNG")
-    output = settle({"background": "original-greyed", "margin": "20px"})
-    cutout = Pipeline(SquareNetwork(), ReadSettings(), output).cut(photo, "photo")
+    cutout = cut(photo, SquareNetwork(), background="original-greyed", margin="20px")
     pixels = np.asarray(cutout.image).astype(int)
     # The cross of the quarters goes through subject and background alike.
     behind, subject = pixels[4, 4:-4], pixels[len(pixels) // 3, 70:-70]

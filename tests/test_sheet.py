@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,27 +12,35 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
-from bgx.run.pipeline import Pipeline
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from bgx.api import Remover
-from bgx.errors import BgxError, ExitCode, OutputError
+from bgx.errors import BgxError, ExitCode, OutputError, UnreadableError
 from bgx.image import preview
-from bgx.image.preview import GAP, PREVIEW_SIZE, SIDE, draw_preview
+from bgx.image.preview import GAP, PREVIEW_SIZE, SIDE, draw_preview, encode_preview
 from bgx.image.trust import Trust
-from bgx.options import OutputSettings
-from bgx.run import pipeline as pipeline_room
-from bgx.run.batch import process
+from bgx.run.batch import run_batch
 from bgx.run.outcome import Done, Failed, Job, Measured, Outcome, Skipped
 from bgx.run.sheet import Sheet
-from bgx.settings import ReadSettings
+from bgx.storage import open_file
 from support.fakes import FakeNetwork, draw_photo, save_photo
+from support.running import (
+    by_job,
+    make_engine,
+    make_job,
+    make_recipe,
+    run_all,
+    source_of,
+    target_of,
+)
 from support.shell import bgx, read_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
+
+    from bgx.storage.base import File
 
 BLACK = Image.new("RGB", (8, 8))
 CLEAR = Image.new("RGBA", (8, 8))
@@ -41,6 +49,21 @@ CLEAR = Image.new("RGBA", (8, 8))
 def measured(confidence: float, **trust: Any) -> Measured:
     figures = {"touches_border": (), "fill": 0.5, "subjects": 1} | trust
     return Measured(8, 8, 0.5, (0, 0, 4, 4), Trust(confidence, **figures))
+
+
+def done(
+    source: Path | str,
+    target: Path | str,
+    what: Measured,
+    before: Image.Image = BLACK,
+    after: Image.Image = CLEAR,
+) -> Done:
+    job = Job(open_file(source), open_file(target))
+    return Done(job, what, preview=encode_preview(before, after))
+
+
+def open_sheet(path: Path, **options: Any) -> Sheet:
+    return Sheet(open_file(path), **options)
 
 
 # Previews -----------------------------------------------------------------------------------------
@@ -150,10 +173,10 @@ def read_page(path: Path) -> Page:
 
 
 def test_a_page_shows_the_doubtful_ones_first(tmp_path: Path) -> None:
-    sheet = Sheet(tmp_path / "sheet.html")
+    sheet = open_sheet(tmp_path / "sheet.html")
     for confidence in (0.95, 0.2, 0.99, 0.7):
-        job = Job(tmp_path / f"{confidence}.jpg", tmp_path / f"{confidence}.png")
-        sheet.add(job, measured(confidence), BLACK, CLEAR)
+        name = str(tmp_path / str(confidence))
+        sheet.add(done(f"{name}.jpg", f"{name}.png", measured(confidence)))
     sheet.write()
     page = read_page(tmp_path / "sheet.html")
 
@@ -167,8 +190,8 @@ def test_a_page_shows_the_doubtful_ones_first(tmp_path: Path) -> None:
 
 
 def test_a_page_needs_nothing_but_itself(tmp_path: Path) -> None:
-    sheet = Sheet(tmp_path / "sheet.html")
-    sheet.add(Job(Path("a.jpg"), Path("a.png")), measured(0.5), BLACK, CLEAR)
+    sheet = open_sheet(tmp_path / "sheet.html")
+    sheet.add(done("a.jpg", "a.png", measured(0.5)))
     sheet.write()
     page = read_page(tmp_path / "sheet.html")
 
@@ -190,8 +213,8 @@ def test_a_page_needs_nothing_but_itself(tmp_path: Path) -> None:
 def test_a_caption_says_what_was_measured(
     tmp_path: Path, trust: dict[str, Any], expected: str
 ) -> None:
-    sheet = Sheet(tmp_path / "sheet.html")
-    sheet.add(Job(Path("a.jpg"), Path("a.png")), measured(0.5, **trust), BLACK, CLEAR)
+    sheet = open_sheet(tmp_path / "sheet.html")
+    sheet.add(done("a.jpg", "a.png", measured(0.5, **trust)))
     sheet.write()
     [caption] = read_page(tmp_path / "sheet.html").sections["Doubtful"]
 
@@ -213,9 +236,9 @@ _HOSTILE = [
 @pytest.mark.parametrize("name", _HOSTILE, ids=ascii)
 def test_names_are_shown_and_never_obeyed(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "out" / "put"
-    job = Job(tmp_path / name.replace("/", "-"), folder / name.replace("/", "-"))
-    sheet = Sheet(tmp_path / "sheets" / "sheet.html")
-    sheet.add(job, measured(0.5), BLACK, CLEAR)
+    given = tmp_path / name.replace("/", "-"), folder / name.replace("/", "-")
+    sheet = open_sheet(tmp_path / "sheets" / "sheet.html")
+    sheet.add(done(*given, measured(0.5)))
     sheet.write()
     page = read_page(tmp_path / "sheets" / "sheet.html")
 
@@ -225,11 +248,11 @@ def test_names_are_shown_and_never_obeyed(tmp_path: Path, name: str) -> None:
         Path(os.path.normpath(tmp_path / "sheets" / os.fsdecode(unquote_bytes(link))))
         for link in page.links
     )
-    assert (source, target) == (job.source, job.target)
+    assert (source, target) == given
     [caption] = page.sections["Doubtful"]
     assert caption.isprintable()
-    if job.source.name.isprintable():
-        assert job.source.name in caption
+    if given[0].name.isprintable():
+        assert given[0].name in caption
 
 
 def unquote_bytes(link: str) -> bytes:
@@ -240,22 +263,13 @@ def unquote_bytes(link: str) -> bytes:
 
 
 @pytest.mark.parametrize("name", ["sheet.html", "sheet.jpg"])
-def test_a_full_sheet_keeps_the_least_certain(
-    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    drawn = []
-    monkeypatch.setattr(
-        "bgx.run.sheet.encode_preview",
-        lambda before, after: drawn.append(after) or preview.encode_preview(before, after),
-    )
-    sheet = Sheet(tmp_path / name, room=2)
+def test_a_full_sheet_keeps_the_least_certain(tmp_path: Path, name: str) -> None:
+    sheet = open_sheet(tmp_path / name, room=2)
     for number in (5, 3, 9, 1, 7, 2):
         image = Image.new("RGB", (300, 300), (0, 0, 25 * number))
-        job = Job(Path(f"{number}.jpg"), Path(f"{number}.png"))
-        sheet.add(job, measured(number / 10), BLACK, image)
+        sheet.add(done(f"{number}.jpg", f"{number}.png", measured(number / 10), after=image))
     sheet.write()
 
-    assert len(drawn) == 4  # none of those that were surer than all that were there already
     if name.endswith(".html"):
         page = read_page(tmp_path / name)
         assert page.title == "5 of 6 doubtful"
@@ -263,13 +277,28 @@ def test_a_full_sheet_keeps_the_least_certain(
         assert "the 2 least certain" in (tmp_path / name).read_text()
 
 
+@pytest.mark.parametrize("name", ["sheet.html", "sheet.jpg"])
+def test_failed_pictures_are_on_the_sheet(tmp_path: Path, name: str) -> None:
+    sheet = open_sheet(tmp_path / name)
+    sheet.write(finished=False)
+    empty = (tmp_path / name).read_bytes()
+    sheet.add(Failed(make_job(Path("b<.jpg"), Path("b.png")), UnreadableError("b<.jpg: is empty")))
+    sheet.write()
+
+    if name.endswith(".html"):
+        assert read_page(tmp_path / name).title == "0 of 0 doubtful, 1 failed"
+        assert "<li>b&lt;.jpg: is empty</li>" in (tmp_path / name).read_text()
+    else:
+        assert (tmp_path / name).read_bytes() != empty
+
+
 def test_a_jpeg_sheet_shows_the_least_certain_at_its_top_left(tmp_path: Path) -> None:
-    sheet = Sheet(tmp_path / "sheet.jpg")
+    sheet = open_sheet(tmp_path / "sheet.jpg")
     colours = {0.2: (200, 0, 0), 0.5: (0, 200, 0), 0.95: (0, 0, 200)}
     for confidence in (0.5, 0.95, 0.2):
         image = Image.new("RGB", (300, 300), colours[confidence])
-        job = Job(Path(f"{confidence}\n\udce9.jpg"), Path("a.png"))
-        sheet.add(job, measured(confidence), image, image)
+        name = f"{confidence}\n\udce9.jpg"
+        sheet.add(done(name, "a.png", measured(confidence), image, image))
     sheet.write()
     with Image.open(tmp_path / "sheet.jpg") as picture:
         assert picture.format == "JPEG"
@@ -285,7 +314,7 @@ def test_a_jpeg_sheet_shows_the_least_certain_at_its_top_left(tmp_path: Path) ->
 
 @pytest.mark.parametrize("name", ["sheet.html", "sheet.jpg"])
 def test_a_sheet_without_pictures_is_a_file_all_the_same(tmp_path: Path, name: str) -> None:
-    Sheet(tmp_path / name).write(finished=False)
+    open_sheet(tmp_path / name).write(finished=False)
 
     if name.endswith(".html"):
         assert read_page(tmp_path / name).title == "0 of 0 doubtful"
@@ -301,14 +330,9 @@ SURE, UNSURE = 255, 140
 """Grey levels of a subject that the fake network is sure and not so sure of."""
 
 
-@pytest.fixture
-def pipeline() -> Pipeline:
-    return Pipeline(FakeNetwork(), ReadSettings(), OutputSettings())
-
-
 def make_jobs(folder: Path, subjects: Sequence[int]) -> list[Job]:
     return [
-        Job(
+        make_job(
             save_photo(folder / f"in/{number}.png", size=(96, 96), subject=subject),
             folder / f"out/{number}.png",
             folder / f"review/{number}.png",
@@ -317,20 +341,21 @@ def make_jobs(folder: Path, subjects: Sequence[int]) -> list[Job]:
     ]
 
 
-def drain(outcomes: Iterator[Outcome]) -> tuple[list[Outcome], BgxError | None]:
+def run_with_sheet(jobs: Sequence[Job], path: Path) -> tuple[list[Outcome], BgxError | None]:
     """All outcomes, and how the run ended."""
-    listed = []
+    engine = make_engine(FakeNetwork(), workers=1)
+    outcomes = []
     try:
-        for outcome in outcomes:
-            listed.append(outcome)
+        for outcome in run_batch(jobs, make_recipe(preview=True), engine, sheet=open_sheet(path)):
+            outcomes.append(outcome)
     except BgxError as error:
-        return listed, error
-    return listed, None
+        return outcomes, error
+    return outcomes, None
 
 
-def test_a_doubtful_result_is_written_twice(tmp_path: Path, pipeline: Pipeline) -> None:
+def test_a_doubtful_result_is_written_twice(tmp_path: Path) -> None:
     jobs = make_jobs(tmp_path, [SURE, UNSURE])
-    outcomes = {outcome.job: outcome for outcome in process(jobs, pipeline, workers=1)}
+    outcomes = by_job(jobs, run_all(jobs, FakeNetwork()))
     sure, unsure = (outcomes[job] for job in jobs)
 
     assert isinstance(sure, Done)
@@ -338,66 +363,76 @@ def test_a_doubtful_result_is_written_twice(tmp_path: Path, pipeline: Pipeline) 
     assert (sure.measured.trust.doubtful, unsure.measured.trust.doubtful) == (False, True)
     assert not (tmp_path / "review" / "0.png").exists()
     copy = tmp_path / "review" / "1.png"
-    assert copy.read_bytes() == jobs[1].target.read_bytes()
+    assert copy.read_bytes() == target_of(jobs[1]).read_bytes()
 
 
-def test_no_target_is_there_before_its_copy(
-    tmp_path: Path, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@dataclass(frozen=True)
+class Recorded:
+    """A target that tells when it is written."""
+
+    name: str
+    written: list[str]
+    error: BgxError | None = None
+
+    def __str__(self) -> str:
+        return self.name
+
+    def link(self, page: File) -> str:
+        return ""
+
+    def write(self, *pieces: bytes, create: bool = False) -> bool:
+        if self.error:
+            raise self.error
+        self.written.append(self.name)
+        return True
+
+
+def test_no_target_is_there_before_its_copy(tmp_path: Path) -> None:
     # A run that is killed between the two would otherwise never make the copy.
-    written: list[Path] = []
-    monkeypatch.setattr(pipeline_room, "write_file", lambda path, *_: written.append(path))
+    written: list[str] = []
     [job] = make_jobs(tmp_path, [UNSURE])
-    list(process([job], pipeline, workers=1))
+    job = replace(job, target=Recorded("target", written), review=Recorded("copy", written))
+    list(run_all([job], FakeNetwork()))
 
-    assert written == [job.review, job.target]
+    assert written == ["copy", "target"]
 
 
-def test_the_sheet_of_a_run_has_what_was_done(tmp_path: Path, pipeline: Pipeline) -> None:
+def test_the_sheet_of_a_run_has_what_was_done(tmp_path: Path) -> None:
     jobs = make_jobs(tmp_path, [SURE, UNSURE, SURE])
-    jobs[2].source.write_bytes(b"no picture")
-    sheet = Sheet(tmp_path / "sheet.html")
-    list(process(jobs, pipeline, workers=2, sheet=sheet))
+    source_of(jobs[2]).write_bytes(b"no picture")
+    run_with_sheet(jobs, tmp_path / "sheet.html")
     page = read_page(tmp_path / "sheet.html")
 
-    assert page.title == "1 of 2 doubtful"
-    assert [len(captions) for captions in page.sections.values()] == [1, 1]
+    assert page.title == "1 of 2 doubtful, 1 failed"
+    assert {name: len(captions) for name, captions in page.sections.items()} == {
+        "Failed": 0,
+        "Doubtful": 1,
+        "Others": 1,
+    }
     links = [tmp_path / unquote(link) for link in page.links]
-    assert links == [jobs[1].target, jobs[1].source, jobs[0].target, jobs[0].source]
+    shown = (jobs[1], jobs[0])
+    assert links == [path for job in shown for path in (target_of(job), source_of(job))]
 
 
-def test_a_sheet_that_cannot_be_written_stops_the_run_at_once(
-    tmp_path: Path, pipeline: Pipeline
-) -> None:
+def test_a_sheet_that_cannot_be_written_stops_the_run_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     jobs = make_jobs(tmp_path, [SURE, SURE])
-    sheet = Sheet(tmp_path / "file" / "sheet.html")
-    outcomes, error = drain(process(jobs, pipeline, workers=1, sheet=sheet))
+    outcomes, error = run_with_sheet(jobs, tmp_path / "file" / "sheet.html")
 
     assert isinstance(error, OutputError)
     assert outcomes == [Skipped(job, "stopped") for job in jobs]
     assert not (tmp_path / "out").exists()
 
 
-def test_a_run_that_ends_early_has_its_sheet(
-    tmp_path: Path, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_ends_early_has_its_sheet(tmp_path: Path) -> None:
     jobs = make_jobs(tmp_path, [SURE] * 4)
-    write_file = pipeline_room.write_file
-
-    def fail_on_the_second(target: Path, *pieces: bytes) -> None:
-        if target == jobs[1].target:
-            raise OutputError(f"{target}: the disk is full")
-        write_file(target, *pieces)
-
-    monkeypatch.setattr(pipeline_room, "write_file", fail_on_the_second)
-    sheet = Sheet(tmp_path / "sheet.html")
-    outcomes, error = drain(process(jobs, pipeline, workers=1, sheet=sheet))
+    full = Recorded("full", [], OutputError("full: the disk is full"))
+    jobs[1] = replace(jobs[1], target=full)
+    outcomes, error = run_with_sheet(jobs, tmp_path / "sheet.html")
 
     assert isinstance(error, OutputError)
-    done = sum(isinstance(outcome, Done) for outcome in outcomes)
-    assert read_page(tmp_path / "sheet.html").title == f"0 of {done} doubtful"
-    assert any(isinstance(outcome, Failed) for outcome in outcomes)
+    count = sum(isinstance(outcome, Done) for outcome in outcomes)
+    assert read_page(tmp_path / "sheet.html").title == f"0 of {count} doubtful, 1 failed"
 
 
 # The command line ---------------------------------------------------------------------------------
@@ -525,9 +560,9 @@ def test_a_review_folder_never_overwrites_the_photos_it_is_named_after(photos: P
 
 def test_previews_keep_small(tmp_path: Path) -> None:
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (900, 900, 3), np.uint8))
-    sheet = Sheet(tmp_path / "sheet.html")
+    sheet = open_sheet(tmp_path / "sheet.html")
     for number in range(10):
-        sheet.add(Job(Path(f"{number}.jpg"), Path("a.png")), measured(0.5), noise, noise)
+        sheet.add(done(f"{number}.jpg", "a.png", measured(0.5), noise, noise))
     sheet.write()
 
     assert (tmp_path / "sheet.html").stat().st_size < 10 * 50_000

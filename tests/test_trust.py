@@ -170,20 +170,19 @@ def test_a_faint_haze_is_no_subject() -> None:
 
 @pytest.mark.weights
 def test_confidence_ranks_real_photos_as_their_true_masks_do(weights: Path, shared: Path) -> None:
-    from bgx.run.pipeline import Pipeline
-
+    from bgx.image.read import read_photo
     from bgx.model.session import open_session
     from bgx.model.store import Store
-    from bgx.options import OutputSettings
+    from bgx.run.picture import make_tensor
     from bgx.settings import DeviceSettings, ModelSettings, ReadSettings
 
     store = Store(ModelSettings(offline=True))
     file = store.resolve(str(weights), store.registry())
     session = open_session(file, DeviceSettings("cpu"), store, pictures=1)
-    pipeline = Pipeline(session, ReadSettings(), OutputSettings())
     confidences, overlaps = [], []
     for photo in sorted((shared / "salient_dev" / "images").iterdir())[::3]:
-        values = pipeline.infer_one(pipeline.load(photo, photo.name))
+        decoded = read_photo(photo, ReadSettings(), name=photo.name)
+        [values] = session.run(make_tensor(decoded, session.entry))
         matte = stretch_map(values)
         with Image.open(shared / "salient_dev" / "masks" / f"{photo.stem}.png") as mask:
             true = np.asarray(mask.convert("L")) >= 128

@@ -19,14 +19,15 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
+    from bgx.options import OutputSettings
     from bgx.run.cutout import Cutout
     from bgx.run.outcome import Outcome
     from bgx.run.picture import Network
 
 
-def make_recipe(**options: Any) -> Recipe:
+def make_recipe(*, preview: bool = False, **options: Any) -> Recipe:
     """A recipe of picture options; the network's own matte where nothing else is asked for."""
-    return Recipe(ReadSettings(), settle({"refine": False, **options}))
+    return Recipe(ReadSettings(), settle({"refine": False, **options}), preview=preview)
 
 
 def make_engine(network: Network, **options: Any) -> Engine:
@@ -53,9 +54,21 @@ def cut(
     picture: Image.Image | bytes | Path, network: Network, *, name: str = "picture", **options: Any
 ) -> Cutout:
     """One picture, in memory; raises what it failed with."""
+    return cut_as(picture, network, make_recipe(**options).output, name=name)
+
+
+def cut_as(
+    picture: Image.Image | bytes | Path,
+    network: Network,
+    output: OutputSettings,
+    *,
+    name: str = "picture",
+) -> Cutout:
+    """As :func:`cut`, by settled options."""
     source = open_file(str(picture)) if isinstance(picture, Path) else InMemory(picture, name)
     engine = make_engine(network)
-    outcome = wait_for(engine.submit(Job(source), make_recipe(**options), alone=True))
+    recipe = Recipe(ReadSettings(), output)
+    outcome = wait_for(engine.submit(Job(source), recipe, alone=True))
     engine.close()
     if isinstance(outcome, Failed):
         raise outcome.error

@@ -105,7 +105,7 @@ def _measure_once(
     }
     return Result(
         flags=_flags(policy),
-        device=session.device,
+        device=session.plan.device,
         pictures_per_second=len(jobs) / seconds,
         milliseconds={step: statistics.fmean(values) for step, values in steps.items()},
         slowest={step: float(np.percentile(values, 90)) for step, values in steps.items()},
