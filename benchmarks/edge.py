@@ -2,7 +2,7 @@
 
     python benchmarks/edge.py
 
-`bgx batch --model lite` with one picture in work and one thread, start-up included.
+`bgx batch --model lite --no-refine` with one picture in work and one thread, start-up included.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ import measure
 import photos
 
 MODEL = "lite"
-COMMAND = ("batch", "--model", MODEL, "--device", "cpu", "--workers", "1", "--threads", "1")
+COMMAND = (
+    *("batch", "--model", MODEL, "--no-refine"),
+    *("--device", "cpu", "--workers", "1", "--threads", "1"),
+)
 
 
 def measure_size(folder: Path, size: tuple[int, int], count: int, rounds: int) -> list[Any]:

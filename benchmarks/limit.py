@@ -7,7 +7,8 @@ known way to decode, to shrink to the network's input, to enlarge the matte, to 
 to encode it, and the network's arithmetic at the speed of the best matrix product that ONNX Runtime
 does on this machine. All that the published file asks for is counted; bgx's copy of it needs less,
 so that the network alone can stay below its floor. Nothing is counted for starting, for files, for
-passing pictures on or for waiting. 1.25 means that a whole `bgx batch` takes a quarter longer.
+passing pictures on or for waiting. 1.25 means that a whole `bgx batch --no-refine` takes a quarter
+longer.
 
 Rounds measure floors and batch one after the other; ratios are medians over rounds.
 """

@@ -10,10 +10,10 @@ EDGE pixels of where the true alpha lies between 0 and 1 the mean error of alpha
 gradient. On drawn scenes, whose foreground is known, it takes the mean colour error, 0..255, in the
 soft band of the cut-out put on another background.
 
-Modes are what a user would type. "bgx (default)" is `--matte raw --no-refine`: the network's own
-matte enlarged by Lanczos, with the photo's own colours; "bgx --refine" is the same with the photo's
-edges and the subject's colours. Both run in float32; "bgx --precision int8" is the default with the
-8-bit copy of `bgx models optimize`, where bgx's folder has one.
+Modes are what a user would type. "bgx (default)" has the photo's edges and the subject's colours;
+"bgx --no-refine" is the network's own matte enlarged by Lanczos, with the photo's own colours, as
+rembg makes it. Both run in float32; "bgx --no-refine --precision int8" is with the 8-bit copy of
+`bgx models optimize`, where bgx's folder has one.
 
 Seconds are from file to cut-out in memory, all cores on one photo, the network loaded before: the
 median over a folder; "of -a" is the median share of what `rembg -a` took for the same photo. The
@@ -63,15 +63,16 @@ if TYPE_CHECKING:
 
     Map = NDArray[np.float32]
 
+PLAIN = "bgx --no-refine"
 DEFAULT = "bgx (default)"
 MODES = {
-    DEFAULT: OutputSettings(matte="raw", refine=False),
-    "bgx --refine": OutputSettings(matte="raw", refine=True),
+    PLAIN: OutputSettings(matte="raw", refine=False),
+    DEFAULT: OutputSettings(matte="raw", refine=True),
 }
-INT8 = "bgx --precision int8"
+INT8 = "bgx --no-refine --precision int8"
 OPTIONS = {
-    DEFAULT: "--matte raw --no-refine --precision fp32",
-    "bgx --refine": "--matte raw --refine --precision fp32",
+    PLAIN: "--matte raw --no-refine --precision fp32",
+    DEFAULT: "--matte raw --refine --precision fp32",
     INT8: "--matte raw --no-refine --precision int8",
 }
 """bgx's modes in full."""
@@ -202,7 +203,7 @@ def open_modes(file: ModelFile, store: Store) -> dict[str, Mode]:
     except MissingModelError as error:
         print(f"{INT8} is left out: {error}")
     else:
-        modes[INT8] = Mode(Engine(lambda alone: coarse), recipes[DEFAULT])
+        modes[INT8] = Mode(Engine(lambda alone: coarse), recipes[PLAIN])
     return modes
 
 

@@ -62,10 +62,10 @@ STEPS = (
 )
 OPTIONAL = {
     "clean": "--matte clean",
-    "refine": "--refine, in place of enlarge",
-    "restore colours": "--refine, unless --keep-colours",
+    "refine": "in place of enlarge, unless --no-refine",
+    "restore colours": "unless --no-refine or --keep-colours",
 }
-"""Steps that are done when they are asked for, and how they are."""
+"""Steps that hang on an option, and on which; STEPS are those of --no-refine."""
 
 
 def walk(path: Path, target: Path, network: Network) -> dict[str, float]:

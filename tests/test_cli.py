@@ -107,6 +107,26 @@ def test_format_helps_where_the_suffix_names_none() -> None:
         assert image.format == "WEBP"
 
 
+def test_the_matte_is_refined_unless_asked_otherwise() -> None:
+    photo("in.png", size=(400, 300), subject=200)
+
+    def alpha(*options: str, source: str = "in.png") -> bytes:
+        assert bgx("remove", source, "out.png", "--existing", "overwrite", *options).code == 0
+        with Image.open("out.png") as image:
+            return image.tobytes() if image.mode == "L" else image.getchannel("A").tobytes()
+
+    refined, plain = alpha(), alpha("--no-refine")
+    assert refined == alpha("--refine") != plain
+    assert alpha("--mask-only") == refined
+    assert alpha("--mask-only", "--no-refine") == plain
+
+    # A photo that is cut out already has edges of its own.
+    with Image.open("in.png") as image:
+        image.putalpha(image.getchannel("R").point([0] * 60 + [180] * 196))
+        image.save("cut.png")
+    assert alpha(source="cut.png") == alpha("--no-refine", source="cut.png")
+
+
 def test_a_background_is_exact_and_opaque() -> None:
     photo("in.jpg")
 
@@ -1109,7 +1129,7 @@ def test_a_bug_while_one_picture_is_cut_out_has_its_row(
     if debug:
         monkeypatch.setenv("BGX_DEBUG", "1")
     for arguments in (("remove", "in.jpg", "out.png"), ("batch", "in.jpg", "-o", "out")):
-        result = bgx(*arguments, "--report", "-")
+        result = bgx(*arguments, "--no-refine", "--report", "-")
         assert result.code == ExitCode.BUG
         row, last = result.rows
         assert (row["status"], row["error"]["code"], last["failed"]) == ("failed", "bug", 1)
@@ -1127,7 +1147,7 @@ def test_a_bug_on_one_picture_is_exit_70_and_the_others_are_done(
 
     monkeypatch.setattr("bgx.run.pipeline.upsample_matte", crash)
 
-    result = bgx("batch", "in", "-o", "out")
+    result = bgx("batch", "in", "-o", "out", "--no-refine")
 
     assert result.code == ExitCode.BUG
     assert names("out") == ["a.png"]
@@ -1249,7 +1269,8 @@ def test_the_authors_masks(
     images, masks = shared / "u2netp_authors/images", shared / "u2netp_authors/masks"
 
     assert bgx("models", "add", "u2netp", weights).code == 0
-    assert bgx("batch", images, "-o", "out", "--model", "u2netp", "--mask-only").code == 0
+    options = ("--model", "u2netp", "--mask-only", "--no-refine")
+    assert bgx("batch", images, "-o", "out", *options).code == 0
 
     differences = []
     for path in sorted(masks.iterdir()):

@@ -196,7 +196,7 @@ def benchmark(monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> None:
 
 def test_the_mode_called_default_is_what_bgx_does_unasked() -> None:
     assert quality.MODES[quality.DEFAULT] == OutputSettings()
-    assert quality.MODES["bgx --refine"] == OutputSettings(refine=True)
+    assert quality.MODES[quality.PLAIN] == OutputSettings(refine=False)
 
 
 def test_8_bits_are_left_out_in_one_line_where_there_is_no_copy(
@@ -204,7 +204,7 @@ def test_8_bits_are_left_out_in_one_line_where_there_is_no_copy(
 ) -> None:
     assert list(quality.open_modes(file, store)) == list(quality.MODES)
     [line] = capsys.readouterr().out.splitlines()
-    assert line.startswith("bgx --precision int8 is left out: ")
+    assert line.startswith("bgx --no-refine --precision int8 is left out: ")
 
 
 def test_8_bits_run_where_there_is_a_copy(file: ModelFile, store: Store) -> None:
@@ -298,7 +298,7 @@ def test_refined_mattes_beat_plain_ones_on_true_alpha(
     results = quality.cut_with_bgx([case.path for case in cases], modes)
     summary = quality.summarize(cases, results)
 
-    plain, refined = summary["bgx (default)"], summary["bgx --refine"]
+    plain, refined = summary[quality.PLAIN], summary[quality.DEFAULT]
     assert refined["edge"] < 0.91 * plain["edge"]
     assert refined["gradient"] < 0.84 * plain["gradient"]
     assert refined["max F"] > plain["max F"] - 0.001

@@ -136,16 +136,17 @@ class PictureOptions(TypedDict, total=False):
     ]
     png_level: Annotated[PngLevel, Option("fast, or mostly smaller in many times the time.")]
     matte: Annotated[
-        MatteKind, Option("raw is the network's own; clean takes specks and pin-holes out.")
+        MatteKind, Option("clean takes specks and pin-holes out of the network's, raw leaves them.")
     ]
     refine: Annotated[
         bool,
         Option(
-            "Bring the matte to the photo's own edges, soft edges to the subject's own colours."
+            "Bring the matte to the photo's own edges, soft edges to the subject's own colours; "
+            "without, the matte is the network's own."
         ),
     ]
     keep_colours: Annotated[
-        bool, Option("With --refine, leave the old background's colours in soft edges.")
+        bool, Option("Leave the old background's colours in soft edges, which --refine takes out.")
     ]
     mask_only: Annotated[
         bool,
@@ -303,7 +304,7 @@ class OutputSettings:
     colour: ColourSpace = "keep"
     keep_metadata: bool = False
     matte: MatteKind = "raw"
-    refine: bool = False
+    refine: bool = True
     keep_colours: bool = False
 
     @property
