@@ -30,7 +30,7 @@ from bgx.settings import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bgx.options import Option, OutputSettings
+    from bgx.options import Option, OutputSettings, PictureOptions
 
 
 def option(*names: str, **attributes: Any) -> Callable[[Any], Any]:
@@ -174,8 +174,6 @@ def make_request(
     target: the one file to be written, whose suffix names the format. picture: the picture options
     by name.
     """
-    from bgx.presets import preset_options
-
     context = click.get_current_context()
 
     def given(source: ParameterSource) -> Any:
@@ -185,6 +183,11 @@ def make_request(
             if context.get_parameter_source(name) is source
         }
 
+    named: PictureOptions = {}
+    if preset is not None:
+        from bgx.presets import find_preset
+
+        named = find_preset(preset).options
     return Request(
         model=model,
         models=ModelSettings.from_environment(offline=offline),
@@ -193,7 +196,7 @@ def make_request(
         output=settle(
             given(ParameterSource.COMMANDLINE),
             environment=given(ParameterSource.ENVIRONMENT),
-            preset=preset_options(preset),
+            preset=named,
             target=target,
         ),
         existing=existing,
