@@ -1,4 +1,4 @@
-"""What README says is what happens: every block of it is run or compared."""
+"""What README and docs/ say is what happens: every block of them is run or compared."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -28,29 +29,36 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 REPOSITORY = Path(__file__).parents[1]
-README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+PAGES = {
+    path.relative_to(REPOSITORY).as_posix(): path.read_text(encoding="utf-8")
+    for path in (REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md")))
+}
+README = PAGES["README.md"]
 
 
 @dataclass(frozen=True)
 class Block:
+    page: str
+    line: int
     language: str
     text: str
-    line: int
 
     def __str__(self) -> str:
-        return f"line {self.line}"
+        return f"{self.page}:{self.line}"
 
 
 def _blocks() -> Iterator[Block]:
-    for match in re.finditer(r"^```([a-z ]+)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE):
-        yield Block(match[1], match[2], README[: match.start()].count("\n") + 1)
+    for page, text in PAGES.items():
+        for match in re.finditer(r"^```([a-z ]*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
+            line = text[: match.start()].count("\n") + 1
+            yield Block(page, line, match[1], match[2])
 
 
 BLOCKS = list(_blocks())
 
 
-def _of(language: str) -> list[Block]:
-    return [block for block in BLOCKS if block.language == language]
+def _of(language: str, page: str | None = None) -> list[Block]:
+    return [block for block in BLOCKS if block.language == language and page in (None, block.page)]
 
 
 @pytest.fixture
@@ -71,14 +79,35 @@ def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def _add_cutouts(folder: Path) -> None:
+    """A mask for each photo, and more photos with theirs: what the training page starts from."""
+    for number in range(8):
+        shutil.copy(folder / "in.jpg", folder / "photos" / f"{number}.jpg")
+    mask = Image.new("L", (160, 120))
+    mask.paste(255, (40, 30, 120, 100))
+    for photo in (folder / "photos").rglob("*.*"):
+        target = folder / "cutouts" / photo.relative_to(folder / "photos").with_suffix(".png")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        mask.save(target)
+
+
 def test_no_block_is_left_out() -> None:
     known = {"sh", "sh setup", "json", "toml", "python", "text"}
     assert {block.language for block in BLOCKS} <= known
+    # Nothing is hidden by a fence that is not recognised.
+    assert all(text.count("```") % 2 == 0 for text in PAGES.values())
+    assert sum(text.count("\n```") for text in PAGES.values()) == 2 * len(BLOCKS)
+
+
+def test_readme_is_a_start_and_no_manual() -> None:
+    assert README.count("\n") <= 200
 
 
 @pytest.mark.skipif(shutil.which("bash") is None or os.name == "nt", reason="needs bash")
 @pytest.mark.parametrize("block", _of("sh"), ids=str)
 def test_shell_examples_run(block: Block, sandbox: Path) -> None:
+    if "bgx train" in block.text:
+        _add_cutouts(sandbox)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     # Without `-e`, so that one broken line shows beside the others' output; then every line alone.
     for line in block.text.splitlines():
@@ -109,14 +138,25 @@ def test_the_example_that_looks_for_failures_tells_whether_there_are_any(sandbox
 
 
 @pytest.mark.parametrize("block", _of("python"), ids=str)
-def test_python_examples_run(
-    block: Block, sandbox: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_python_examples_run(block: Block, sandbox: Path) -> None:
     exec(compile(block.text, str(block), "exec"), {})
-    with Image.open(sandbox / "out.webp") as cutout:
-        assert cutout.mode == "RGBA"
+
+    for name in re.findall(r"(?:save\(|remove\(.*, )\"([\w.]+)\"", block.text):
+        with Image.open(sandbox / name) as picture:
+            assert picture.mode == ("RGB" if name.endswith(".jpg") else "RGBA")
+
+
+def test_the_batch_of_the_python_page_gives_an_outcome_for_each_photo(
+    sandbox: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [block] = (block for block in _of("python", "docs/python.md") if "batch(" in block.text)
+
+    exec(compile(block.text, str(block), "exec"), {})
+
+    said = capsys.readouterr().out.splitlines()
+    assert len([line for line in said if line.startswith("Done(")]) == 3
+    assert any("missing.jpg" in line for line in said)
     assert (sandbox / "cut" / "sub" / "hat.png").is_file()
-    assert "missing.jpg" in capsys.readouterr().out
 
 
 def test_report_example_has_the_fields_of_a_report(sandbox: Path) -> None:
@@ -137,19 +177,33 @@ def _shapes(rows: list[dict[str, Any]]) -> dict[str, list[str]]:
     return {str(row.get("status")): sorted(row) for row in rows}
 
 
+def test_the_report_page_explains_every_field() -> None:
+    page = PAGES["docs/report.md"]
+    [block] = _of("json")
+    fields = {field for line in block.text.splitlines() for field in json.loads(line)}
+    cells = re.findall(r"^\| (`[^|]+) \|", page, re.MULTILINE)
+    explained = {name for cell in cells for name in re.findall(r"`(\w+)", cell)}
+    assert fields <= explained
+
+
 def test_preset_example_is_a_preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    block, _ = _of("toml")
+    [block] = _of("toml", "docs/presets.md")
     (tmp_path / "presets.toml").write_text(block.text, encoding="utf-8")
     monkeypatch.setenv("BGX_PRESETS", str(tmp_path / "presets.toml"))
     assert "our-shop" in load_presets()
 
 
 def test_registry_example_is_a_registry(tmp_path: Path) -> None:
-    _, block = _of("toml")
+    [block] = _of("toml", "docs/models.md")
     own = tmp_path / "own.toml"
     own.write_text(block.text, encoding="utf-8")
     [name] = tomllib.loads(block.text)
     assert load_registry(own)[name].licence == "Apache-2.0"
+
+
+def test_every_network_of_the_registry_is_in_the_list() -> None:
+    table = PAGES["docs/models.md"].partition("## ")[0]
+    assert set(re.findall(r"`([\w-]+)`", table)) >= load_registry().keys()
 
 
 def test_ci_runs_the_test_command() -> None:
@@ -157,11 +211,28 @@ def test_ci_runs_the_test_command() -> None:
     assert test_command in (REPOSITORY / ".ci" / "run").read_text(encoding="utf-8")
 
 
-@pytest.fixture
-def generator() -> ModuleType:
-    """.ci/readme.py."""
-    path = REPOSITORY / ".ci" / "readme.py"
-    spec = importlib.util.spec_from_file_location("readme", path)
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    folder = (REPOSITORY / page).parent
+    for target in re.findall(r"\]\(([^)]+)\)", PAGES[page]):
+        name, _, anchor = target.partition("#")
+        path = (folder / name).resolve() if name else REPOSITORY / page
+        assert path.is_file(), target
+        if anchor:
+            text = path.read_text(encoding="utf-8")
+            headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w-]", "", h.lower().replace(" ", "-")) for h in headings}
+
+
+def test_readme_leads_to_every_page() -> None:
+    assert {page for page in PAGES if page != "README.md"} <= set(
+        re.findall(r"\]\(([^)#]+)", README)
+    )
+
+
+def _load(name: str) -> ModuleType:
+    """A script of .ci/."""
+    spec = importlib.util.spec_from_file_location(name, REPOSITORY / ".ci" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -169,8 +240,25 @@ def generator() -> ModuleType:
     return module
 
 
-def test_generated_parts_are_current(generator: ModuleType) -> None:
-    assert generator.render(README) == README, "run: python .ci/readme.py"
+@pytest.fixture
+def generator() -> ModuleType:
+    return _load("docs")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_generated_parts_are_current(page: str, generator: ModuleType) -> None:
+    assert generator.render(PAGES[page]) == PAGES[page], "run: python .ci/docs.py"
+
+
+def test_every_generated_part_is_shown(generator: ModuleType) -> None:
+    shown = [name for text in PAGES.values() for name in re.findall(r"^<!-- (.+) -->$", text, re.M)]
+    assert set(shown) - {"end"} == generator.GENERATORS.keys()
+
+
+@pytest.mark.parametrize("text", ["<!-- speed -->\n", "<!-- no such part -->\n<!-- end -->\n"])
+def test_a_part_that_cannot_be_generated_is_an_error(text: str, generator: ModuleType) -> None:
+    with pytest.raises(SystemExit):
+        generator.render(text)
 
 
 @pytest.mark.parametrize("name", ["vs_rembg-12mp", "quality"])
@@ -184,6 +272,19 @@ def test_a_missing_record_is_named_with_what_writes_it(
     script = name.partition("-")[0]
     with pytest.raises(SystemExit, match=rf"{name}\.json is missing.*benchmarks/{script}\.py"):
         generator.render(README)
+
+
+def test_speed_tables_name_the_options_that_were_measured(
+    generator: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(generator.RESULTS, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "vs_rembg-12mp.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    record["settings"]["bgx options"] = ["--no-refine"]
+    path.write_text(json.dumps(record), encoding="utf-8")
+    monkeypatch.setattr(generator, "RESULTS", tmp_path)
+
+    assert "| 24 photos of 4000 x 3000, bgx with `--no-refine` |" in generator.show_speed_summary()
 
 
 def test_quality_table_says_where_renewed_times_are_from(
@@ -203,6 +304,15 @@ def test_quality_table_says_where_renewed_times_are_from(
     assert "all other figures are of commit abcdef0+." in text
 
 
+def test_the_picture_shows_what_bgx_makes() -> None:
+    made = np.asarray(_load("before_after").draw(), np.float32)
+
+    with Image.open(REPOSITORY / "docs" / "images" / "before-after.jpg") as shown:
+        difference = np.abs(np.asarray(shown, np.float32) - made)
+
+    assert difference.mean() < 4
+
+
 def test_exit_codes_are_all_there() -> None:
     table = README.partition("## Exit codes")[2].partition("\n## ")[0]
     listed = {int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)}
@@ -213,4 +323,4 @@ def test_every_command_is_documented() -> None:
     from bgx.cli import main
 
     for name in main.Commands.names:
-        assert f"bgx {name}" in README
+        assert any(f"bgx {name}" in text for text in PAGES.values())
