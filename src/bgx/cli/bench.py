@@ -1,4 +1,4 @@
-"""``bgx bench``: which flags are the fastest on this machine."""
+"""``bgx bench``: which options are the fastest on this machine."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("photos", nargs=-1, metavar="[PHOTOS]...")
-@option("--count", "-n", type=click.IntRange(2), default=16, help="Photos of one round.")
+@option("--count", "-n", type=click.IntRange(2), default=16, help="Number of photos in one round.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@option("--workers", type=int, help="Measure only this.")
-@option("--batch-size", type=int, help="Measure only this.")
+@option("--workers", type=int, help="Measure this number only.")
+@option("--batch-size", type=int, help="Measure this size only.")
 @network_options
 def bench(photos: tuple[str, ...], count: int, as_json: bool, **options: Any) -> ExitCode:
-    """Measure on this machine which flags are the fastest, and where the time goes.
+    """Measure which options are the fastest on this machine, and how long each step takes.
 
-    PHOTOS are files or folders like the ones to be cut out; without them some are drawn.
+    PHOTOS are files or folders like those that you want to cut out. Without PHOTOS, bgx draws some.
     """
     request = make_request(**options)
     console = Console(quiet=request.quiet)
@@ -46,7 +46,7 @@ def bench(photos: tuple[str, ...], count: int, as_json: bool, **options: Any) ->
 
 
 def _find(photos: tuple[str, ...], count: int, folder: Path) -> list[Source]:
-    """As many photos as asked for, the same ones again where there are fewer."""
+    """``count`` photos; if there are fewer, they are repeated. Raises UsageError for none."""
     from bgx.image.read import SUFFIXES
     from bgx.run.bench import draw_photos
     from bgx.run.plan import expand_patterns, plan_batch

@@ -1,4 +1,4 @@
-"""``bgx info``: what bgx finds on this machine."""
+"""``bgx info``: what is installed on this machine, and which devices work."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info(as_json: bool) -> ExitCode:
-    """Show versions, devices that really load, cores, folders and networks."""
+    """Show versions, devices that work, cores, folders and networks."""
     facts = _gather()
     if as_json:
         put(json.dumps(facts, indent=2))
@@ -66,7 +66,7 @@ def _gather() -> dict[str, Any]:
 
 
 def _list_copies(store: Store) -> dict[str, list[str]]:
-    """By name of the network, the copies that passed on this machine."""
+    """For each network, by name, the optimized copies that passed on this machine."""
     from bgx.model.optimized import list_copies
 
     present = [entry for entry in store.registry().values() if store.present(entry)]
@@ -89,8 +89,8 @@ def _print(facts: dict[str, Any]) -> None:
         ("auto takes", f"{runtime['auto'] or 'nothing'} ({runtime['why']})"),
         ("cores", str(facts["cores"])),
         ("folder", facts["folder"]),
-        ("default", facts["default"] or "none here; it is fetched when it is used"),
-        ("networks", ", ".join(facts["models"]) or "none here yet; see: bgx models list"),
+        ("default", facts["default"] or "not on this machine; fetched when it is first used"),
+        ("networks", ", ".join(facts["models"]) or "none on this machine; see: bgx models list"),
         ("copies", copies or "none; see: bgx models optimize --help"),
     ]
     rows += [("trouble", text) for text in (facts["trouble"], runtime["trouble"]) if text]

@@ -27,7 +27,7 @@ def models() -> None:
 @models.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_models(as_json: bool) -> None:
-    """Show every network of the registry and whether its file is here."""
+    """Show every network of the registry and whether its file is on this computer."""
     store = _open_store()
     rows = [_describe(store, entry) for entry in store.registry().values()]
     if as_json:
@@ -46,7 +46,7 @@ def list_models(as_json: bool) -> None:
 @option("--offline", is_flag=True, help="Never use the network.")
 @option("--quiet", is_flag=True, help="Say nothing but errors.")
 def download(names: tuple[str, ...], offline: bool, quiet: bool) -> None:
-    """Fetch networks; those that are here and whole are left alone."""
+    """Fetch networks. One that is on this computer and undamaged is not fetched again."""
     from bgx.model.registry import find_entry
 
     store = _open_store(offline=offline)
@@ -59,7 +59,7 @@ def download(names: tuple[str, ...], offline: bool, quiet: bool) -> None:
 @models.command()
 @click.argument("names", metavar="[NAME]...", nargs=-1)
 def verify(names: tuple[str, ...]) -> None:
-    """Hash the files again; without a NAME every one that is here."""
+    """Check the hash of networks again; without NAME, of all that are on this computer."""
     from bgx.model.registry import find_entry
 
     store = _open_store()
@@ -85,9 +85,10 @@ def verify(names: tuple[str, ...]) -> None:
 @click.argument("name")
 @click.argument("file", type=click.Path(path_type=Path))
 def add(name: str, file: Path) -> None:
-    """Keep a copy of the local FILE under NAME, one of the registry or a new one.
+    """Copy the local FILE into bgx's folder, under NAME.
 
-    Its own hash is recorded and trusted in place of the published one.
+    NAME is one of the registry or a new one. From then on the file is checked against its own
+    hash, not against the published one.
     """
     from bgx.model.session import check_network
 
@@ -99,7 +100,7 @@ def add(name: str, file: Path) -> None:
 @models.command()
 @click.argument("name")
 def path(name: str) -> None:
-    """Print where the network's file is."""
+    """Print the path of the network's file."""
     from bgx.model.registry import find_entry
 
     store = _open_store()
@@ -124,7 +125,7 @@ def path(name: str) -> None:
     "-d",
     default="auto",
     metavar="DEVICE",
-    help="GPU to check an fp16 copy on, and to use it on: auto, cuda[:N], directml[:N], ...",
+    help="GPU that an fp16 copy is checked on and made for: auto, cuda[:N], directml[:N], ...",
 )
 @click.option(
     "--calibrate",
@@ -132,9 +133,15 @@ def path(name: str) -> None:
     metavar="FOLDER",
     required=True,
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Photos like those to be cut out; half of them check the copy.",
+    help="Photos like those to be cut out. Half of them are used to check the copy.",
 )
-@option("--count", "-n", type=click.IntRange(4), default=64, help="Photos to make the copy with.")
+@option(
+    "--count",
+    "-n",
+    type=click.IntRange(4),
+    default=64,
+    help="Number of photos to make the copy with.",
+)
 @option("--offline", is_flag=True, help="Never use the network.")
 @option("--quiet", is_flag=True, help="Say nothing but errors.")
 def optimize(
@@ -146,11 +153,12 @@ def optimize(
     offline: bool,
     quiet: bool,
 ) -> None:
-    """Make the network's 8-bit copy, some twice as fast on CPUs with instructions for it, or its
-    half-precision copy for a GPU.
+    """Make a faster copy of a network: in 8 bits for the CPU, or in half precision for a GPU.
 
-    It is kept only where its mattes are as good as float32's, by a mean difference of 0.005 and an
-    IoU of 0.985, and its runs faster on this device. `--precision auto` then takes it there.
+    An 8-bit copy is about twice as fast on CPUs that have instructions for it. The copy is compared
+    with the original in float32 and kept only if it is faster on this device, its mattes differ by
+    0.005 at most in the mean, and its masks have an IoU of at least 0.985. From then on
+    `--precision auto` uses it on this device.
     """
     from bgx.image.read import prepare_process
     from bgx.run.optimize import optimize as make_copy
@@ -167,7 +175,7 @@ def optimize(
 @models.command("remove")
 @click.argument("name")
 def remove_model(name: str) -> None:
-    """Delete the network's file from bgx's folder."""
+    """Delete the network's file, and copies made of it, from bgx's folder."""
     put(str(_open_store().remove(name)))
 
 

@@ -1,4 +1,4 @@
-"""``bgx train``: a network of one's own."""
+"""``bgx train``: fit the small network to one's own photos."""
 
 from __future__ import annotations
 
@@ -30,18 +30,26 @@ if TYPE_CHECKING:
     required=True,
     type=click.Path(path_type=Path),
     envvar=None,  # BGX_OUTPUT is batch's folder
-    help="The network's file, FILE.onnx.",
+    help="File to write the network to, FILE.onnx.",
 )
-@option("--from", "start", default="lite", help="Go on from lite or FILE.onnx, or from nothing.")
+@option("--from", "start", default="lite", help="Start from lite, FILE.onnx, or nothing.")
 @option(
     "--teacher",
     metavar="MODEL",
-    help="Network that labels photos without a cut-out, and mixtures of them.",
+    help="Network that makes the cut-outs of photos that have none, and of mixtures of them.",
 )
 @option(
-    "--epochs", type=click.IntRange(1), default=30, help="Pictures shown, in times of the pairs."
+    "--epochs",
+    type=click.IntRange(1),
+    default=30,
+    help="Pictures to show, as a multiple of the pairs.",
 )
-@option("--seed", type=click.IntRange(0), default=0, help="Same seed, same network on a CPU.")
+@option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    help="On a CPU, the same seed gives the same network.",
+)
 @option(
     "--device",
     "-d",
@@ -66,9 +74,10 @@ def train(
 ) -> ExitCode:
     """Train a small network on your own photos and cut-outs.
 
-    PHOTOS and CUTOUTS are folders; a cut-out (RGBA, or a black-and-white mask) has its photo's
-    name. A part of them is held back to measure. An interrupted run goes on where it was when the
-    same command is given again. Then: bgx batch photos -o cut --model FILE.onnx
+    PHOTOS and CUTOUTS are folders. A cut-out is an RGBA picture or a black-and-white mask, and has
+    the name of its photo. Some pairs are held back to measure the result. An interrupted run goes
+    on when the same command is given again. Use the network with: bgx batch photos -o cut --model
+    FILE.onnx
     """
     from bgx.image.read import prepare_process
     from bgx.train import TrainSettings
