@@ -6,9 +6,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from bgx.image.read import looks_like_picture
 from bgx.model.session import open_session
 from bgx.model.store import Store
 from bgx.options import PictureOptions, settle
@@ -133,13 +135,14 @@ class Remover:
         output = settle(options, preset=preset_options(preset))
         named = [inputs] if isinstance(inputs, str | Path) else inputs
         plan = plan_batch(
-            map(str, named),
-            open_folder(str(out)),
+            map(os.fspath, named),
+            open_folder(out),
             suffix=f".{output.format}",
             existing=existing,
-            review=open_folder(str(review)) if review else None,
-            sheet=open_file(str(sheet)) if sheet else None,
+            review=open_folder(review) if review is not None else None,
+            sheet=open_file(sheet) if sheet is not None else None,
             read=output.reads,
+            looks_like_picture=looks_like_picture,
         )
         return self._carry_out(plan, Recipe(self._read, output, preview=plan.sheet is not None))
 
@@ -153,7 +156,7 @@ class Remover:
 
 def _open(image: str | Path | bytes | Image.Image) -> Source:
     if isinstance(image, str | Path):
-        return open_file(str(image))
+        return open_file(image)
     return InMemory(image)
 
 

@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from bgx.cli.console import Console, put, set_up_logging
 from bgx.cli.options import make_request, option, picture_options, split_list
-from bgx.errors import ExitCode, OutputError, PictureError, UsageError
+from bgx.errors import ExitCode, PictureError, UsageError
 from bgx.settings import DEFAULT_MODEL
+from bgx.storage import open_file, open_folder
 
 if TYPE_CHECKING:
     from bgx.cli.options import Request
     from bgx.run.plan import Plan
     from bgx.run.report import Report
     from bgx.run.sheet import Sheet
+    from bgx.storage.base import File
 
 
 @click.command()
 @click.argument("inputs", nargs=-1, metavar="INPUT...")
-@option("--output", "-o", required=True, type=click.Path(path_type=Path), help="Output folder.")
+@option("--output", "-o", required=True, metavar="FOLDER", help="Output folder.")
 @option("--files-from", metavar="FILE|-", help="Read more inputs from a list, one a line.")
 @option("--null", "-0", is_flag=True, help="The list is NUL-separated, as of find -print0.")
 @option("--workers", type=int, help="Pictures in work at once.  [default: chosen]")
 @option("--batch-size", type=int, help="Pictures of one network run on a GPU.  [default: chosen]")
-@option("--review", type=click.Path(path_type=Path), help="Folder for copies of doubtful results.")
+@option("--review", metavar="FOLDER", help="Folder for copies of doubtful results.")
 @option(
     "--sheet",
-    type=click.Path(path_type=Path),
     metavar="FILE.html|.jpg",
     help="Contact sheet: before and after, doubtful ones first.",
 )
@@ -37,11 +38,11 @@ if TYPE_CHECKING:
 @picture_options
 def batch(
     inputs: tuple[str, ...],
-    output: Path,
+    output: str,
     files_from: str | None,
     null: bool,
-    review: Path | None,
-    sheet: Path | None,
+    review: str | None,
+    sheet: str | None,
     dry_run: bool,
     **options: Any,
 ) -> ExitCode:
@@ -53,7 +54,8 @@ def batch(
     request = make_request(**options)
     console = Console(quiet=request.quiet)
     set_up_logging(console, request.verbose)
-    plan = _plan(inputs, files_from, null, output, request, review=review, sheet=sheet)
+    named = _read_inputs(inputs, files_from, null)
+    plan = _plan(named, files_from, output, review, sheet, request)
     for note in plan.notes:
         console.tell(note)
     if plan.ignored:
@@ -63,40 +65,44 @@ def batch(
             put(f"{job.source} -> {job.target}")
         console.tell(f"{len(plan.jobs)} to do, {len(plan.skipped)} to skip")
         return ExitCode.OK
-    return _run(plan, output, request, console)
+    return _run(plan, request, console)
 
 
-def _plan(
-    inputs: tuple[str, ...],
-    files_from: str | None,
-    null: bool,
-    output: Path,
-    request: Request,
-    **outputs: Path | None,
-) -> Plan:
-    from bgx.image.read import SUFFIXES
-    from bgx.run.plan import Plan, expand_patterns, plan_batch
+def _read_inputs(inputs: tuple[str, ...], files_from: str | None, null: bool) -> list[str]:
+    from bgx.run.sources import expand_patterns
 
     if null and files_from is None:
         raise UsageError("-0 goes with --files-from; add --files-from -")
     if not inputs and files_from is None:
         raise UsageError("nothing to do; name files or folders, or give --files-from")
-    named = list(expand_patterns(inputs))
-    if files_from is not None:
-        named += map(Path, split_list(_read_list(files_from), null=null))
-    if not named:
+    listed = split_list(_read_list(files_from), null=null) if files_from is not None else []
+    return [*expand_patterns(inputs), *listed]
+
+
+def _plan(
+    inputs: list[str],
+    files_from: str | None,
+    output: str,
+    review: str | None,
+    sheet: str | None,
+    request: Request,
+) -> Plan:
+    from bgx.image.read import looks_like_picture
+    from bgx.run.plan import Plan, plan_batch
+
+    if not inputs:
         # What `find` gives a script on a day without new photos.
-        return Plan([], [], ["the list is empty: nothing to do"], 0)
-    lists = [Path(files_from)] if files_from not in (None, "-") else []
+        return Plan([], [], ["the list is empty: nothing to do"])
     return plan_batch(
-        named,
-        output,
+        inputs,
+        open_folder(output),
         suffix=f".{request.output.format}",
-        suffixes=SUFFIXES,
         existing=request.existing,
-        read=[*request.also_read, *lists],
+        review=open_folder(review) if review is not None else None,
+        sheet=open_file(sheet) if sheet is not None else None,
+        read=[*request.also_read, *([files_from] if files_from not in (None, "-") else [])],
         written=request.also_written,
-        **outputs,
+        looks_like_picture=looks_like_picture,
     )
 
 
@@ -111,13 +117,11 @@ def _read_list(name: str) -> bytes:
         raise UsageError(f"--files-from {name}: cannot be read: {error.strerror}") from error
 
 
-def _run(plan: Plan, output: Path, request: Request, console: Console) -> ExitCode:
+def _run(plan: Plan, request: Request, console: Console) -> ExitCode:
     from bgx.cli.session import open_report
-    from bgx.image.write import remove_leftovers
     from bgx.run.report import Report
 
-    _make_folder(output)
-    remove_leftovers(plan.folders)
+    plan.prepare()
     with open_report(request.report) as stream:
         report = Report(request.model or DEFAULT_MODEL, stream=stream)
         try:
@@ -159,23 +163,15 @@ def _cut(plan: Plan, report: Report, request: Request, console: Console) -> bool
             if isinstance(outcome, Failed) and isinstance(outcome.error, PictureError):
                 console.complain(str(outcome.error))
             if not isinstance(outcome, Skipped):
-                console.advance(outcome.job.source.name)
+                console.advance(PurePath(str(outcome.job.source)).name)
         return stop.is_set()
 
 
-def _open_sheet(path: Path | None) -> Sheet | None:
-    if path is None:
+def _open_sheet(file: File | None) -> Sheet | None:
+    if file is None:
         return None
     # It draws and writes text, with modules that nothing else needs.
     from bgx.run.sheet import Sheet
+    from bgx.storage.base import File
 
-    return Sheet(path)
-
-
-def _make_folder(output: Path) -> None:
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"{output}: cannot be made: {error.strerror}; choose another output folder"
-        ) from error
+    return Sheet(file)

@@ -13,7 +13,7 @@ from bgx.cli.console import Console, put, set_up_logging
 from bgx.cli.memory import keep_memory
 from bgx.cli.options import make_request, network_options, option
 from bgx.errors import ExitCode, UsageError
-from bgx.storage import open_file
+from bgx.storage import open_file, open_folder
 
 if TYPE_CHECKING:
     from bgx.cli.options import Request
@@ -47,14 +47,14 @@ def bench(photos: tuple[str, ...], count: int, as_json: bool, **options: Any) ->
 
 def _find(photos: tuple[str, ...], count: int, folder: Path) -> list[Source]:
     """``count`` photos; if there are fewer, they are repeated. Raises UsageError for none."""
-    from bgx.image.read import SUFFIXES
     from bgx.run.bench import draw_photos
-    from bgx.run.plan import expand_patterns, plan_batch
+    from bgx.run.plan import plan_batch
+    from bgx.run.sources import expand_patterns
 
     if not photos:
         return [open_file(path) for path in draw_photos(folder, count)]
     plan = plan_batch(
-        expand_patterns(photos), folder, suffix=".png", suffixes=SUFFIXES, existing="overwrite"
+        expand_patterns(photos), open_folder(folder), suffix=".png", existing="overwrite"
     )
     found = [job.source for job in plan.jobs]
     if not found:

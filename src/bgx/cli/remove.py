@@ -16,7 +16,7 @@ from bgx.storage import open_file
 
 if TYPE_CHECKING:
     from bgx.cli.options import Request
-    from bgx.run.outcome import Job, Outcome, Skipped
+    from bgx.run.outcome import Job, Outcome
     from bgx.run.report import Report
     from bgx.storage.base import File
 
@@ -35,25 +35,27 @@ def remove(source: str, target: str | None, **options: Any) -> ExitCode:
     request = make_request(target=named, **options)
     console = Console(quiet=request.quiet)
     set_up_logging(console, request.verbose)
-    return _run(_plan(source, target, request), request, console)
+    return _run(*_open_both(source, target, request), request, console)
 
 
-def _plan(source: str, target: str | None, request: Request) -> Job:
-    from bgx.run.outcome import Job
-    from bgx.run.plan import refuse_overwriting
+def _open_both(
+    source: str, target: str | None, request: Request
+) -> tuple[File | None, File | None]:
+    """The file to read and the one to write; None for stdin and stdout."""
+    from bgx.run.existing import refuse_overwriting
 
-    reads = [open_file(path) for path in request.also_read]
-    if source != "-":
-        reads.append(_open_source(source))
     if target is None:
         target = "-" if source == "-" else _name_target(source, request)
-    writes = []
-    if target != "-":
-        writes.append(_open_target(target))
-    elif request.report == "-":
+    if target == "-" and request.report == "-":
         raise UsageError("--report - and a picture on stdout: choose a file for one of them")
-    refuse_overwriting(reads, [open_file(path) for path in request.also_written], targets=writes)
-    return Job(Stdin() if source == "-" else reads[-1], Stdout() if target == "-" else writes[0])
+    read = None if source == "-" else _open_source(source)
+    written = None if target == "-" else _open_target(target)
+    refuse_overwriting(
+        [*map(open_file, request.also_read), *([read] if read else [])],
+        [open_file(path) for path in request.also_written],
+        targets=[written] if written else [],
+    )
+    return read, written
 
 
 def _name_target(source: str, request: Request) -> str:
@@ -87,15 +89,18 @@ def _open_file(name: str) -> File:
     return open_file(path.absolute() if str(path) == "-" else path)
 
 
-def _run(job: Job, request: Request, console: Console) -> ExitCode:
+def _run(source: File | None, target: File | None, request: Request, console: Console) -> ExitCode:
     from bgx.cli.session import open_report
-    from bgx.run.outcome import Failed, Skipped
+    from bgx.run.existing import skip_existing
+    from bgx.run.outcome import Failed, Job, Skipped
     from bgx.run.report import Report
 
+    job = Job(source or Stdin(), target or Stdout())
     with open_report(request.report) as stream:
         report = Report(request.model or DEFAULT_MODEL, stream=stream)
         try:
-            outcome = _skip_existing(job, request) or _cut(job, request, report)
+            reason = skip_existing(source, target, request.existing) if target else None
+            outcome = Skipped(job, reason) if reason else _cut(job, request, report)
             report.add(outcome)
         finally:
             report.close()
@@ -109,19 +114,13 @@ def _run(job: Job, request: Request, console: Console) -> ExitCode:
     return report.exit_code
 
 
-def _skip_existing(job: Job, request: Request) -> Skipped | None:
-    from bgx.run.plan import skip_existing
-
-    if isinstance(job.target, Stdout):
-        return None
-    return skip_existing(job, request.existing)
-
-
 def _cut(job: Job, request: Request, report: Report) -> Outcome:
     from bgx.cli.session import note_network, open_network
     from bgx.run.outcome import Skipped
 
     try:
+        if not isinstance(job.target, Stdout):
+            job.target.folder.remove_leftovers()
         network = open_network(request, pictures=1)
         # While it loads.
         from bgx.run.batch import wait_for
