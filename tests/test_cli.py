@@ -870,7 +870,7 @@ def test_a_read_only_disk_is_exit_5(arguments: list[str]) -> None:
     result = bgx_on_a_disk("ro", *arguments)
 
     assert result.code == ExitCode.OUTPUT
-    assert "a.png: cannot be written: Read-only file system" in result.err
+    assert "cannot be written: Read-only file system" in result.err
     assert result.err.count("cannot be written") == 1
 
 
@@ -1125,7 +1125,7 @@ def test_a_bug_while_one_picture_is_cut_out_has_its_row(
     def crash(*_: object, **__: object) -> None:
         raise KeyError("x")
 
-    monkeypatch.setattr("bgx.run.pipeline.upsample_matte", crash)
+    monkeypatch.setattr("bgx.run.picture.upsample_matte", crash)
     if debug:
         monkeypatch.setenv("BGX_DEBUG", "1")
     for arguments in (("remove", "in.jpg", "out.png"), ("batch", "in.jpg", "-o", "out")):
@@ -1145,7 +1145,7 @@ def test_a_bug_on_one_picture_is_exit_70_and_the_others_are_done(
     def crash(matte: Any, size: tuple[int, int]) -> Image.Image:
         return upsample_matte(matte, {(60, 40): size}[size])
 
-    monkeypatch.setattr("bgx.run.pipeline.upsample_matte", crash)
+    monkeypatch.setattr("bgx.run.picture.upsample_matte", crash)
 
     result = bgx("batch", "in", "-o", "out", "--no-refine")
 

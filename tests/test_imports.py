@@ -136,7 +136,7 @@ def test_training_is_imported_by_its_command_alone_and_when_it_is_used() -> None
     } == {("bgx.cli.train", False)}
 
 
-def test_pipeline_and_optimizing_alone_know_pictures_and_network() -> None:
+def test_a_pictures_way_and_optimizing_alone_know_pictures_and_network() -> None:
     knows = {
         module: {room(found.name) for found in all_imports() if found.module == module}
         for module in {found.module for found in all_imports() if room(found.module) == "run"}
@@ -144,7 +144,7 @@ def test_pipeline_and_optimizing_alone_know_pictures_and_network() -> None:
 
     assert {module for module, rooms in knows.items() if {"image", "model"} <= rooms} == {
         "bgx.run.optimize",
-        "bgx.run.pipeline",
+        "bgx.run.picture",
     }
 
 

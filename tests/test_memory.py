@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import platform
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
+from support.containers import container, run_in
 from support.fakes import save_photo
 from support.shell import PATIENCE
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's peak of memory")
 
@@ -75,29 +71,6 @@ def test_the_memory_of_one_picture_serves_the_next() -> None:
     assert kept < given / 5
 
 
-@contextlib.contextmanager
-def container(limit: int) -> Iterator[Path]:
-    """A control group with a memory limit; skips the test where none can be made."""
-    for root, name in (
-        (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"),
-        (Path("/sys/fs/cgroup"), "memory.max"),
-    ):
-        group = root / f"bgx-test-{os.getpid()}"
-        try:
-            group.mkdir()
-            (group / name).write_text(str(limit))
-        except OSError:
-            with contextlib.suppress(OSError):
-                group.rmdir()
-            continue
-        try:
-            yield group
-        finally:
-            group.rmdir()
-        return
-    pytest.skip("no control group can be made here")
-
-
 @pytest.mark.parametrize(
     ("size", "options"),
     [((6000, 4000), []), ((320, 240), ["--canvas", "7000x5000", "--upscale"])],
@@ -112,14 +85,10 @@ def test_a_small_container_holds_many_workers(
     for number in range(8):
         os.link(photo, tmp_path / f"in/{number}.png")
     words = ["batch", "in", "-o", "out", "--model", "lite", "--workers", "8", *options]
-    enter = "import os, sys; open(sys.argv[1], 'w').write(str(os.getpid())); del sys.argv[1];"
-    with container(1 << 30) as group:
-        done = subprocess.run(
-            [sys.executable, "-c", enter + MEASURED, str(group / "cgroup.procs"), *words],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            timeout=5 * PATIENCE,
+    limit = str(1 << 30)
+    with container("memory", {"memory.limit_in_bytes": limit, "memory.max": limit}) as group:
+        done = run_in(
+            group, sys.executable, "-c", MEASURED, *words, cwd=tmp_path, timeout=5 * PATIENCE
         )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 1 << 20  # KiB

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from bgx.image.read import looks_like_picture
+from bgx.image.identify import looks_like_picture
 from bgx.model.session import open_session
 from bgx.model.store import Store
 from bgx.options import PictureOptions, settle
@@ -135,7 +135,7 @@ class Remover:
         output = settle(options, preset=preset_options(preset))
         named = [inputs] if isinstance(inputs, str | Path) else inputs
         plan = plan_batch(
-            map(os.fspath, named),
+            [os.fspath(name) for name in named],
             open_folder(out),
             suffix=f".{output.format}",
             existing=existing,

@@ -87,7 +87,7 @@ def _plan(
     sheet: str | None,
     request: Request,
 ) -> Plan:
-    from bgx.image.read import looks_like_picture
+    from bgx.image.identify import looks_like_picture
     from bgx.run.plan import Plan, plan_batch
 
     if not inputs:
@@ -172,6 +172,5 @@ def _open_sheet(file: File | None) -> Sheet | None:
         return None
     # It draws and writes text, with modules that nothing else needs.
     from bgx.run.sheet import Sheet
-    from bgx.storage.base import File
 
     return Sheet(file)

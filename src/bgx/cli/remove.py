@@ -16,6 +16,7 @@ from bgx.storage import open_file
 
 if TYPE_CHECKING:
     from bgx.cli.options import Request
+    from bgx.errors import BgxError
     from bgx.run.outcome import Job, Outcome
     from bgx.run.report import Report
     from bgx.storage.base import File
@@ -96,14 +97,19 @@ def _run(source: File | None, target: File | None, request: Request, console: Co
     from bgx.run.report import Report
 
     job = Job(source or Stdin(), target or Stdout())
+    if target:
+        target.folder.remove_leftovers()
     with open_report(request.report) as stream:
         report = Report(request.model or DEFAULT_MODEL, stream=stream)
         try:
             reason = skip_existing(source, target, request.existing) if target else None
             outcome = Skipped(job, reason) if reason else _cut(job, request, report)
-            report.add(outcome)
+            gone = isinstance(outcome, Failed) and _is_reader_gone(outcome.error)
+            report.add(Skipped(job, "stopped") if gone else outcome)
         finally:
             report.close()
+    if gone:
+        return ExitCode.OUTPUT  # as `head` leaves us: nobody wants to hear of it
     match outcome:
         case Skipped():
             console.tell(f"{job.target}: exists; to redo it use --existing overwrite")
@@ -114,13 +120,15 @@ def _run(source: File | None, target: File | None, request: Request, console: Co
     return report.exit_code
 
 
+def _is_reader_gone(error: BgxError) -> bool:
+    return isinstance(error.__cause__, BrokenPipeError)
+
+
 def _cut(job: Job, request: Request, report: Report) -> Outcome:
     from bgx.cli.session import note_network, open_network
     from bgx.run.outcome import Skipped
 
     try:
-        if not isinstance(job.target, Stdout):
-            job.target.folder.remove_leftovers()
         network = open_network(request, pictures=1)
         # While it loads.
         from bgx.run.batch import wait_for
