@@ -2,38 +2,61 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import shutil
+import subprocess
 import sys
-import unicodedata
-from pathlib import Path, PurePath
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 
 from bgx.errors import OutputError, UsageError
-from bgx.run.outcome import Job, Skipped
-from bgx.run.plan import Plan, expand_patterns, name_targets, plan_batch, same_file, skip_existing
+from bgx.run.existing import skip_existing
+from bgx.run.outcome import Skipped
+from bgx.run.plan import Plan, plan_batch
+from bgx.run.sources import expand_patterns
+from bgx.storage import open_file, open_folder
+from support.rights import mounted, ordinary_user
 
 if TYPE_CHECKING:
     from bgx.settings import Existing
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
-
 posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX links and file names")
 
+JPEG = b"\xff\xd8\xff"
 
-def plan(*inputs: Path, out: Path, suffix: str = ".png", existing: Existing = "skip") -> Plan:
-    return plan_batch(inputs, out, suffix=suffix, suffixes=SUFFIXES, existing=existing)
+
+def plan(*inputs: Path, out: Path, existing: Existing = "skip", **options: Any) -> Plan:
+    return plan_batch(
+        map(str, inputs),
+        open_folder(out),
+        suffix=".png",
+        existing=existing,
+        looks_like_picture=lambda head: head.startswith(JPEG),
+        **options,
+    )
 
 
 def pairs(made: Plan, base: Path) -> list[tuple[str, str]]:
     """Sources and targets of the jobs below base."""
-    return [
-        (job.source.relative_to(base).as_posix(), job.target.relative_to(base).as_posix())
-        for job in made.jobs
-    ]
+    return [(below(str(job.source), base), below(str(job.target), base)) for job in made.jobs]
+
+
+def make(made: Plan) -> None:
+    """Every target."""
+    for job in made.jobs:
+        assert job.target is not None
+        job.target.write(b"x")
+
+
+def sources(made: Plan, base: Path) -> list[str]:
+    return [below(str(job.source), base) for job in made.jobs]
+
+
+def below(path: str, base: Path) -> str:
+    return Path(path).relative_to(base).as_posix()
 
 
 def touch(base: Path, *names: str, content: bytes = b"x") -> None:
@@ -43,62 +66,7 @@ def touch(base: Path, *names: str, content: bytes = b"x") -> None:
         path.write_bytes(content)
 
 
-# Names of sources ---------------------------------------------------------------------------------
-
-# Few letters, so that names meet: both cases, an umlaut composed and not, digits for the numbers.
-_stems = st.text("aA-2.\u00fcu\u0308", min_size=1, max_size=4).filter(
-    lambda text: text.strip(".") != ""
-)
-_names = st.builds(str.__add__, _stems, st.sampled_from([".jpg", ".JPG", ".png", ".jpg.png", ""]))
-_paths = st.builds(PurePath, st.sampled_from(["", "x", "X", "x/y"]), _names)
-
-
-def forgiving(path: PurePath) -> str:
-    """One text for all names that some file system takes for one file."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path.as_posix()).casefold())
-
-
-@given(st.lists(_paths, unique=True, max_size=12))
-@example([PurePath("a.jpg"), PurePath("a.png"), PurePath("a.jpg.jpg")])
-def test_targets_are_distinct_on_the_most_forgiving_file_system(sources: list[PurePath]) -> None:
-    targets = name_targets(sources, ".png")
-
-    assert len(targets) == len(sources)
-    assert len({forgiving(target) for target in targets}) == len(sources)
-
-
-@given(st.lists(_paths, unique=True, max_size=12), st.sampled_from([".png", ".webp"]))
-def test_a_target_stays_in_its_folder_and_has_the_suffix(
-    sources: list[PurePath], suffix: str
-) -> None:
-    for source, target in zip(sources, name_targets(sources, suffix), strict=True):
-        assert target.parent == source.parent
-        assert target.name.endswith(suffix)
-
-
-@given(st.lists(_paths, unique=True, max_size=12))
-def test_the_same_sources_always_get_the_same_targets(sources: list[PurePath]) -> None:
-    assert name_targets(sources, ".png") == name_targets(list(sources), ".png")
-
-
-@given(st.lists(_paths, unique=True, max_size=12))
-def test_a_source_with_a_target_to_itself_is_not_moved(sources: list[PurePath]) -> None:
-    plain = [source.with_suffix(".png") for source in sources]
-    keys = [forgiving(target) for target in plain]
-    folders = {forgiving(folder) for source in sources for folder in source.parents}
-
-    for target, wanted, key in zip(name_targets(sources, ".png"), plain, keys, strict=True):
-        if keys.count(key) == 1 and key not in folders:
-            assert target == wanted
-
-
-def test_no_target_takes_the_name_of_another_s_folder() -> None:
-    sources = [PurePath("a.jpg"), PurePath("A.png/1.jpg"), PurePath("A.png/x.png/2.jpg")]
-    assert list(map(str, name_targets(sources, ".png"))) == [
-        "a.jpg.png",
-        str(PurePath("A.png/1.png")),
-        str(PurePath("A.png/x.png/2.png")),
-    ]
+# Folders ------------------------------------------------------------------------------------------
 
 
 @posix
@@ -106,22 +74,8 @@ def test_a_pipe_in_a_folder_is_no_picture(tmp_path: Path) -> None:
     touch(tmp_path, "in/a.jpg")
     os.mkfifo(tmp_path / "in/b.jpg")
     made = plan(tmp_path / "in", out=tmp_path / "out")
-    assert [job.source.name for job in made.jobs] == ["a.jpg"]
+    assert sources(made, tmp_path / "in") == ["a.jpg"]
     assert made.ignored == 1
-
-
-def test_sources_that_want_one_target_keep_their_suffix() -> None:
-    sources = [PurePath(name) for name in ("a.jpg", "a.png", "A.JPG", "b.jpg")]
-
-    assert [str(target) for target in name_targets(sources, ".png")] == [
-        "a.jpg.png",
-        "a.png.png",
-        "A.JPG-2.png",
-        "b.png",
-    ]
-
-
-# Folders ------------------------------------------------------------------------------------------
 
 
 def test_the_tree_is_kept(tmp_path: Path) -> None:
@@ -240,31 +194,157 @@ def test_links_to_files_are_taken_and_links_to_folders_are_told(
 
     made = plan(tmp_path / "in", out=tmp_path / "out")
 
-    assert [source for source, _ in pairs(made, tmp_path)] == ["in/a.jpg", "in/gone.jpg"]
+    assert sources(made, tmp_path) == ["in/a.jpg", "in/gone.jpg"]
     assert [record.args for record in caplog.records] == [
         (tmp_path / "in/circle",),
         (tmp_path / "in/more",),
     ]
 
 
-def test_a_folder_that_cannot_be_searched_is_a_job_that_will_fail(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    touch(tmp_path, "in/a.jpg", "in/locked/b.jpg", "in/z.jpg")
-    scan = os.scandir
+def test_a_folder_that_cannot_be_searched_is_a_picture_that_fails(tmp_path: Path) -> None:
+    """Whether it may not be read or not be entered; what lies beside it is done."""
+    touch(tmp_path, "in/a.jpg", "in/closed/b.jpg", "in/shut/deeper/c.jpg", "in/shut/d.jpg")
+    touch(tmp_path, "in/shut/notes.txt", "in/z.jpg")
+    (tmp_path / "in/closed").chmod(0o000)
+    (tmp_path / "in/shut").chmod(0o644)
+    try:
+        with ordinary_user():
+            made = plan(tmp_path / "in", out=tmp_path / "out")
+            errors = {}
+            for job in made.jobs:
+                try:
+                    cast("BinaryIO", job.source.open()).close()
+                except OSError as error:
+                    errors[below(str(job.source), tmp_path)] = error.strerror
+            with pytest.raises(UsageError, match="closed: cannot be searched: Permission denied"):
+                plan(tmp_path / "in/closed", out=tmp_path / "out")
+    finally:
+        for name in ("closed", "shut"):
+            (tmp_path / "in" / name).chmod(0o755)
 
-    def refuse(path: str) -> object:
-        if Path(path).name == "locked":
-            raise PermissionError(13, "Permission denied", str(path))
-        return scan(path)
+    assert pairs(made, tmp_path) == [
+        ("in/a.jpg", "out/a.png"),
+        ("in/z.jpg", "out/z.png"),
+        ("in/closed", "out/closed"),
+        ("in/shut/d.jpg", "out/shut/d.png"),
+        ("in/shut/deeper", "out/shut/deeper"),
+    ]
+    assert errors == dict.fromkeys(
+        ["in/closed", "in/shut/d.jpg", "in/shut/deeper"], "Permission denied"
+    )
+    assert made.ignored == 1
 
-    monkeypatch.setattr(os, "scandir", refuse)
+
+@posix
+def test_a_folder_too_deep_for_the_system_is_a_picture_that_fails(tmp_path: Path) -> None:
+    touch(tmp_path, "in/a.jpg")
+    deepest = os.open(tmp_path / "in", os.O_RDONLY)
+    try:
+        for _ in range(40):
+            os.mkdir("x" * 200, dir_fd=deepest)
+            inner = os.open("x" * 200, os.O_RDONLY, dir_fd=deepest)
+            os.close(deepest)
+            deepest = inner
+        made = plan(tmp_path / "in", out=tmp_path / "out")
+    finally:
+        os.close(deepest)
+        shutil.rmtree(tmp_path / "in")
+
+    assert sources(made, tmp_path / "in")[0] == "a.jpg"
+    [failing] = made.jobs[1:]
+    with pytest.raises(OSError, match="File name too long"):
+        failing.source.open()
+
+
+@posix
+def test_a_tree_deeper_than_pythons_stack_is_searched(tmp_path: Path) -> None:
+    deep = "in/" + "d/" * (sys.getrecursionlimit() + 100)
+    try:
+        open_file(tmp_path / f"{deep}a.jpg").write(b"x")
+
+        assert sources(plan(tmp_path / "in", out=tmp_path / "out"), tmp_path) == [f"{deep}a.jpg"]
+    finally:
+        subprocess.run(["rm", "-r", tmp_path / "in"], check=True)  # Python's own recurses
+
+
+@posix
+def test_a_working_directory_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is named in full is done; what is named from there is not there."""
+    touch(tmp_path, "in/a.jpg")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "here").rmdir()
+
+    assert len(plan(tmp_path / "in", out=tmp_path / "out").jobs) == 1
+    with pytest.raises(UsageError, match="no such file or folder"):
+        list(expand_patterns(["in"]))
+    with pytest.raises(OutputError, match="out: cannot be made"):
+        plan(tmp_path / "in", out=Path("out")).prepare()
+    monkeypatch.chdir(tmp_path)
+
+
+# What looks like a picture, and what belongs to the system ----------------------------------------
+
+
+def test_what_is_a_picture_by_its_first_bytes_is_one(tmp_path: Path) -> None:
+    names = ["DSC1.HIF", "IMG_0002", "a.jpg?v=1", "c.MPO", "d.jpg (1)", "e.jpg_large"]
+    touch(tmp_path, *(f"in/{name}" for name in names), content=JPEG)
 
     made = plan(tmp_path / "in", out=tmp_path / "out")
 
-    assert [source for source, _ in pairs(made, tmp_path)] == ["in/a.jpg", "in/z.jpg", "in/locked"]
-    with pytest.raises(UsageError, match="locked: cannot be searched: Permission denied"):
-        plan(tmp_path / "in/locked", out=tmp_path / "out")
+    assert sources(made, tmp_path / "in") == names
+    assert made.ignored == 0
+
+
+def test_what_is_left_out_is_named_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Copies, unfinished downloads and raw files too, although they begin as pictures do."""
+    names = ["a.jpg.part", "a.jpg_original", "a.jpg~", "b.NEF", "c.bak", "v.THM"]
+    touch(tmp_path, "in/a.jpg", *(f"in/{name}" for name in names), content=JPEG)
+    touch(tmp_path, "in/notes.txt", "in/empty", content=b"")
+    caplog.set_level(logging.INFO)
+
+    made = plan(tmp_path / "in", out=tmp_path / "out")
+
+    assert sources(made, tmp_path / "in") == ["a.jpg"]
+    assert made.ignored == len(names) + 2
+    assert {record.getMessage() for record in caplog.records} == {
+        f"{tmp_path / 'in' / name}: is no picture and was left out"
+        for name in [*names, "notes.txt", "empty"]
+    }
+
+
+def test_folders_of_the_system_are_not_searched(tmp_path: Path) -> None:
+    folders = ["@eaDir", "#recycle", "#snapshot", "$RECYCLE.BIN", "System Volume Information"]
+    folders += ["__MACOSX", "lost+found", ".Trash-1000", ".@__thumb", ".thumbnails", "@Recycle"]
+    touch(tmp_path, "in/a.jpg", "in/._a.jpg", *(f"in/sub/{folder}/a.jpg" for folder in folders))
+
+    assert sources(plan(tmp_path / "in", out=tmp_path / "out"), tmp_path / "in") == ["a.jpg"]
+
+
+def test_a_folder_of_the_system_is_searched_where_it_is_named_alone(tmp_path: Path) -> None:
+    """A shell's star names it beside others."""
+    touch(tmp_path, "in/a.jpg", "in/#recycle/b.jpg")
+
+    alone = plan(tmp_path / "in/#recycle", out=tmp_path / "out")
+    starred = plan(*sorted((tmp_path / "in").iterdir()), out=tmp_path / "out")
+
+    assert sources(alone, tmp_path / "in") == ["#recycle/b.jpg"]
+    assert sources(starred, tmp_path / "in") == ["a.jpg"]
+    [note] = starred.notes
+    assert note.startswith(f"{tmp_path / 'in/#recycle'}: belongs to the system")
+
+
+def test_a_folder_mounted_in_itself_is_searched_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    touch(tmp_path, "in/sub/a.jpg")
+    with mounted(tmp_path / "in/sub/again", "--bind", str(tmp_path / "in")):
+        made = plan(tmp_path / "in", out=tmp_path / "out")
+
+    assert sources(made, tmp_path / "in") == ["sub/a.jpg"]
+    assert "again: is a folder that it lies in" in caplog.text
 
 
 def test_nothing_found_is_said(tmp_path: Path) -> None:
@@ -284,7 +364,7 @@ def test_the_output_folder_inside_the_input_is_not_read(tmp_path: Path) -> None:
 
     made = plan(tmp_path / "in", out=tmp_path / "in/sub/cut")
 
-    assert [source for source, _ in pairs(made, tmp_path)] == ["in/a.jpg", "in/sub/b.jpg"]
+    assert sources(made, tmp_path) == ["in/a.jpg", "in/sub/b.jpg"]
 
 
 @posix
@@ -294,7 +374,7 @@ def test_the_output_folder_is_known_by_any_name(tmp_path: Path) -> None:
 
     made = plan(tmp_path / "in", out=tmp_path / "link")
 
-    assert [source for source, _ in pairs(made, tmp_path)] == ["in/a.jpg"]
+    assert sources(made, tmp_path) == ["in/a.jpg"]
 
 
 def test_a_shells_star_names_the_output_folder_on_the_second_run(tmp_path: Path) -> None:
@@ -302,8 +382,8 @@ def test_a_shells_star_names_the_output_folder_on_the_second_run(tmp_path: Path)
 
     made = plan(*sorted((tmp_path / "in").iterdir()), out=tmp_path / "in/cut")
 
-    assert [source for source, _ in pairs(made, tmp_path)] == ["in/b.jpg"]
-    assert [skipped.job.source.name for skipped in made.skipped] == ["a.jpg"]
+    assert sources(made, tmp_path) == ["in/b.jpg"]
+    assert [str(skipped.job.source) for skipped in made.skipped] == [str(tmp_path / "in/a.jpg")]
     assert made.notes == [f"{tmp_path / 'in/cut'}: is the output folder and was not searched"]
 
 
@@ -374,14 +454,13 @@ def test_links_in_a_circle_are_no_crash(tmp_path: Path) -> None:
 def test_existing_targets(
     tmp_path: Path, existing: Existing, newer: str, reason: str | None
 ) -> None:
-    job = Job(tmp_path / "source", tmp_path / "target")
     touch(tmp_path, "source", "target")
     os.utime(tmp_path / "source", (1000, 2000 if newer == "source" else 1000))
     os.utime(tmp_path / "target", (1000, 1500))
 
-    skipped = skip_existing(job, existing)
+    source, target = open_file(tmp_path / "source"), open_file(tmp_path / "target")
 
-    assert (skipped.reason if skipped else None) == reason
+    assert skip_existing(source, target, existing) == reason
 
 
 def test_equal_times_are_current(tmp_path: Path) -> None:
@@ -389,9 +468,9 @@ def test_equal_times_are_current(tmp_path: Path) -> None:
     for name in ("source", "target"):
         os.utime(tmp_path / name, (1000, 1000))
 
-    skipped = skip_existing(Job(tmp_path / "source", tmp_path / "target"), "update")
+    source, target = open_file(tmp_path / "source"), open_file(tmp_path / "target")
 
-    assert skipped is not None
+    assert skip_existing(source, target, "update") == "current"
 
 
 @pytest.mark.parametrize("existing", ["skip", "update", "overwrite"])
@@ -402,20 +481,107 @@ def test_an_empty_target_or_a_folder_in_its_place_is_not_done(
     touch(tmp_path, "empty", content=b"")
     (tmp_path / "folder").mkdir()
 
-    assert skip_existing(Job(tmp_path / "source", tmp_path / "empty"), existing) is None
-    assert skip_existing(Job(tmp_path / "source", tmp_path / "folder"), existing) is None
+    for name in ("empty", "folder"):
+        source, target = open_file(tmp_path / "source"), open_file(tmp_path / name)
+        assert skip_existing(source, target, existing) is None
 
 
 def test_a_second_plan_finds_the_first_ones_targets(tmp_path: Path) -> None:
     touch(tmp_path, "in/a.jpg", "in/a.png", "in/sub/a.jpg")
     first = plan(tmp_path / "in", out=tmp_path / "out")
-    for job in first.jobs:
-        touch(job.target.parent, job.target.name)
+    make(first)
 
     second = plan(tmp_path / "in", out=tmp_path / "out")
 
     assert second.jobs == []
     assert second.skipped == [Skipped(job, "exists") for job in first.jobs]
+
+
+def test_a_photo_added_beside_another_leaves_its_result(tmp_path: Path) -> None:
+    touch(tmp_path, "in/b.jpg")
+    make(plan(tmp_path / "in", out=tmp_path / "out"))
+    touch(tmp_path, "in/b.png")
+
+    for existing in ("skip", "update", "overwrite"):
+        made = plan(tmp_path / "in", out=tmp_path / "out", existing=existing)
+        targets = dict(pairs(made, tmp_path))
+        assert targets.pop("in/b.png") == "out/b.png.png"
+        assert targets == ({"in/b.jpg": "out/b.png"} if existing == "overwrite" else {})
+
+
+def test_a_photo_added_in_another_folder_leaves_all_results(tmp_path: Path) -> None:
+    touch(tmp_path, "may/1.jpg", "may/2.jpg", "june/3.jpg")
+    folders = tmp_path / "may", tmp_path / "june"
+    make(plan(*folders, out=tmp_path / "out"))
+    touch(tmp_path, "june/1.jpg")
+
+    made = plan(*folders, out=tmp_path / "out")
+
+    assert pairs(made, tmp_path) == [("june/1.jpg", "out/june/1.png")]
+    assert len(made.skipped) == 3
+
+
+@posix
+def test_a_delivery_that_replaces_all_photos_takes_no_older_result(tmp_path: Path) -> None:
+    touch(tmp_path, "in/b.jpg")
+    make(plan(tmp_path / "in", out=tmp_path / "out"))
+    os.utime(tmp_path / "out/b.png", (1000, 1000))
+    shutil.rmtree(tmp_path / "in")
+    touch(tmp_path, "in/b.jpg", "in/b.png")
+
+    made = plan(tmp_path / "in", out=tmp_path / "out")
+
+    assert [target for _, target in pairs(made, tmp_path)] == ["out/b.jpg.png", "out/b.png.png"]
+
+
+# Before the run -----------------------------------------------------------------------------------
+
+
+def test_what_killed_runs_left_goes_from_every_folder_of_results(tmp_path: Path) -> None:
+    touch(tmp_path, "in/a.jpg", "in/sub/b.jpg")
+    left = [f"{folder}/.0123456789abcdef.bgx-tmp" for folder in ("out", "out/sub", "again", "else")]
+    touch(tmp_path, *left)
+
+    plan(tmp_path / "in", out=tmp_path / "out", review=open_folder(tmp_path / "again")).prepare()
+
+    assert [name for name in left if (tmp_path / name).exists()] == [left[-1]]
+
+
+def test_preparing_makes_the_output_folder(tmp_path: Path) -> None:
+    touch(tmp_path, "in/a.jpg")
+
+    plan(tmp_path / "in", out=tmp_path / "new/out").prepare()
+
+    assert list((tmp_path / "new/out").iterdir()) == []
+
+
+def test_an_output_folder_that_takes_no_files_ends_the_run(tmp_path: Path) -> None:
+    touch(tmp_path, "in/a.jpg", "in/sub/b.jpg")
+    (tmp_path / "out").mkdir(mode=0o555)
+    made = plan(tmp_path / "in", out=tmp_path / "out")
+
+    with ordinary_user(), pytest.raises(OutputError, match=r"out: cannot be written: Permission"):
+        made.prepare()
+
+
+def test_one_folder_that_takes_files_is_enough(tmp_path: Path) -> None:
+    touch(tmp_path, "in/a.jpg", "in/sub/b.jpg")
+    (tmp_path / "out/sub").mkdir(parents=True)
+    (tmp_path / "out").chmod(0o555)
+
+    with ordinary_user():
+        plan(tmp_path / "in", out=tmp_path / "out").prepare()
+
+    assert list((tmp_path / "out/sub").iterdir()) == []
+
+
+def test_a_run_with_nothing_to_do_needs_no_right_to_write(tmp_path: Path) -> None:
+    touch(tmp_path, "in/a.jpg")
+    make(plan(tmp_path / "in", out=tmp_path / "out"))
+    (tmp_path / "out").chmod(0o555)
+
+    with ordinary_user():
+        plan(tmp_path / "in", out=tmp_path / "out").prepare()
 
 
 # Patterns -----------------------------------------------------------------------------------------
@@ -428,7 +594,7 @@ def test_patterns_are_expanded_where_the_shell_did_not(
     monkeypatch.chdir(tmp_path)
 
     def expand(pattern: str) -> list[str]:
-        return [path.as_posix() for path in expand_patterns([pattern])]
+        return [Path(name).as_posix() for name in expand_patterns([pattern])]
 
     assert expand("[ab].jpg") == ["a.jpg", "b.jpg"]
     assert expand("**/*.jpg") == ["a.jpg", "b.jpg", "odd[1].jpg", "sub/c.jpg"]
@@ -446,11 +612,19 @@ def test_what_matches_nothing_is_a_usage_error(
         list(expand_patterns([name]))
 
 
-def test_one_file_by_two_names_is_the_same_file(tmp_path: Path) -> None:
-    touch(tmp_path, "a", "b")
-    os.link(tmp_path / "a", tmp_path / "hard")
+@pytest.mark.parametrize("what", ["input", "pattern", "out", "review", "sheet", "read"])
+def test_an_empty_name_is_a_usage_error(tmp_path: Path, what: str) -> None:
+    """And not the working directory: a variable of the script is empty."""
+    touch(tmp_path, "in/a.jpg")
+    named = [""] if what == "input" else [str(tmp_path / "in")]
 
-    assert same_file(tmp_path / "a", tmp_path / "." / "a")
-    assert same_file(tmp_path / "a", tmp_path / "hard")
-    assert not same_file(tmp_path / "a", tmp_path / "b")
-    assert not same_file(tmp_path / "gone", tmp_path / "gone")
+    with pytest.raises(UsageError, match="an empty name"):
+        plan_batch(
+            expand_patterns([""]) if what == "pattern" else named,
+            open_folder("" if what == "out" else tmp_path / "out"),
+            suffix=".png",
+            existing="skip",
+            review=open_folder("") if what == "review" else None,
+            sheet=open_file("") if what == "sheet" else None,
+            read=[""] if what == "read" else [],
+        )

@@ -59,7 +59,7 @@ def write_whole(target: Path, *pieces: bytes, create: bool = False) -> bool:
 
 
 def _write_once(target: Path, pieces: tuple[bytes, ...], *, create: bool) -> bool:
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     with temporary(target.parent) as path:
         with path.open("wb") as stream:
             stream.writelines(pieces)
@@ -71,6 +71,17 @@ def _write_once(target: Path, pieces: tuple[bytes, ...], *, create: bool) -> boo
             return _move_unless_there(path, target)
         path.replace(target)
         return True
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, with those above it, where it is missing. Raises OSError."""
+    missing = []
+    while not os.path.isdir(folder) and folder != folder.parent:  # noqa: PTH112 - Path's own raises
+        missing.append(folder)
+        folder = folder.parent
+    # Not mkdir(parents=True), which recurses: a tree can be deeper than Python's stack.
+    for path in reversed(missing):
+        path.mkdir(exist_ok=True)
 
 
 def _move_unless_there(source: Path, target: Path) -> bool:

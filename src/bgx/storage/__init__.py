@@ -14,34 +14,34 @@ if TYPE_CHECKING:
     from bgx.storage.base import File, Folder
 
 
-def open_file(text: str | Path) -> File:
+def open_file(name: str | Path) -> File:
     """The file of that name, there or not. Raises UsageError for an empty name."""
-    return LocalFile(_to_path(text))
+    return LocalFile(_to_path(name))
 
 
-def open_folder(text: str | Path) -> Folder:
+def open_folder(name: str | Path) -> Folder:
     """The folder of that name, there or not. Raises UsageError for an empty name."""
-    return LocalFolder(_to_path(text))
+    return LocalFolder(_to_path(name))
 
 
-def open_place(text: str | Path) -> File | Folder:
-    """The folder of that name where there is one, else the file, there or not."""
-    folder = open_folder(text)
+def find_folder(name: str | Path) -> Folder | None:
+    """The folder of that name if there is one. Raises UsageError for an empty name."""
+    folder = open_folder(name)
     status = folder.status()
-    return folder if status is not None and status.kind == "folder" else open_file(text)
+    return folder if status is not None and status.kind == "folder" else None
 
 
-def find(text: str) -> list[File | Folder]:
-    """What a name or a glob pattern stands for: itself if it is there, else all that it matches."""
-    if not text or os.path.lexists(text):
-        return [open_place(text)]
-    # Shells of Windows leave patterns to the program.
-    matches = sorted(glob.glob(text, recursive=True))  # noqa: PTH207 - absolute ones too
-    return [open_place(match) for match in matches]
+def match(pattern: str) -> list[str]:
+    """The name itself where it is that of a file or folder, else the names that it matches."""
+    if os.path.lexists(_to_path(pattern)):
+        return [pattern]
+    return sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - absolute ones too
 
 
-def _to_path(text: str | Path) -> Path:
-    if not text:
-        # Else an empty variable in a script would stand for the working directory.
-        raise UsageError("an empty name is no file or folder; is a variable in the command empty?")
-    return Path(text)
+def _to_path(name: str | Path) -> Path:
+    if not name:
+        # Path("") is the working directory, which an empty variable in a script must not stand for.
+        raise UsageError("an empty name is no file or folder; is a variable of the command unset?")
+    if "\0" in str(name):
+        raise UsageError(f"{name!r}: a name holds no NUL character")
+    return Path(name)

@@ -4,9 +4,8 @@ Everything above :mod:`bgx.storage` holds these references, never paths. Why the
 
 - Names below a folder are text with ``/`` between their parts, not paths: a path would make one
   name of the two keys ``a//b`` and ``a/b``.
-- What is there is asked for many names at once (:meth:`Folder.existing`) and a walked file may know
-  its status from the walk: an object store answers both with one listing instead of a request a
-  name.
+- A file that came with others (:meth:`Folder.walk`, :meth:`Folder.files`) may know its status from
+  then: an object store answers for all of them with one listing instead of a request a file.
 - :meth:`Target.write` replaces the whole file, or with ``create`` leaves one alone that is there,
   decided in the same step as the writing: a target that somebody else made since the plan was made
   (a second run, a worker that got the task again, a person) is never written over.
@@ -20,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
+    from collections.abc import Collection, Hashable, Iterable, Iterator
     from typing import BinaryIO
 
     from PIL import Image
@@ -105,7 +104,7 @@ class File(Source, Target, Protocol):
     def status(self) -> Status | None:
         """What is there; None for nothing, or nothing this user may know of. Never raises.
 
-        Of a file that :meth:`Folder.walk` gave it may be as of then.
+        Of a file that :meth:`Folder.walk` or :meth:`Folder.files` gave it may be as of then.
         """
 
 
@@ -141,15 +140,18 @@ class Folder(Protocol):
         """Whether the other one is this one or lies below it."""
 
     def walk(self, leave_out: Collection[Folder] = ()) -> Iterator[Found]:
-        """Everything below it that is not a folder, in the order of the names.
+        """Everything below it that is not a folder: by name, a folder's files before its folders.
 
-        Hidden files and folders, folders that the system keeps for itself (``@eaDir``) and what
-        lies below ``leave_out`` are passed over. Raises OSError where the folder itself cannot be
-        searched; all other trouble is a :class:`Found` or a warning in the log.
+        Hidden files and folders, folders that systems keep for themselves (``@eaDir``), links to
+        folders and what lies below ``leave_out`` are passed over. Raises OSError where the folder
+        itself cannot be searched; of one below it that is a :class:`Found`.
         """
 
-    def existing(self, names: Iterable[str]) -> Mapping[str, Status]:
-        """Of the names below it those under which something is there."""
+    def files(self, names: Iterable[str]) -> Iterator[File]:
+        """As :meth:`file` for many names, in their order."""
+
+    def is_system(self) -> bool:
+        """Whether its name is of those where systems keep copies and deleted files."""
 
     def make(self) -> None:
         """Make it unless it is there. Raises OutputError."""

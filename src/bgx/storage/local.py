@@ -18,7 +18,7 @@ from bgx.errors import BgxError, OutputError, UnwritableError
 from bgx.storage.base import Found, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Collection, Hashable, Iterable, Iterator
     from typing import BinaryIO
 
     from bgx.storage.base import File, Folder
@@ -119,32 +119,34 @@ class LocalFolder:
     def contains(self, other: Folder) -> bool:
         if not isinstance(other, LocalFolder):
             return False
-        # Not resolve(): that raises where links lead in a circle.
-        return Path(os.path.realpath(other.path)).is_relative_to(os.path.realpath(self.path))
+        return Path(_resolve(other.path)).is_relative_to(_resolve(self.path))
 
     def walk(self, leave_out: Collection[Folder] = ()) -> Iterator[Found]:
-        errors: list[OSError] = []
         left_out = {status.identity for folder in leave_out if (status := folder.status())}
-        for parent, folders, names in os.walk(self.path, onerror=errors.append):
-            here = Path(parent)
-            folders[:] = [name for name in sorted(folders) if _is_walked(here / name, left_out)]
-            for name in sorted(names):
-                if not name.startswith("."):
-                    file = LocalFile(here / name)
-                    yield Found(file.path.relative_to(self.path).as_posix(), file)
-        for error in errors:
-            file = LocalFile(Path(error.filename))
-            if file.location == self.location:
-                raise error
-            yield Found(file.path.relative_to(self.path).as_posix(), file, error)
+        # Not os.walk(): it recurses, and a tree can be deeper than Python's stack.
+        waiting = [_Open("", self.path, frozenset())]
+        while waiting:
+            here = waiting.pop()
+            folders, names, error = _list(here.path)
+            if error is not None:
+                if not here.below:
+                    raise error
+                yield Found(here.below, LocalFile(here.path), error)
+            for name in names:
+                yield Found(here.join(name), LocalFile(here.path / name))
+            waiting += reversed(
+                [inner for name in folders if (inner := here.enter(name, left_out))]
+            )
 
-    def existing(self, names: Iterable[str]) -> dict[str, Status]:
-        statuses = ((name, _status(self.path / name)) for name in names)
-        return {name: status for name, status in statuses if status is not None}
+    def files(self, names: Iterable[str]) -> Iterator[File]:
+        return map(self.file, names)
+
+    def is_system(self) -> bool:
+        return self.path.name.lower() in _SYSTEM
 
     def make(self) -> None:
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            files.make_folder(self.path)
         except OSError as error:
             raise OutputError(
                 f"{self}: cannot be made: {error.strerror}; choose another output folder"
@@ -159,17 +161,55 @@ class LocalFolder:
         return files.remove_leftovers(self.path)
 
 
-def _is_walked(folder: Path, left_out: Collection[object]) -> bool:
-    if folder.name.startswith("."):
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """A folder on the way of a walk. above: identities of the folders that it lies in."""
+
+    below: str
+    path: Path
+    above: frozenset[Hashable]
+
+    def join(self, name: str) -> str:
+        return f"{self.below}/{name}" if self.below else name
+
+    def enter(self, name: str, left_out: Collection[Hashable]) -> _Open | None:
+        """The folder of that name in it; None for one that is not searched."""
+        path = self.path / name
+        if name.lower() in _SYSTEM:
+            log.info("%s: belongs to the system and was not searched", path)
+            return None
+        if os.path.islink(path):  # noqa: PTH114 - Path's own raises where a folder is closed
+            log.warning("%s: is a link to a folder; to search it, name it", path)
+            return None
+        here, inner = _status(self.path), _status(path)
+        above = self.above | {here.identity} if here else self.above
+        if inner is not None and inner.identity in above:
+            log.warning("%s: is a folder that it lies in; it was not searched again", path)
+            return None
+        if inner is not None and inner.identity in left_out:
+            return None
+        return _Open(self.join(name), path, above)
+
+
+def _list(folder: Path) -> tuple[list[str], list[str], OSError | None]:
+    """Names of the folders and of the other files in it, those not hidden, and what went wrong."""
+    folders: list[str] = []
+    names: list[str] = []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if not entry.name.startswith("."):
+                    (folders if _is_folder(entry) else names).append(entry.name)
+    except OSError as error:
+        return sorted(folders), sorted(names), error
+    return sorted(folders), sorted(names), None
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # links in a circle, or no right to look: reading it says so
         return False
-    if folder.name.lower() in _SYSTEM:
-        log.info("%s: is a folder of the system's and was not searched", folder)
-        return False
-    if os.path.islink(folder):  # noqa: PTH114 - Path's own raises where a folder is closed
-        log.warning("%s: is a link to a folder; to search it, name it", folder)
-        return False
-    status = _status(folder)
-    return status is None or status.identity not in left_out
 
 
 def _locate(path: Path) -> str:
@@ -177,6 +217,14 @@ def _locate(path: Path) -> str:
         return Path(os.path.abspath(path)).as_posix()  # noqa: PTH100 - resolve() would merge links
     except OSError:  # the working directory is gone
         return path.as_posix()
+
+
+def _resolve(path: Path) -> str:
+    """Absolute, without links."""
+    try:
+        return os.path.realpath(path)  # not resolve(): that raises where links lead in a circle
+    except OSError:  # the working directory is gone
+        return str(path)
 
 
 def _status(path: Path) -> Status | None:

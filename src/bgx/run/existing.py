@@ -1,0 +1,70 @@
+"""What is there already: results that need not be made again, inputs that must stay."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import chain
+from typing import TYPE_CHECKING, Literal
+
+from bgx.errors import UsageError
+from bgx.run.naming import fold
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable, Sequence
+
+    from bgx.settings import Existing
+    from bgx.storage.base import File, Folder, Status
+
+
+def find_result(target: File) -> Status | None:
+    """The result that is there and whole.
+
+    None for an empty file: some file systems leave one after a power cut.
+    """
+    status = target.status()
+    return status if status is not None and status.kind == "file" and status.size else None
+
+
+def skip_existing(
+    source: File | None, target: File, existing: Existing
+) -> Literal["exists", "current"] | None:
+    """Why the target need not be made again, else None. source: None for one without a name."""
+    if existing == "overwrite":
+        return None
+    result = find_result(target)
+    if result is None:
+        return None
+    if existing == "skip":
+        return "exists"
+    status = source.status() if source is not None else None
+    if status is None:
+        return None  # reading it will say what is wrong
+    return "current" if result.modified >= status.modified else None
+
+
+def refuse_overwriting(
+    read: Iterable[File], written: Sequence[File], *, targets: Sequence[File]
+) -> None:
+    """Raise UsageError where something that is written is read too, or written twice.
+
+    targets: written too, and distinct by their names. Files that are not there yet are told apart
+    by their names alone.
+    """
+    inputs = {identity for file in read if (identity := identify(file))}
+    for file in chain(targets, written):
+        if identify(file) in inputs:
+            raise UsageError(
+                f"{file}: would overwrite an input; choose another output folder or another name"
+            )
+    if not written:
+        return
+    places = Counter(fold(file.location) for file in chain(targets, written))
+    for file in written:
+        if places[fold(file.location)] > 1:
+            raise UsageError(f"{file}: would be written twice; choose another name")
+
+
+def identify(place: File | Folder) -> Hashable | None:
+    """Equal for two names of one thing that is there, whatever links or spelling lead to it."""
+    status = place.status()
+    return status.identity if status is not None else None

@@ -1,0 +1,211 @@
+"""Which pictures a batch is made of: files named one by one, and what the named folders hold."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import TYPE_CHECKING
+
+from bgx.errors import UsageError
+from bgx.image.read import SUFFIXES
+from bgx.run.existing import identify
+from bgx.run.naming import Name, fold
+from bgx.storage import find_folder, match, open_file
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+    from typing import BinaryIO
+
+    from bgx.storage.base import File, Folder, Source
+
+log = logging.getLogger(__name__)
+
+_HEAD = 64
+"""Bytes by which a picture is told."""
+
+_LEFT_OUT = frozenset(
+    # Copies that programs keep beside a picture, downloads that are not finished, thumbnails.
+    {".bak", ".orig", ".old", ".tmp", ".temp", ".part", ".partial", ".crdownload", ".download"}
+    | {".jpg_original", ".jpeg_original", ".png_original", ".tif_original", ".thm"}
+    # Raw files of cameras: their first bytes are those of TIFF.
+    | {".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".iiq", ".kdc"}
+    | {".mef", ".mos", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2"}
+    | {".srf", ".srw", ".x3f"}
+)
+"""Suffixes, lower case, of files that are left out of folders whatever their first bytes say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A picture of the batch, or a folder that could not be searched.
+
+    below: its name below the folder that was named, or its own where it was named by itself. given:
+    location of the folder or file that was named. error: why the folder could not be searched.
+    """
+
+    file: File
+    below: str
+    given: str
+    error: OSError | None = None
+
+    @property
+    def source(self) -> Source:
+        return self.file if self.error is None else _Unsearched(self.file, self.error)
+
+
+@dataclass(frozen=True, slots=True)
+class _Unsearched:
+    """A folder in a picture's place: reading it tells why it could not be searched."""
+
+    file: File
+    error: OSError
+
+    def __str__(self) -> str:
+        return str(self.file)
+
+    def link(self, page: File) -> str:
+        return self.file.link(page)
+
+    def open(self) -> BinaryIO:
+        raise self.error
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What was named: folders, and files by themselves. notes: on folders that were left out."""
+
+    folders: list[Folder]
+    files: list[File]
+    notes: list[str]
+
+
+def expand_patterns(inputs: Iterable[str]) -> Iterator[str]:
+    """Names that are there as they are, glob patterns as what they match; UsageError for neither.
+
+    Shells of Windows leave patterns to the program.
+    """
+    for given in inputs:
+        matches = match(given)
+        if not matches:
+            raise UsageError(f"{given}: no such file or folder")
+        yield from matches
+
+
+def sort_inputs(inputs: Iterable[str], outs: Sequence[Folder]) -> Inputs:
+    """Folders and files, without the folders that only a shell's ``*`` would name.
+
+    outs: the output folders. Raises UsageError where nothing else was named, and for a folder
+    inside an output folder: results must not become the next run's inputs.
+    """
+    named = [(given, find_folder(given)) for given in inputs]
+    files = [open_file(given) for given, folder in named if folder is None]
+    identities = {identify(out): out for out in outs} | {None: None}
+    folders: list[Folder] = []
+    notes: list[str] = []
+    for _, folder in named:
+        if folder is None:
+            continue
+        if out := identities.get(identify(folder)):
+            notes.append(f"{out}: is the output folder and was not searched")
+        elif folder.is_system() and len(named) > 1:
+            notes.append(
+                f"{folder}: belongs to the system and was not searched; to search it, name it alone"
+            )
+        else:
+            folders.append(folder)
+    if notes and not folders and not files:
+        raise UsageError(f"{outs[0]}: is the input folder too; choose another output folder")
+    for folder in folders:
+        for out in outs:
+            if out.contains(folder):
+                raise UsageError(
+                    f"{folder}: lies inside the output folder {out}; choose another output folder"
+                )
+    return Inputs(folders, files, notes)
+
+
+def find_items(
+    inputs: Inputs,
+    outs: Sequence[Folder],
+    suffix: str,
+    looks_like_picture: Callable[[bytes], bool],
+) -> tuple[list[Item], int]:
+    """Items, each file once, those in folders first; the number of files left out of the folders.
+
+    outs: the output folders, which are not searched. suffix: of the results. looks_like_picture:
+    tells one by its first bytes. Raises UsageError.
+    """
+    items: dict[File, Item] = {}
+    ignored = 0
+    for folder in inputs.folders:
+        for item in _search(folder, outs):
+            if item.error is not None or _is_picture(item.file, looks_like_picture):
+                items.setdefault(item.file, item)
+            else:
+                ignored += 1
+    identities = {identify(out) for out in outs} - {None}
+    for file in inputs.files:
+        if file.suffix == suffix and identify(file.folder) in identities:
+            raise UsageError(
+                f"{file}: lies in the output folder as its results do; choose another output "
+                "folder or --format"
+            )
+        items.setdefault(file, Item(file, file.name, file.location))
+    return list(items.values()), ignored
+
+
+def choose_names(items: Sequence[Item]) -> tuple[list[Name], list[str]]:
+    """What the items are called, and notes.
+
+    Each goes by its name below the folder that was named. Where two inputs share a name, all go by
+    their names below the folder above all inputs: ``may/1.jpg`` and ``june/1.jpg`` then differ,
+    whether the files or their folders were named.
+    """
+    root = _find_root({item.given for item in items})
+    if root is None:
+        return [Name(item.below, item.below) for item in items], []
+    apart = ["/".join(item.file.location.split("/")[len(root) :]) for item in items]
+    owners: dict[str, str] = {}
+    if all(owners.setdefault(fold(item.below), item.given) == item.given for item in items):
+        return [Name(item.below, name) for item, name in zip(items, apart, strict=True)], []
+    names = [Name(name, item.below) for item, name in zip(items, apart, strict=True)]
+    if all(name.below == name.former for name in names):
+        return names, []
+    folder = "/".join(root) or "/"
+    return names, [f"several inputs hold files of one name; their folders below {folder} are kept"]
+
+
+def _find_root(locations: Collection[str]) -> list[str] | None:
+    """Parts of the folder above all of them; None for one alone, and where there is none."""
+    folders = [location.split("/")[:-1] for location in locations]
+    pairs = zip(min(folders), max(folders), strict=False)
+    root = [part for part, other in takewhile(lambda pair: pair[0] == pair[1], pairs)]
+    return root if len(folders) > 1 and root else None
+
+
+def _search(folder: Folder, outs: Sequence[Folder]) -> Iterator[Item]:
+    try:
+        for found in folder.walk(leave_out=outs):
+            yield Item(found.file, found.below, folder.location, found.error)
+    except OSError as error:
+        raise UsageError(f"{folder}: cannot be searched: {error.strerror}") from error
+
+
+def _is_picture(file: File, looks_like_picture: Callable[[bytes], bool]) -> bool:
+    """By its suffix, else by its first bytes. What is none is named in the log."""
+    status = file.status()
+    if status is not None and status.kind != "file":
+        log.info("%s: is no ordinary file and was left out", file)
+        return False
+    if file.suffix in SUFFIXES:
+        return True
+    if file.suffix not in _LEFT_OUT and not file.name.endswith("~"):
+        try:
+            if looks_like_picture(file.head(_HEAD)):
+                return True
+        except OSError as error:
+            log.warning("%s: was left out, it cannot be read: %s", file, error.strerror)
+            return False
+    log.info("%s: is no picture and was left out", file)
+    return False
