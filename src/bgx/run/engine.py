@@ -40,10 +40,12 @@ class Engine:
     CPU a worker takes its picture all the way, so that pixels stay in its cache; on a GPU pictures
     are gathered into batches between reading and composing.
 
-    load: opens the network; its argument is whether one picture is to run alone, on all cores, or
-    several at once. Each kind is opened once, when it is first needed. workers: pictures in work at
-    once (beside a GPU: pictures read or composed at once), None as suits the network. memory: bytes
-    that pictures in work may take, None as the machine has.
+    One picture alone runs on all cores; once two have met, all pictures share a network that runs
+    one on each core.
+
+    load: opens the network, when it is first needed; its argument is whether one picture is to run
+    alone. workers: pictures in work at once (beside a GPU: pictures read or composed at once), None
+    as suits the network. memory: bytes that pictures in work may take, None as the machine has.
     """
 
     def __init__(
@@ -53,7 +55,8 @@ class Engine:
         self._workers = workers
         self._size = memory
         self._memory: Memory | None = None
-        self._crews: dict[bool, _Crew] = {}
+        self._alone: _Crew | None = None
+        self._shared: _Crew | None = None
         self._loading = threading.Lock()
         self._changed = threading.Condition()
         self._admitted = 0
@@ -65,7 +68,7 @@ class Engine:
 
     def places(self) -> int:
         """Pictures that are admitted at once; loads the network."""
-        return self._crew(alone=False).places
+        return self._share().places
 
     def submit(
         self, job: Job, recipe: Recipe, *, wait: bool = True, alone: bool = False
@@ -76,7 +79,7 @@ class Engine:
         other picture; it runs on all cores if nothing else is in work. Raises ModelError and
         DeviceError where the network cannot be loaded.
         """
-        crew = self._crew(alone=alone and not self._admitted)
+        crew = self._go_alone() if alone and not self._admitted else self._share()
         with self._changed:
             while self._admitted >= crew.places:
                 if not wait:
@@ -93,23 +96,34 @@ class Engine:
 
     def close(self) -> None:
         """Finish what was submitted, then end the threads. No picture may be submitted after it."""
-        for crew in self._crews.values():
-            crew.close()
+        for crew in (self._alone, self._shared):
+            if crew:
+                crew.close()
 
     def _release(self) -> None:
         with self._changed:
             self._admitted -= 1
             self._changed.notify()
 
-    def _crew(self, *, alone: bool) -> _Crew:
+    def _go_alone(self) -> _Crew:
+        """The crew for one picture alone, unless pictures have met already."""
         with self._loading:
-            if alone not in self._crews:
-                network = self._load(alone)
-                if self._memory is None:
-                    most = self._workers or count_cores()
-                    self._memory = Memory(self._size or plan_memory(most, network.entry.input))
-                self._crews[alone] = _Crew(network, self._workers, self._memory, alone=alone)
-            return self._crews[alone]
+            self._alone = self._alone or self._shared or self._open(alone=True)
+            return self._alone
+
+    def _share(self) -> _Crew:
+        with self._loading:
+            self._shared = self._shared or self._open(alone=False)
+            # The other network's memory is given back when its picture is finished.
+            self._alone = self._shared
+            return self._shared
+
+    def _open(self, *, alone: bool) -> _Crew:
+        network = self._load(alone)
+        if self._memory is None:
+            most = self._workers or count_cores()
+            self._memory = Memory(self._size or plan_memory(most, network.entry.input))
+        return _Crew(network, self._workers, self._memory, alone=alone)
 
 
 class _Crew:
