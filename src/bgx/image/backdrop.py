@@ -1,7 +1,7 @@
-"""What stands behind the subject where it is no plain colour. All give mode RGB.
+"""Backgrounds made from images: one that covers the canvas, or the photo itself, blurred or grey.
 
-Blur and grey mix light, so they work on linear values: highlights of a blurred photo stay bright as
-behind a lens, and grey is as light as its colour was.
+All results have mode RGB. Blurring and greying work on linear light, so blurred highlights stay
+bright, as behind a lens, and a grey has the brightness of the colour that it replaces.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
     from bgx.image.canvas import Placement
 
 _LUMINANCE = (0.2126, 0.7152, 0.0722)
-"""Of linear red, green and blue (ITU-R BT.709, whose primaries sRGB has)."""
+"""Weights of linear red, green and blue (ITU-R BT.709, which has the same primaries as sRGB)."""
 
 _FINE = 4.0
-"""Standard deviation, pixels: what is to be blurred more is shrunk first."""
+"""Highest standard deviation of a blur at full size, pixels. For more, the image is shrunk."""
 
 _REACH = 3
-"""Standard deviations at which a Gauss curve is cut off."""
+"""Number of standard deviations at which the Gaussian is cut off."""
 
 
 def cover_canvas(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """An image scaled until it covers the size, its overhang cut off on both sides alike."""
+    """Scale an image until it covers `size`, and crop what is too much equally on both sides."""
     return ImageOps.fit(image, size, Image.Resampling.LANCZOS)
 
 
 def spread_photo(photo: Image.Image, placement: Placement) -> Image.Image:
-    """The photo where it stands behind the placed subject, mirrored beyond its own edges."""
+    """The photo on the finished canvas, behind the placed subject, mirrored beyond its edges."""
     across = _Span.along(0, photo.width, placement)
     down = _Span.along(1, photo.height, placement)
     width = placement.size[0] - across.before - across.after
@@ -52,7 +52,11 @@ def spread_photo(photo: Image.Image, placement: Placement) -> Image.Image:
 
 @dataclass(frozen=True, slots=True)
 class _Span:
-    """One axis of the finished picture: photo from start to end, beyond it before and after."""
+    """What one axis of the finished picture shows.
+
+    start, end: visible range of the photo, in its pixels. before, after: pixels of the finished
+    picture that lie beyond the photo on either side.
+    """
 
     start: float
     end: float
@@ -74,7 +78,7 @@ class _Span:
 
 
 def blur_image(image: Image.Image, radius: float) -> Image.Image:
-    """Gaussian blur. image: mode RGB. radius: standard deviation, pixels."""
+    """Gaussian blur in linear light. image: mode RGB. radius: standard deviation, pixels."""
     step = max(1, int(radius / _FINE))
     planes = []
     for channel in image.split():
@@ -90,7 +94,7 @@ def blur_image(image: Image.Image, radius: float) -> Image.Image:
 
 
 def grey_image(image: Image.Image) -> Image.Image:
-    """The image, mode RGB, without colour."""
+    """The image without colour. image and result: mode RGB."""
     pixels = np.asarray(image)
     light = np.zeros(pixels.shape[:2], np.float32)
     for channel, weight in enumerate(_LUMINANCE):
@@ -99,7 +103,7 @@ def grey_image(image: Image.Image) -> Image.Image:
 
 
 def _average_blocks(values: NDArray[np.float32], step: int) -> NDArray[np.float32]:
-    """Means of blocks of step x step pixels; the last ones repeat the border."""
+    """Means of blocks of step x step pixels; the image is padded with its border pixels."""
     height, width = values.shape
     padded = np.pad(values, ((0, -height % step), (0, -width % step)), mode="edge")
     rows, columns = padded.shape[0] // step, padded.shape[1] // step
@@ -108,7 +112,7 @@ def _average_blocks(values: NDArray[np.float32], step: int) -> NDArray[np.float3
 
 
 def _convolve(values: NDArray[np.float32], deviation: float) -> NDArray[np.float32]:
-    """Each column with a Gauss curve; beyond the border it goes on as it ends."""
+    """Convolve each column with a Gaussian; beyond the border, the border's value is repeated."""
     reach = max(1, round(_REACH * deviation))
     curve = np.exp(-0.5 * (np.arange(-reach, reach + 1) / deviation) ** 2)
     padded = np.pad(values, ((reach, reach), (0, 0)), mode="edge")
@@ -119,7 +123,7 @@ def _convolve(values: NDArray[np.float32], deviation: float) -> NDArray[np.float
 
 
 def _decode(encoded: NDArray[np.float32]) -> NDArray[np.float32]:
-    """sRGB's curve (IEC 61966-2-1), 0..1 to linear 0..1."""
+    """Encoded sRGB, 0..1, to linear light, 0..1 (IEC 61966-2-1)."""
     low = encoded / np.float32(12.92)
     high = ((encoded + np.float32(0.055)) / np.float32(1.055)) ** np.float32(2.4)
     return np.where(encoded <= 0.04045, low, high)
@@ -132,5 +136,5 @@ _FROM_LINEAR = np.searchsorted(_HALF_WAY, np.arange(_LEVELS + 1) / _LEVELS).asty
 
 
 def _to_encoded(light: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Linear 0..1 to sRGB 0..255."""
+    """Linear light, 0..1, to encoded sRGB, 0..255."""
     return _FROM_LINEAR[(light * np.float32(_LEVELS) + np.float32(0.5)).astype(np.int32)]

@@ -1,8 +1,9 @@
-"""Where the subject stands in the finished picture, and the picture put there.
+"""Decide where the subject goes in the finished picture, and put it there.
 
-:func:`place` decides with numbers alone; :func:`put_on_canvas` moves the pixels, in one resampling
-of colour times alpha. Resampling and blending work on the encoded values, as browsers, shops and
-photo editors do: a picture flattened here looks like its cut-out laid on the same background there.
+:func:`place` computes boxes and sizes only. :func:`put_on_canvas` moves the pixels, resampling
+once, with premultiplied alpha. Resampling and blending work on encoded values, as in browsers,
+shops and photo editors, so a picture on a background looks the same as its cut-out laid on it
+there.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ if TYPE_CHECKING:
     from bgx.options import CanvasSettings
 
 _EDGE = 2
-"""How far the faint end of a soft edge may reach beyond the subject, pixels of the result."""
+"""Width of the faint part of a soft edge that is kept beyond the subject, pixels of the result."""
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """What part of the photo goes where.
+    """Which part of the photo goes where.
 
-    source: box of the photo. size: width and height of the finished picture. target: the box in it
-    that the source is resampled into. note: what the report should say, or None.
+    source: box of the photo. size: width and height of the finished picture. target: box of the
+    finished picture that the source is resampled into. note: text for the report, or None.
     """
 
     source: Box
@@ -40,10 +41,10 @@ class Placement:
 
 
 def find_subject(alpha: Image.Image) -> Box | None:
-    """The box of the pixels with an alpha of at least SUBJECT_ALPHA, without specks.
+    """The smallest box around the pixels with an alpha of at least SUBJECT_ALPHA, without specks.
 
-    alpha: mode L. A region that is not connected with the largest one and less than SPECK of its
-    area is a speck; the other half of a pair is not.
+    alpha: mode L. Specks are connected regions with less than SPECK of the largest region's area.
+    Returns None if there is no subject.
     """
     _, box = measure_matte(alpha)
     if box is None:
@@ -56,16 +57,18 @@ def find_subject(alpha: Image.Image) -> Box | None:
 
 
 def place(photo: tuple[int, int], subject: Box | None, canvas: CanvasSettings) -> Placement:
-    """Where the subject, or the whole photo where none is framed, goes.
+    """Compute where the subject goes, or the whole photo if the subject is not framed.
 
-    photo: width and height. subject: the box to frame; not None where ``canvas.frames_subject``.
-    Nothing is enlarged without ``canvas.upscale``: a subject too small for its share of the canvas
-    (``fill``) gets a smaller canvas, any other keeps its own size; both give a note.
+    photo: width and height. subject: the box to frame; must not be None if
+    ``canvas.frames_subject``. Nothing is enlarged without ``canvas.upscale``. If the subject would
+    have to be enlarged to take its share of the canvas (``fill``), the canvas is made smaller; in
+    other cases the subject keeps its size. Both give a note.
     """
     source = subject if canvas.frames_subject and subject else (0, 0, *photo)
     width, height = source[2] - source[0], source[3] - source[1]
     longest = max(width, height)
-    # At scale s the frame is s * (frame_width, frame_height), plus a margin in pixels all around.
+    # The frame is the subject with its room. At scale s it is s * (frame_width, frame_height)
+    # large, plus `pixels` on every side.
     margin = pixels = 0.0
     if canvas.margin is not None:
         in_pixels = canvas.margin.unit == "px"
@@ -107,7 +110,7 @@ def place(photo: tuple[int, int], subject: Box | None, canvas: CanvasSettings) -
 
 
 def _widen(size: tuple[int, int], aspect: tuple[int, int] | None) -> tuple[int, int]:
-    """The smallest size of an aspect, to the nearest pixel, that holds another."""
+    """The smallest size with this aspect, to the nearest pixel, that contains `size`."""
     if aspect is None:
         return size
     across, down = aspect
@@ -119,10 +122,10 @@ def _widen(size: tuple[int, int], aspect: tuple[int, int] | None) -> tuple[int, 
 def put_on_canvas(
     image: Image.Image, alpha: Image.Image, placement: Placement
 ) -> tuple[Image.Image, Image.Image]:
-    """Colours (mode RGB) and alpha (mode L) of the finished picture's size.
+    """Colours (mode RGB) and alpha (mode L) in the finished picture's size.
 
-    image, alpha: the photo's size. Outside the placed part, alpha is 0; so is the faint haze that
-    lies neither on the subject nor beside it.
+    image, alpha: of the photo's size. Alpha is 0 outside the placed part, and where it is faint and
+    more than _EDGE pixels away from the subject.
     """
     left, top, right, bottom = placement.target
     colours, matte = image.crop(placement.source), alpha.crop(placement.source)
@@ -139,10 +142,10 @@ def put_on_canvas(
 def _resample(
     colours: Image.Image, matte: Image.Image, size: tuple[int, int]
 ) -> tuple[Image.Image, Image.Image]:
-    """Lanczos of colour times alpha, so that no colour of the background bleeds in."""
+    """Lanczos resampling with premultiplied alpha, so that no background colour bleeds in."""
     picture = colours.convert("RGBA")
     picture.putalpha(matte)
-    # The gap averages whole blocks of pixels first where it shrinks by much.
+    # With reducing_gap, Pillow averages blocks of pixels first if the picture shrinks by much.
     resized = picture.convert("RGBa").resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
     picture = resized.convert("RGBA")
     return picture.convert("RGB"), picture.getchannel("A")

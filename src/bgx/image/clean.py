@@ -1,6 +1,6 @@
-"""Take the network's slips out of a matte: specks, pin-holes, a veil over all or nothing.
+"""Remove small faults of the network from a matte: specks, pin-holes and a faint veil.
 
-Works on the network's own map, which is small, and leaves soft edges soft.
+It works on the network's own output, which is small. Soft edges stay soft.
 """
 
 from __future__ import annotations
@@ -17,26 +17,29 @@ if TYPE_CHECKING:
     Map = NDArray[np.float32]
 
 VEIL = 0.02
-"""What is this close to 0 or 1 becomes it; the values between are stretched to close the gap."""
+"""Values this close to 0 or 1 become 0 or 1; the values between are stretched to the full range."""
 
 SPECK = 1 / 200
-"""Share of the largest part's area below which a part is a speck."""
+"""A region is a speck if its area is less than this share of the largest region's."""
 
 PINHOLE = 1 / 2000
-"""Share of the largest part's area below which a gap inside it is a pin-hole."""
+"""A gap is a pin-hole if its area is less than this share of the largest region's."""
 
 _VISIBLE = 0.1
-"""Alpha from which neighbouring pixels are one part."""
+"""Alpha from which a pixel belongs to a region."""
 
 _SOLID = 0.9
-"""Alpha from which a pixel closes a gap off."""
+"""Alpha below which a pixel belongs to a gap."""
 
 _FRINGE = 3
-"""Pixels around a speck that belong to it."""
+"""Pixels around a speck that are removed with it."""
 
 
 def clean_matte(matte: Map) -> Map:
-    """The matte without specks, pin-holes and veil. matte: float32 [height, width], 0..1."""
+    """The matte without specks, pin-holes and veil.
+
+    matte and result: float32 [height, width], 0..1.
+    """
     cleaned: Map = ((matte - np.float32(VEIL)) / np.float32(1 - 2 * VEIL)).clip(0, 1)
     parts, areas = label_regions(cleaned >= _VISIBLE)
     if areas.size == 1:
@@ -50,7 +53,7 @@ def clean_matte(matte: Map) -> Map:
         cleaned[grow_mask(speck, _FRINGE) & ~kept] = 0
     gaps, areas = label_regions(cleaned < _SOLID, diagonal=False)
     closed = areas < PINHOLE * main
-    # What reaches the picture's edge is not inside anything; number 0 is no gap.
+    # A gap at the picture's edge is not a hole. Label 0 is not a gap.
     closed[np.concatenate([gaps[0], gaps[-1], gaps[:, 0], gaps[:, -1]])] = False
     closed[0] = False
     cleaned[closed[gaps]] = 1

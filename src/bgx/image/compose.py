@@ -1,4 +1,4 @@
-"""From a photo and its alpha to the picture that is written."""
+"""Compose the photo, its alpha, a background and a shadow into one picture."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _NOTHING = (0, 0, 0, 0)
 
 
 def cut_out(image: Image.Image, alpha: Image.Image) -> Image.Image:
-    """Straight-alpha cut-out, mode RGBA: the photo's own colours, all zero where alpha is 0.
+    """The cut-out with straight alpha, mode RGBA. Red, green and blue are 0 where alpha is 0.
 
-    image: mode RGB; it is turned into the result and must not be used afterwards. alpha: mode L,
-    same size. Zeroing keeps the removed background out of the file: it would be recoverable, and
-    it compresses badly.
+    image: mode RGB; it becomes the result and must not be used afterwards. alpha: mode L, same
+    size. Without the zeros, the removed background could be recovered from the file, and the file
+    would be larger.
     """
     image.putalpha(alpha)
     width, height = image.size
@@ -28,14 +28,14 @@ def cut_out(image: Image.Image, alpha: Image.Image) -> Image.Image:
     beside = ((0, 0, width, top), (0, bottom, width, height))
     for box in (*beside, (0, top, left, bottom), (right, top, width, bottom)):
         image.paste(_NOTHING, box)
-    # A mask of mode 1 is pasted without blending, ten times as fast as one of mode L.
+    # With a mask of mode 1 Pillow pastes without blending, ten times as fast as with mode L.
     for strip in split_rows((left, top, right, bottom)):
         image.paste(_NOTHING, strip, alpha.crop(strip).point(_WHERE_ZERO, "1"))
     return image
 
 
 def flatten(image: Image.Image, alpha: Image.Image, background: Colour) -> Image.Image:
-    """The photo on a plain background, mode RGB; exactly that colour where alpha is 0."""
+    """The photo on a plain background, mode RGB. Where alpha is 0 it is exactly that colour."""
     canvas = Image.new("RGB", image.size, background)
     canvas.paste(image, mask=alpha)
     return canvas
@@ -47,10 +47,11 @@ def compose_picture(
     backdrop: Image.Image | None,
     shadow: Image.Image | None,
 ) -> Image.Image:
-    """The photo over its shadow over a backdrop; mode RGB, or RGBA where there is no backdrop.
+    """The subject on top of its shadow on top of a backdrop.
 
-    image: mode RGB. alpha: mode L. shadow: mode L, the alpha of a layer of black. All have one size
-    and may be turned into the result.
+    image: mode RGB. alpha: mode L. backdrop: mode RGB or None. shadow: mode L, the alpha of a black
+    layer, or None. All have the same size, and may become the result. Returns mode RGB, or RGBA if
+    there is no backdrop.
     """
     if backdrop is None:
         picture = cut_out(image, alpha)

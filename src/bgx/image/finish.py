@@ -1,6 +1,6 @@
-"""From a cut-out to the picture that was asked for: framed, in its colour space, on a background.
+"""Make the finished picture: framed, in the colour space asked for, on a background, with a shadow.
 
-Blending works on the encoded values of the output's colour space, alpha is straight throughout.
+Blending works on the encoded values of the output's colour space. Alpha is straight throughout.
 """
 
 from __future__ import annotations
@@ -27,15 +27,16 @@ if TYPE_CHECKING:
     from bgx.settings import Colour
 
 _BLUR = 0.02
-"""Of the finished picture's longer side: the blur of a background that names no radius."""
+"""Radius of a blurred background if none is given, as a share of the picture's longer side."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A picture as asked for, before it is encoded.
+    """A finished picture, not yet encoded.
 
-    image: RGBA, RGB on a background, L for the matte alone. matte: mode L, the subject's alpha in
-    the image, without the shadow. icc: what describes the image. notes: what was decided.
+    image: mode RGBA; RGB if on a background; L if only the matte is asked for. matte: mode L, the
+    subject's alpha in the image, without the shadow. icc: the image's colour profile, or None.
+    notes: texts for the report.
     """
 
     image: Image.Image
@@ -45,9 +46,9 @@ class Finished:
 
 
 class Finisher:
-    """Makes finished pictures of one kind. Thread-safe: it keeps no state but the background.
+    """Makes finished pictures with the same settings. Thread-safe.
 
-    Raises UsageError where the background's file cannot be read.
+    The background's file is read when the object is made; UsageError is raised if that fails.
     """
 
     def __init__(self, output: OutputSettings) -> None:
@@ -62,10 +63,12 @@ class Finisher:
     def finish(
         self, photo: Photo, colours: Image.Image, alpha: Image.Image, *, name: str
     ) -> Finished:
-        """A picture from a photo, the subject's colours (mode RGB, taken over) and its alpha.
+        """Make one finished picture.
 
-        All have the photo's size. Raises NoSubjectError where there is nothing to frame, and
-        TooLargeError for a canvas of more pixels than this photo, and than photos may have.
+        colours: the subject's colours, mode RGB; they are changed. alpha: mode L. Both have the
+        photo's size. name: name of the photo in messages. Raises NoSubjectError if there is no
+        subject to frame, and TooLargeError for a canvas that has more pixels than both this photo
+        and DEFAULT_MAX_PIXELS.
         """
         output = self._output
         placement = self._place(alpha, name)
@@ -98,7 +101,7 @@ class Finisher:
     def _make_backdrop(
         self, photo: Photo, placement: Placement, icc: bytes | None
     ) -> Image.Image | None:
-        """What stands behind the subject, in the numbers of ``icc``; None for nothing."""
+        """The background in the colour space of ``icc``, or None if there is none."""
         size = placement.size
         match self._background:
             case None:
@@ -122,7 +125,7 @@ class Finisher:
 
 
 def _read_background(path: Path) -> Image.Image:
-    """Mode RGB, in sRGB."""
+    """The image file as mode RGB, converted to sRGB. Raises UsageError."""
     try:
         photo = read_photo(path, ReadSettings(), name=f"--background {path}")
     except PictureError as error:
@@ -131,5 +134,5 @@ def _read_background(path: Path) -> Image.Image:
 
 
 def _visible(photo: Photo) -> Image.Image:
-    """The photo as it is seen on white: what its own alpha hides stays hidden."""
+    """The photo on white, so that what its own alpha hides stays hidden."""
     return photo.image if photo.alpha is None else flatten(photo.image, photo.alpha, WHITE)

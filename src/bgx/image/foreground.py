@@ -1,15 +1,16 @@
-"""True colours at soft edges.
+"""Find the subject's own colours at soft edges.
 
-A half-transparent pixel of a photo shows the old background through the subject; put on a new
-background it keeps a fringe. Its colour is ``alpha * F + (1 - alpha) * B``; this finds F.
+A half-transparent pixel of a photo also shows the old background, which would be a fringe on a new
+one. Its colour is ``alpha * F + (1 - alpha) * B``; this module estimates F, the foreground.
 
-Method: least squares of that equation over windows, from wide to narrow, each level starting from
-the one before: the data term of Germer, Uelwer, Conrad and Harmeling, "Fast multi-level foreground
-estimation", ICPR 2020, solved as the guided filter solves its model, with alpha as the guide. All
-but the last level is done on a coarse grid, which the equation does not notice: mixing is linear.
-The last, of one pixel, is done at full size where 0 < alpha < 1 alone.
+Method: solve that equation by least squares over windows, from wide to narrow; each level starts
+from the result of the one before. This is the data term of Germer, Uelwer, Conrad and Harmeling,
+"Fast multi-level foreground estimation", ICPR 2020, solved per window as the guided filter does,
+with alpha as the guide. All levels but the last work on a coarse grid; this is possible because the
+equation is linear. The last level has windows of one pixel. It works at full size, but only where
+0 < alpha < 1.
 
-Blur fusion (Forte, ICIP 2021) costs the same and leaves twice the error in hair.
+Blur fusion (Forte, ICIP 2021) takes the same time and leaves twice the error in hair.
 """
 
 from __future__ import annotations
@@ -28,25 +29,30 @@ if TYPE_CHECKING:
     Map = NDArray[np.float32]
 
 GRID = 128
-"""Long side of the coarse grid."""
+"""Longer side of the coarse grid, cells."""
 
 RADII = (20, 5, 2)
-"""Of the windows, in cells of the grid."""
+"""Radii of the windows, in cells of the grid."""
 
 NEAR = 5
-"""Radius, in cells, in which something has to be decided for colours to be told apart."""
+"""Radius of the window in which OPEN is measured, in cells."""
 
 OPEN = (0.7, 0.95)
-"""Undecided share of it from which the photo's colours begin to stay, and stay."""
+"""Shares of undecided cells around a cell.
+
+Up to the first one the estimate is used fully, from the second one on the photo's colours stay:
+inside a wide half-transparent part, foreground and background cannot be told apart.
+"""
 
 RIDGE = 0.05
-"""Pull towards the level before: what one pixel cannot tell, the wider window says."""
+"""Weight that pulls a level towards the result of the level before, which had wider windows."""
 
 
 def restore_foreground(image: Image.Image, alpha: Image.Image, working: Image.Image) -> None:
-    """Replace the photo's colours by the foreground's own where 0 < alpha < 255, in place.
+    """Replace the photo's colours by those of the foreground where 0 < alpha < 255, in place.
 
-    image: mode RGB. alpha: mode L, same size. working: the photo made smaller, mode RGB.
+    image: the photo, mode RGB. alpha: mode L, same size. working: a smaller copy of the photo, mode
+    RGB.
     """
     opacity = np.asarray(alpha)
     tiles = _soft_tiles(opacity)
@@ -64,7 +70,7 @@ def restore_foreground(image: Image.Image, alpha: Image.Image, working: Image.Im
         restored += photo
         restored += 0.5
         planes = restored.clip(0, 255, out=restored).astype(np.uint8)
-        # Plane by plane: one copy of them all, interleaved, takes twice as long.
+        # Plane by plane, because interleaving all of them in one copy takes twice as long.
         levels = np.empty((*share.shape, 3), np.uint8)
         for channel, plane in enumerate(planes):
             levels[..., channel] = plane
@@ -72,11 +78,11 @@ def restore_foreground(image: Image.Image, alpha: Image.Image, working: Image.Im
 
 
 def _soft_tiles(opacity: NDArray[np.uint8]) -> list[list[int]]:
-    """(row, column) of tiles that are neither all clear nor all opaque."""
+    """(row, column) of each tile that is neither fully transparent nor fully opaque."""
     height, width = opacity.shape
     strips = [opacity[top : top + TILE] for top in range(0, height, TILE)]
     starts = np.arange(0, width, TILE)
-    # ufunc.reduceat down the columns would take ten times as long.
+    # Calling reduceat along the columns too would take ten times as long.
     low = np.minimum.reduceat(np.stack([strip.min(axis=0) for strip in strips]), starts, axis=1)
     high = np.maximum.reduceat(np.stack([strip.max(axis=0) for strip in strips]), starts, axis=1)
     found: list[list[int]] = np.argwhere((low < 255) & (high > 0)).tolist()
@@ -84,21 +90,22 @@ def _soft_tiles(opacity: NDArray[np.uint8]) -> list[list[int]]:
 
 
 def _estimate(working: Image.Image, alpha: Image.Image) -> Map:
-    """Smooth foreground and background colours, 0..255, and how far to go by them, 0..1.
+    """Estimate smooth foreground and background colours on the coarse grid.
 
-    float32 [7, rows, columns].
+    Returns float32 [7, rows, columns]: foreground, background (0..255), and trust in them (0..1).
     """
     scale = min(1.0, GRID / max(working.size))
     grid = tuple(max(1, round(side * scale)) for side in working.size)
     grid = (min(grid[0], alpha.width), min(grid[1], alpha.height))
     photo = read_planes(working.resize(grid, Image.Resampling.BOX))
-    # In two steps, the first by a whole number: half the time, and two levels at most.
+    # With reducing_gap Pillow resizes in two steps, in half the time; the result differs by two
+    # levels at most.
     coarse = alpha.resize(grid, Image.Resampling.BOX, reducing_gap=2.0)
     share = np.asarray(coarse, np.float32) / np.float32(255)
     foreground = background = photo.mean(axis=(1, 2), keepdims=True)
     for radius in RADII:
         foreground, background = _unmix(photo, share, foreground, background, radius)
-    # Inside a wide half-transparent part there is no telling one colour from the other.
+    # Inside a wide half-transparent part, foreground and background cannot be told apart.
     low, high = OPEN
     trust = ((high - share_undecided(share, NEAR)) / (high - low)).clip(0, 1)
     return np.concatenate([foreground, background, trust[None]])
@@ -107,7 +114,7 @@ def _estimate(working: Image.Image, alpha: Image.Image) -> Map:
 def _unmix(
     photo: Map, share: Map, foreground: Map, background: Map, radius: int
 ) -> tuple[Map, Map]:
-    """One level: the change of both colours that explains the photo best in each window."""
+    """One level: change both colours so that they explain the photo best in each window."""
     rest = 1 - share
     left = photo - share * foreground - rest * background
     products = (np.ones_like(share), share * share, share * rest, rest * rest)
@@ -121,11 +128,11 @@ def _unmix(
 
 
 def _correct(photo: Map, share: Map, foreground: Map, background: Map) -> Map:
-    """The foreground that, mixed with about that background, gives the photo's very pixels."""
+    """The last level: the foreground that, mixed with the background, gives the photo's pixel."""
     rest = 1 - share
     change = photo - background
     change -= share * (foreground - background)
-    # Of an opaque pixel nothing is left to guess.
+    # The factor is 1 where alpha is 1: there the foreground is the photo's own colour.
     change *= share / (share * share + rest * (rest + RIDGE))
     change += foreground
     return change

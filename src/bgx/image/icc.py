@@ -1,4 +1,4 @@
-"""Colour profiles: littleCMS through Pillow. No profile stands for sRGB."""
+"""Colour profiles, with littleCMS through Pillow. A picture without a profile is taken as sRGB."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ log = logging.getLogger(__name__)
 
 @cache
 def srgb_profile() -> bytes:
-    """An sRGB profile for files. Its date (ICC.1, 7.2.7) is fixed: equal pictures, equal bytes."""
+    """An sRGB profile for files.
+
+    Its date (ICC.1, 7.2.7) is fixed, so that equal pictures give equal files.
+    """
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     return profile[:24] + bytes((0x07, 0xE0, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0)) + profile[36:]
 
@@ -25,11 +28,12 @@ def srgb_profile() -> bytes:
 def convert_colours(
     image: Image.Image, source: bytes | None, target: bytes | None = None
 ) -> Image.Image:
-    """The picture, mode RGB, in another profile's numbers; the image itself where they are equal.
+    """Convert a picture from one profile to another. Returns mode RGB.
 
-    image: of the mode that the profile ``source`` describes. Relative colorimetric with black-point
-    compensation, as photo editors do by default. A profile that littleCMS refuses is taken for
-    sRGB.
+    image: its mode must be the one that the profile ``source`` describes. source, target: profiles;
+    None is sRGB. If both are equal, the image itself is returned. The intent is relative
+    colorimetric with black-point compensation, the default of photo editors. A profile that
+    littleCMS cannot use is treated as sRGB.
     """
     if source == target and image.mode == "RGB":
         return image
@@ -49,7 +53,7 @@ def convert_colours(
 
 
 def convert_colour(colour: Colour, target: bytes | None) -> Colour:
-    """An sRGB colour in a profile's numbers; white and black are the same in all."""
+    """Convert an sRGB colour to a profile. Black and white stay as they are."""
     if target is None or colour in {(0, 0, 0), (255, 255, 255)}:
         return colour
     pixel = convert_colours(Image.new("RGB", (1, 1), colour), None, target).getpixel((0, 0))

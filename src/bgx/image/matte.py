@@ -1,4 +1,4 @@
-"""From the network's map to a matte of the photo's size."""
+"""From the network's output to a matte of the photo's size."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FLAT = 0.05
-"""A map whose values span less than this has no subject: stretching it would only show noise."""
+"""Values that span less than this show no subject. Stretched, they would show noise."""
 
 SUBJECT_ALPHA = 10
 """Alpha (0..255) from which a pixel counts as part of the subject."""
@@ -24,7 +24,7 @@ _BLOCK = 64
 
 
 def stretch_map(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Min-max stretch of one map, any shape, to 0..1; a flat or undefined one becomes all zero."""
+    """Stretch values, of any shape, to 0..1. Zeros if they span less than FLAT or hold NaN."""
     low, high = float(values.min()), float(values.max())
     if not FLAT <= high - low < np.inf:  # also where either is NaN
         return np.zeros_like(values)
@@ -32,16 +32,17 @@ def stretch_map(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def upsample_matte(matte: NDArray[np.float32], size: tuple[int, int]) -> Image.Image:
-    """matte: float32 [height, width], 0..1. Returns mode L of size (width, height), by Lanczos.
+    """Resize a matte by Lanczos.
 
-    Undefined values become 0, others are clipped.
+    matte: float32 [height, width]; NaN becomes 0, other values are clipped to 0..1. size: (width,
+    height) of the result, which has mode L.
     """
     values = np.nan_to_num(matte, nan=0.0).clip(0.0, 1.0)
     grey = (values * np.float32(255.0)).astype(np.uint8)
     width, height = size
     if width < grey.shape[1] or height < grey.shape[0]:
         return Image.fromarray(grey).resize(size, Image.Resampling.LANCZOS)
-    # Across, then down, as Pillow does. Between the two, columns that are empty can be left out.
+    # First the width, then the height, as Pillow does. Empty columns are left out in between.
     wide = np.empty((width, len(grey)), np.uint8)
     _enlarge(np.ascontiguousarray(grey.T), wide)
     subject = np.flatnonzero(wide.any(1))
@@ -53,10 +54,10 @@ def upsample_matte(matte: NDArray[np.float32], size: tuple[int, int]) -> Image.I
 
 
 def _enlarge(rows: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
-    """Fill out, [n, columns], from rows, [m, columns], m <= n.
+    """Enlarge `rows`, [m, columns], into `out`, [n, columns], where m <= n.
 
-    What Pillow's resize gives, but for its rounding of weights, in a fifth of its time: a block's
-    rows are made of few samples, and the block stays in the core's cache.
+    The result is that of Pillow's resize, except that Pillow rounds the weights. It takes a fifth
+    of the time, because each block of rows depends on few samples and stays in the core's cache.
     """
     for block, (first, weights) in enumerate(_weigh_rows(len(rows), len(out))):
         samples = rows[first : first + weights.shape[1]].astype(np.float32)
@@ -71,10 +72,10 @@ def _enlarge(rows: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
 
 @lru_cache(maxsize=8)
 def _weigh_rows(count: int, length: int) -> list[tuple[int, NDArray[np.float32]]]:
-    """How `length` rows are made from `count` samples by Lanczos of three lobes.
+    """Weights that make `length` rows from `count` samples, for a Lanczos kernel of three lobes.
 
-    Returns, block by block, the first sample and float32 [_BLOCK rows, samples]; rows sum to 1. At
-    the ends the kernel is cut off, as in Pillow.
+    Returns for each block of rows the first sample and float32 [rows, samples], whose rows sum to
+    1. At the ends the kernel is cut off, as in Pillow.
     """
     blocks = []
     for top in range(0, length, _BLOCK):
@@ -93,12 +94,15 @@ def _weigh_rows(count: int, length: int) -> list[tuple[int, NDArray[np.float32]]
 
 
 def multiply_alpha(matte: Image.Image, alpha: Image.Image | None) -> Image.Image:
-    """The matte, mode L, within the photo's own alpha."""
+    """The matte multiplied by the photo's own alpha, if it has one. Mode L."""
     return matte if alpha is None else ImageChops.multiply(matte, alpha)
 
 
 def measure_matte(alpha: Image.Image) -> tuple[float, tuple[int, int, int, int] | None]:
-    """Coverage (mean alpha, 0..1) and the subject's box (left, top, right, bottom) or None."""
+    """Mean alpha (0..1), and the box around all pixels with an alpha of at least SUBJECT_ALPHA.
+
+    alpha: mode L. The box is (left, top, right, bottom), or None if there is no such pixel.
+    """
     box = alpha.getbbox()
     if box is None:
         return 0.0, None
@@ -106,7 +110,7 @@ def measure_matte(alpha: Image.Image) -> tuple[float, tuple[int, int, int, int] 
     total = 0
     rows = np.empty(bottom - top, np.uint8)
     columns = np.zeros(right - left, np.uint8)
-    # A copy of them all would be a third of what a picture takes of memory.
+    # In strips: a copy of all values would add a third to the memory that a picture takes.
     for strip in split_rows(box):
         values = np.asarray(alpha.crop(strip))
         total += int(values.sum(dtype=np.uint64))

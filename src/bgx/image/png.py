@@ -1,11 +1,12 @@
-"""PNG at the speed of memory: one cheap row filter and ISA-L's deflate.
+"""A fast PNG encoder: a single row filter, and deflate by ISA-L.
 
-Pillow's encoder tries every filter on every row and deflates with zlib; on a cut-out of twelve
-megapixels that costs more than everything before it. Here each row is stored as its difference to
-the row above (filter type 2, PNG specification 9.2), which numpy does strip by strip in the cache,
-and each strip is deflated by ISA-L level 1 or, where that has no wheel, by zlib level 1.
+Pillow's encoder tries every filter on every row and compresses with zlib. For a cut-out of 12
+megapixels that takes longer than everything before it. Here each row is stored as its difference to
+the row above (filter type 2, PNG specification 9.2). numpy computes that in strips that fit into
+the cache, and each strip is compressed by ISA-L level 1, or by zlib level 1 where ISA-L has no
+wheel.
 
-A large picture can be deflated in several segments at once: each ends on a byte boundary.
+A large picture can be compressed in several segments in parallel; each ends on a byte boundary.
 """
 
 from __future__ import annotations
@@ -36,15 +37,19 @@ _ADLER_BASE = 65521
 _LEVEL = 1
 
 _STRIP_BYTES = 1 << 19
-"""Rows filtered and deflated at a time; they and their copies stay in a core's second cache."""
+"""Size of a strip, bytes. A strip and its copies fit into a core's level 2 cache."""
 
 _SEGMENT_BYTES = 1 << 22
-"""Less than this is not worth a thread of its own."""
+"""The least number of bytes for which another thread is worth starting."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Segment:
-    """Deflated rows. adler: Adler-32 of the ``size`` filtered bytes they came from."""
+    """Compressed rows.
+
+    parts: the deflate stream. adler: Adler-32 of the filtered bytes before compression. size:
+    number of these bytes.
+    """
 
     parts: list[bytes]
     adler: int
@@ -60,10 +65,10 @@ def encode_png(
     xmp: bytes | None = None,
     threads: int = 1,
 ) -> list[bytes]:
-    """The file of an image of mode L, RGB or RGBA, without loss, in pieces.
+    """Encode an image of mode L, RGB or RGBA. Returns the file as a list of pieces.
 
-    threads: parts of the picture deflated at once. One piece of all would take as much memory again
-    while it is put together.
+    threads: number of segments to compress in parallel. The pieces are not joined, because that
+    would take as much memory again.
     """
     header = struct.pack(">2I5B", *image.size, 8, _COLOUR_TYPES[image.mode], 0, 0, 0)
     chunks = [_SIGNATURE, *_chunk(b"IHDR", header)]
@@ -89,7 +94,7 @@ def _chunk(name: bytes, *parts: bytes) -> list[bytes]:
 
 
 def _deflate_rows(image: Image.Image, threads: int) -> list[bytes]:
-    """The zlib stream (RFC 1950) of the filtered rows."""
+    """The zlib stream (RFC 1950) of all filtered rows, in pieces."""
     row_bytes = image.width * len(image.mode)
     count = max(1, min(threads, image.height * row_bytes // _SEGMENT_BYTES))
     edges = [image.height * number // count for number in range(count + 1)]
@@ -107,7 +112,7 @@ def _deflate_rows(image: Image.Image, threads: int) -> list[bytes]:
 
 
 def _deflate_segment(image: Image.Image, top: int, bottom: int) -> _Segment:
-    """Filter and deflate the rows from top to bottom; the last segment ends the stream."""
+    """Filter and compress the rows top to bottom - 1. The last segment ends the stream."""
     width = image.width
     row_bytes = width * len(image.mode)
     step = max(1, _STRIP_BYTES // row_bytes)
@@ -127,21 +132,26 @@ def _deflate_segment(image: Image.Image, top: int, bottom: int) -> _Segment:
         above = rows[-1]
         adler = deflate.adler32(strip, adler)
         parts.append(compressor.compress(strip))
-    # A full flush ends on a byte, so that segments can stand one behind the other.
+    # A full flush ends on a byte boundary, so that segments can be joined.
     last = bottom == image.height
     parts.append(compressor.flush(deflate.Z_FINISH if last else deflate.Z_FULL_FLUSH))
     return _Segment(parts, adler, (bottom - top) * (1 + row_bytes))
 
 
 def _read_rows(image: Image.Image, top: int, bottom: int) -> NDArray[np.uint8]:
-    """Rows as uint8 [bottom - top, width x channels]. A crop's copy stays in the cache, which one
-    of the whole picture would not."""
+    """Rows as uint8 [bottom - top, width x channels].
+
+    Only these rows are copied, so that the copy stays in the cache.
+    """
     strip = image.crop((0, top, image.width, bottom))
     return np.frombuffer(strip.tobytes(), np.uint8).reshape(bottom - top, -1)
 
 
 def _combine_adler(first: int, second: int, size: int) -> int:
-    """Adler-32 (RFC 1950, 8.2) of two byte strings, the second ``size`` long, from theirs."""
+    """Adler-32 (RFC 1950, 8.2) of two byte strings joined, from that of each.
+
+    size: length of the second one.
+    """
     a = (first & 0xFFFF) + (second & 0xFFFF) - 1
     b = (first >> 16) + (second >> 16) + size * ((first & 0xFFFF) - 1)
     return (b % _ADLER_BASE) << 16 | a % _ADLER_BASE

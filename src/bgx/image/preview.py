@@ -1,4 +1,4 @@
-"""A picture before and after, small."""
+"""Small previews of a picture before and after."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import numpy as np
 from PIL import Image
 
 SIDE = 192
-"""Of the square that either picture fits in, pixels."""
+"""Side of the square that each of the two pictures fits in, pixels."""
 
 GAP = 8
 PAPER = (245, 245, 245)
-"""What lies between and around the two."""
+"""Colour between and around the two pictures."""
 
 PREVIEW_SIZE = (2 * SIDE + GAP, SIDE)
 
@@ -21,7 +21,7 @@ _QUALITY = 65
 _SQUARE = 8
 _SQUARES = (255, 204)
 _SAMPLES = 4
-"""A pixel of the preview is the mean of so many by so many: quick at any size of the picture."""
+"""Each pixel of a preview is the mean of _SAMPLES x _SAMPLES pixels of the picture."""
 
 
 def encode_preview(before: Image.Image, after: Image.Image) -> bytes:
@@ -32,9 +32,9 @@ def encode_preview(before: Image.Image, after: Image.Image) -> bytes:
 
 
 def draw_preview(before: Image.Image, after: Image.Image) -> Image.Image:
-    """Two pictures side by side, mode RGB, of PREVIEW_SIZE.
+    """Draw two pictures side by side. Returns mode RGB, of PREVIEW_SIZE.
 
-    before: mode RGB. after: RGBA, shown on a checkerboard, RGB or L.
+    before: mode RGB. after: mode RGBA (drawn on a checkerboard), RGB or L.
     """
     preview = Image.new("RGB", PREVIEW_SIZE, PAPER)
     for left, picture in ((0, before), (SIDE + GAP, after)):
@@ -45,13 +45,13 @@ def draw_preview(before: Image.Image, after: Image.Image) -> Image.Image:
 
 
 def _shrink(picture: Image.Image) -> Image.Image:
-    """A copy that fits; a smaller picture keeps its size."""
+    """A copy that fits into the square. A smaller picture keeps its size."""
     scale = SIDE / max(picture.size)
     if scale >= 1:
         return picture.copy()
     width, height = (max(1, round(side * scale)) for side in picture.size)
     samples = (width * _SAMPLES, height * _SAMPLES)
-    # Picked, not averaged, where there are more: of 12 megapixels that is 30 times as fast.
+    # The samples are picked, not averaged: with 12 megapixels that is 30 times as fast.
     return picture.resize(samples, Image.Resampling.NEAREST).reduce(_SAMPLES)
 
 

@@ -1,4 +1,4 @@
-"""Connected regions of a mask, and their surroundings."""
+"""Find, measure and grow the connected regions of a mask."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 def label_regions(
     mask: NDArray[np.bool_], *, diagonal: bool = True
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Number the connected regions from 1 on; 0 where the mask is not set.
+    """Number the connected regions from 1 on.
 
-    mask: bool [height, width]. diagonal: whether pixels that share a corner alone are connected.
-    Returns the labels, [height, width], and the regions' areas in pixels, of which the first, that
-    of number 0, is 0.
+    mask: bool [height, width]. diagonal: whether pixels that share only a corner are connected.
+    Returns labels, [height, width], which are 0 where the mask is not set, and the areas of the
+    labels in pixels; the area of label 0 is given as 0.
     """
     starts, stops, regions = _join_runs(mask, diagonal=diagonal)
     labels = np.zeros(mask.shape, np.intp)
@@ -28,9 +28,10 @@ def label_regions(
 
 
 def measure_regions(mask: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """The connected regions' areas, [n], and boxes (left, top, right, bottom), [n, 4], in pixels.
+    """Areas, [n], and boxes, [n, 4], of the connected regions, in pixels.
 
-    mask: bool [height, width], as large as a photo too. Pixels that share a corner are connected.
+    Boxes are left, top, right, bottom. mask: bool [height, width]; it may be as large as a photo.
+    Pixels that share a corner are connected.
     """
     starts, stops, regions = _join_runs(mask, diagonal=True)
     order = np.argsort(regions, kind="stable")
@@ -50,14 +51,15 @@ def measure_regions(mask: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[
 def _join_runs(
     mask: NDArray[np.bool_], *, diagonal: bool
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
-    """Each row's runs of set pixels, and the number of the region, from 0 on, each belongs to.
+    """Find the runs of set pixels in each row, and the region (from 0 on) that each belongs to.
 
-    Starts and stops count pixels row by row, with a free one at either end of each. Runs are joined
-    with those they touch in the next row (Rosenfeld and Pfaltz, "Sequential operations in digital
-    picture processing", 1966, on runs).
+    Returns starts, stops and regions of the runs. Starts and stops count pixels through all rows;
+    each row has an extra pixel, not set, at both ends. Runs that touch in neighbouring rows are
+    joined (Rosenfeld and Pfaltz, "Sequential operations in digital picture processing", 1966,
+    applied to runs).
     """
     height, width = mask.shape
-    row = width + 2  # a free pixel at either end keeps runs of different rows apart
+    row = width + 2  # the extra pixels keep runs of different rows apart
     padded = np.zeros((height, row), np.int8)
     padded[:, 1:-1] = mask
     edges = np.flatnonzero(np.diff(padded.ravel())) + 1
@@ -84,8 +86,8 @@ def _join_runs(
 
 
 def grow_mask(mask: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
-    """The mask and every pixel within a square of that many pixels around it."""
-    for _ in range(2):  # a square is a row of columns
+    """The mask grown by `pixels` in all directions, diagonals included."""
+    for _ in range(2):  # first along the columns, then along the rows
         padded = np.pad(mask, ((pixels, pixels), (0, 0)))
         height = mask.shape[0]
         grown = [padded[offset : offset + height] for offset in range(2 * pixels + 1)]

@@ -1,4 +1,4 @@
-"""From any mode that Pillow opens to RGB of 8 bits."""
+"""Convert pictures of any mode that Pillow opens to 8-bit RGB."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from bgx.image.icc import convert_colours
 _SAMPLE_FORMAT = 339  # TIFF 6.0, page 80; 1 is unsigned
 
 _BRIGHT = 16.0
-"""A float picture below this runs from 0 to 1, with highlights above; others from 0 to 255."""
+"""Float pictures whose highest value is below this have 1 as white, others 255 or 65535. If the
+highest value is above that, it is white."""
 
 
 def to_rgb(
     image: Image.Image, icc: bytes | None
 ) -> tuple[Image.Image, Image.Image | None, bytes | None]:
-    """RGB image, its alpha or None, and the profile that describes the RGB numbers.
+    """Convert an image to mode RGB.
 
-    icc: the profile that describes the image's own numbers. Raises what Pillow raises.
+    icc: the image's colour profile. Returns the image, its alpha or None, and the profile of the
+    result or None. Raises what Pillow raises.
     """
     alpha = None
     if image.has_transparency_data and image.mode not in {"I;16", "I", "F"}:
@@ -36,7 +38,7 @@ def to_rgb(
             alpha = Image.fromarray(np.asarray(image) != clear).convert("L")
         image = _scale_to_8_bits(image)
     if icc is not None and icc[16:20] != b"RGB ":
-        # The profile of a CMYK or grey picture cannot describe RGB numbers: use it up here.
+        # A CMYK or grey profile cannot describe RGB values, so convert with it now.
         image, icc = convert_colours(image, icc), None
     if image.mode == "LAB":
         image = _lab_to_srgb(image)
@@ -44,7 +46,7 @@ def to_rgb(
 
 
 def _scale_to_8_bits(image: Image.Image) -> Image.Image:
-    """16-bit and 32-bit grey to L. Pillow's ``convert("L")`` clips at 255 instead."""
+    """Scale 16-bit and 32-bit grey to mode L. Pillow's ``convert("L")`` would clip at 255."""
     values = np.asarray(image)
     if image.mode == "I" and getattr(image, "tag_v2", {}).get(_SAMPLE_FORMAT) == (1,):
         values = values.view(np.uint32)  # Pillow reads unsigned numbers as signed ones
@@ -57,7 +59,7 @@ def _scale_to_8_bits(image: Image.Image) -> Image.Image:
 
 
 def _find_white(dtype: np.dtype[Any], peak: float) -> float:
-    """The value of white: the type's own, guessed from the brightest where the type is wide."""
+    """The value of white: that of the type; for 32 bits, a guess from the highest value, `peak`."""
     if dtype.kind == "f":
         whites = [255.0, 65535.0] if peak >= _BRIGHT else [1.0]
     else:

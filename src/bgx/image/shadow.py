@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from bgx.image.tiles import Box
     from bgx.settings import Shadow
 
-# Shares of the subject's longer side.
+# Lengths, as shares of the subject's longer side.
 _SOFT_BLUR = 0.025
 _SOFT_DROP = 0.02
 _CONTACT_FOOT = 0.05
@@ -20,11 +20,11 @@ _CONTACT_HALO = 0.03
 
 
 def cast_shadow(alpha: Image.Image, subject: Box, shadow: Shadow) -> Image.Image:
-    """How dark the shadow is, mode L: the alpha of a layer of black below the subject.
+    """The shadow as mode L: the alpha of a black layer below the subject.
 
-    alpha: mode L, the subject on its canvas. subject: its box. ``soft``: the subject's blurred
-    outline, somewhat lower, as under a large lamp. ``contact``: where its lowest part stands on the
-    ground. Both need room: what falls beyond the canvas is cut off.
+    alpha: mode L, the subject on its canvas. subject: its box. A ``soft`` shadow is the subject's
+    blurred outline, moved down, as under a large lamp. A ``contact`` shadow darkens the ground
+    under the subject's lowest part. Parts beyond the canvas are cut off.
     """
     cast = _cast_soft if shadow.kind == "soft" else _cast_contact
     longest = max(subject[2] - subject[0], subject[3] - subject[1])
@@ -38,7 +38,7 @@ def _cast_soft(alpha: Image.Image, _: Box, longest: int) -> Image.Image:
 
 
 def _cast_contact(alpha: Image.Image, subject: Box, longest: int) -> Image.Image:
-    """The subject's foot, flattened: a dark core with a wide, weak halo."""
+    """Flatten the subject's lowest part, and blur it into a dark core and a wide, weak halo."""
     left, top, right, bottom = subject
     top = max(top, bottom - max(1, round(_CONTACT_FOOT * longest)))
     foot = alpha.crop((left, top, right, bottom))

@@ -1,4 +1,4 @@
-"""From the working image to the network's input."""
+"""Convert the working image to the network's input."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def fill_tensor(
     std: Triple,
     scale: float | Literal["image_max"],
 ) -> None:
-    """Write a picture into one slot of a batch: ``(pixel / scale - mean) / std``.
+    """Write ``(pixel / scale - mean) / std`` of a picture into one place of a batch.
 
-    working: mode RGB, any size. out: float32 [3, height, width]; its shape is the size the picture
-    is resized to. scale: the divisor, or ``"image_max"`` for the picture's own brightest value,
-    as U²-Net's loader has it (data_loader.py, ToTensorLab).
+    working: mode RGB, any size. out: float32 [3, height, width]; the picture is resized to this
+    size. scale: the divisor, or ``"image_max"`` for the picture's highest value, as in U²-Net's
+    loader (data_loader.py, ToTensorLab).
     """
     _, height, width = out.shape
     pixels = np.asarray(working.resize((width, height), Image.Resampling.LANCZOS))

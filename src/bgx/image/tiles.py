@@ -1,7 +1,7 @@
-"""Full-size work in pieces: strips and tiles of a photo, and coarse maps enlarged inside tiles.
+"""Strips and tiles of a photo, and coarse maps that are enlarged tile by tile.
 
-On a large photo nearly all of a matte is exactly 0 or 1. What costs time a pixel is done in tiles
-along the edges alone.
+In a large photo nearly all of a matte is exactly 0 or 1. So expensive work on pixels is done only
+in the tiles along edges.
 """
 
 from __future__ import annotations
@@ -19,14 +19,17 @@ if TYPE_CHECKING:
     Map = NDArray[np.float32]
 
 TILE = 96
-"""Pixels a side; its float maps stay in a core's own cache."""
+"""Side of a tile, pixels. Its float maps fit into a core's cache."""
 
 SMALL_PRODUCT = 200_000
-"""Multiplications of a matrix product that OpenBLAS does on the calling thread (it would share 262
-thousand). bgx has a thread a picture already; more of them would only wait for each other."""
+"""Largest matrix product, in multiplications, that OpenBLAS is sure to do on the calling thread.
+
+From 262,000 on it uses more threads. bgx has one thread per picture already, so these would only
+wait for each other.
+"""
 
 STRIP_ROWS = 256
-"""Rows of a strip."""
+"""Number of rows of a strip."""
 
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom, in pixels."""
@@ -34,29 +37,29 @@ Box = tuple[int, int, int, int]
 
 def read_planes(image: Image.Image) -> Map:
     """An image of mode RGB as float32 [3, height, width], 0..255."""
-    # Pillow's own conversion to float takes three times as long, and planes are quicker to use.
+    # Pillow's conversion to float takes three times as long. Planes are faster to compute with.
     return np.asarray(image).transpose(2, 0, 1).astype(np.float32, order="C")
 
 
 def split_rows(box: Box) -> Iterator[Box]:
-    """A box's strips from top to bottom, which stay in a core's cache where the whole would not."""
+    """Strips of a box, from top to bottom. A strip fits into a core's cache."""
     left, top, right, bottom = box
     for first in range(top, bottom, STRIP_ROWS):
         yield left, first, right, min(first + STRIP_ROWS, bottom)
 
 
 def tile_box(row: int, column: int, size: tuple[int, int]) -> Box:
-    """The tile's box within a picture of size (width, height)."""
+    """Box of a tile of a picture. size: (width, height) of the picture."""
     left, top = column * TILE, row * TILE
     return left, top, min(left + TILE, size[0]), min(top + TILE, size[1])
 
 
 class Enlarger:
-    """Coarse maps over a picture, enlarged tile by tile.
+    """Enlarges coarse maps to the size of a picture, tile by tile.
 
     maps: float32 [n, rows, columns], no larger than the picture. size: (width, height) of the
-    picture. Catmull-Rom cubics (Keys, "Cubic convolution interpolation for digital image
-    processing", 1981), pixel centres aligned as in Pillow's resize.
+    picture. The interpolation is by Catmull-Rom cubics (Keys, "Cubic convolution interpolation for
+    digital image processing", 1981), with pixel centres aligned as in Pillow's resize.
     """
 
     def __init__(self, maps: Map, size: tuple[int, int]) -> None:
@@ -69,7 +72,7 @@ class Enlarger:
         self._maps = np.pad(maps, rest, "edge")
 
     def enlarge(self, row: int, column: int) -> Map:
-        """The maps inside one tile: float32 [n, height, width]."""
+        """The enlarged maps inside one tile: float32 [n, height, width]."""
         left, top, right, bottom = tile_box(row, column, self._size)
         down = self._down[row, : bottom - top]
         across = self._across[column, :, : right - left]
@@ -79,7 +82,7 @@ class Enlarger:
         return enlarged
 
     def ranges(self) -> tuple[Map, Map]:
-        """Lowest and highest of the samples each tile is made of, [n, tile rows, tile columns]."""
+        """Lowest and highest sample that a tile depends on, both [n, tile rows, tile columns]."""
         low = high = self._maps
         for axis, first, count in (
             (1, self._top, self._down.shape[2]),
@@ -92,10 +95,10 @@ class Enlarger:
 
 
 def _weigh(count: int, length: int) -> tuple[list[int], Map]:
-    """How each tile along an axis is made: `length` pixels from `count` samples.
+    """Weights that make `length` pixels from `count` samples along one axis, for each tile.
 
-    Returns by tile the first sample, counted with two more before the true first, and float32
-    [tiles, TILE, samples]; rows sum to 1.
+    Returns the index of each tile's first sample, in maps that are padded by two samples at the
+    front, and float32 [tiles, TILE, samples], whose rows sum to 1.
     """
     scale = count / length
     tiles = -(-length // TILE)

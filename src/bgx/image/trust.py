@@ -1,6 +1,6 @@
-"""How far a matte can be trusted: what a person would look at, in four numbers.
+"""Four figures that tell how far a matte can be trusted.
 
-Measured on the network's map, before anything is made of it; some tenths of a millisecond.
+They are measured on the network's output, in less than a millisecond.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ DOUBTFUL = 0.9
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """What to expect of a matte. The subject is where the matte is at least one half.
+    """Figures of one matte. The subject is where the matte is at least one half.
 
-    confidence: the overlap with the true mask (intersection over union) that the network's own
-    probabilities promise, 0..1; 0 where there is no subject. touches_border: sides of the photo's
-    frame that the subject reaches. fill: its width or height as a share of the frame's, whichever
-    is larger, 0..1. subjects: connected regions. Specks count in none of the three.
+    confidence: expected overlap with the true mask (intersection over union) if the network's own
+    probabilities are right, 0..1; 0 if there is no subject. touches_border: sides of the photo that
+    the subject reaches. fill: width or height of the subject as a share of the photo's, whichever
+    is larger, 0..1. subjects: number of connected regions. The last three ignore specks.
     """
 
     confidence: float
@@ -44,14 +44,15 @@ class Trust:
 
 
 def measure_trust(probabilities: NDArray[np.float32], matte: NDArray[np.float32]) -> Trust:
-    """Judge one matte by the map it was made of.
+    """Measure one matte.
 
-    probabilities: the network's own values, float32 [height, width], 0..1 each the probability that
-    the pixel is the subject's. matte: what was made of them, same shape, 0..1: the same, or
-    stretched. Values outside are clipped, undefined ones are 0. The expected overlap is taken as
-    expected intersection over expected union (Nowozin, "Optimal Decisions from Probabilistic
-    Models: the Intersection-over-Union Case", CVPR 2014, section 3). It counts hesitation inside
-    and around the subject against its size, and a weak map before it was stretched.
+    probabilities: the network's output, float32 [height, width]: the probability, 0..1, that a
+    pixel belongs to the subject; values outside are clipped, NaN counts as 0. matte: the matte made
+    from it, same shape, 0..1: the same values, or stretched ones. The expected overlap is
+    approximated by expected intersection over expected union (Nowozin, "Optimal Decisions from
+    Probabilistic Models: the Intersection-over-Union Case", CVPR 2014, section 3). Undecided pixels
+    in and around the subject lower it, in relation to the subject's size, and so do values that
+    were low before stretching.
     """
     inside = matte >= 0.5
     if not inside.any():
@@ -82,6 +83,6 @@ def _find_touched(subject: NDArray[np.bool_]) -> tuple[Side, ...]:
 
 
 def _span(used: NDArray[np.bool_]) -> float:
-    """From the first to the last True, as a share of the length."""
+    """Distance from the first to the last True, as a share of the length."""
     places = np.flatnonzero(used)
     return float(places[-1] + 1 - places[0]) / used.size

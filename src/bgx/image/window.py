@@ -1,4 +1,4 @@
-"""Sums over square windows, and what they tell."""
+"""Sums over square windows."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ if TYPE_CHECKING:
 
 
 _BLOCK = 24
-"""Cells whose sums are one product: few enough that a narrow window's band is not mostly zeros, and
-that each product stays on the calling thread (see tiles.SMALL_PRODUCT)."""
+"""Number of cells whose sums are computed by one matrix product.
+
+It is small so that the matrix of a narrow window is not mostly zeros, and so that each product
+stays on the calling thread (see tiles.SMALL_PRODUCT).
+"""
 
 
 def sum_window(maps: NDArray[np.float32], radius: int) -> NDArray[np.float32]:
-    """Sums within `radius` cells of each, zero beyond the edge; of [n, rows, columns].
+    """Sum the cells within `radius` of each cell, along both axes; beyond the edge there are zeros.
 
-    As products with blocks of a banded matrix: on grids of some hundred cells they take less
-    time than running sums, which go cell by cell.
+    maps and result: [n, rows, columns]. Computed by products with blocks of a banded matrix. On
+    grids of some hundred cells this is faster than running sums, which go from cell to cell.
     """
     _, rows, columns = maps.shape
     across = np.empty(maps.shape, np.float32)
@@ -34,8 +37,11 @@ def sum_window(maps: NDArray[np.float32], radius: int) -> NDArray[np.float32]:
 
 @lru_cache(maxsize=32)
 def _bands(length: int, radius: int) -> list[tuple[slice, slice, NDArray[np.float32]]]:
-    """Blocks of cells along an axis: which, those within `radius` of any of them, and float32
-    [cells, seen], 1 where the two are at most `radius` apart."""
+    """Blocks of cells along an axis.
+
+    For each block: its cells, the cells within `radius` of any of them, and float32 [cells, seen],
+    which is 1 where two cells are at most `radius` apart.
+    """
     blocks = []
     for first in range(0, length, _BLOCK):
         last = min(first + _BLOCK, length)
@@ -46,10 +52,11 @@ def _bands(length: int, radius: int) -> list[tuple[slice, slice, NDArray[np.floa
 
 
 def share_undecided(alpha: NDArray[np.float32], radius: int) -> NDArray[np.float32]:
-    """The share of each window that is neither clear nor opaque, 0..1; of [rows, columns].
+    """Share of each window whose alpha is between 0.2 and 0.8.
 
-    Some at a contour or a fringe of hair, which both sides are near to. Nearly all inside glass, or
-    a part the network could not decide about.
+    alpha: [rows, columns], 0..1. Returns [rows, columns], 0..1. It is small at a contour or at
+    hair, where subject and background are both near, and close to 1 inside glass or a part that the
+    network could not decide about.
     """
     undecided = ((alpha > 0.2) & (alpha < 0.8)).astype(np.float32)
     sums = sum_window(np.stack([undecided, np.ones_like(undecided)]), radius)
