@@ -24,9 +24,9 @@ SQUARE = 10
 
 def draw() -> Image.Image:
     remover = Remover("lite")
-    cutout = remover.cut(SAMPLE, refine=True).image
+    cutout = remover.cut(SAMPLE).image
     finished = remover.cut(
-        SAMPLE, refine=True, canvas="4:3", fill="85%", background="#f4f0ea", shadow="contact"
+        SAMPLE, canvas="4:3", fill="85%", background="#f4f0ea", shadow="contact"
     ).image
     across, down = (np.arange(side) // SQUARE for side in SIZE)
     light = (down[:, None] + across) % 2 == 0
