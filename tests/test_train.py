@@ -202,7 +202,7 @@ class TestPairs:
             ("RGBA", (40, 31), (1, 2, 3, 0), "40 x 31, its photo 40 x 30"),
             ("RGBA", (40, 30), (1, 2, 3, 0), "is empty"),
             ("RGB", (40, 30), (9, 2, 3), "no alpha"),
-            ("L", (40, 30), 255, "leaves nothing out"),
+            ("L", (40, 30), 255, "opaque or white everywhere"),
         ],
     )
     def test_what_is_wrong_with_a_cutout_is_said(

@@ -2,13 +2,18 @@
 
 ::
 
-    pairs     photos and cut-outs, matched by name, read into memory; what cannot be used is listed
-    augment   batches of them, different each time
-    network   the network; losses: what is made small; muon: how
-    fit       the loop: reproducible, resumable
-    calibrate how decided the result is
+    pairs     photos and cut-outs, matched by name and read into memory; lists what cannot be used
+    mixtures  more pictures, made from the photos, for a teacher to label
+    material  pairs to train on and held-back pairs, from folders and a teacher
+    augment   random changes to the pairs of each batch
+    network   the network
+    losses    the loss functions
+    muon      the optimizer of the convolutions
+    fit       the training loop: reproducible and resumable
+    calibrate scale and offset of the last layer, set after the training
     score     max-F and mean absolute error on held-back pairs
-    feed      how the network is fed; export: network to ONNX file and back
+    feed      size and normalisation of the network's input
+    export    the network as an ONNX file, and back
     job       all of it in order: train()
 
 Nothing else in bgx imports this room, and importing it does not load torch.

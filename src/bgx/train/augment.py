@@ -1,7 +1,8 @@
-"""Batches that differ each time they are seen, made on whole tensors at once.
+"""Data augmentation on whole batches: crops, other backgrounds, colours, blur and noise.
 
-Every function takes the generator that decides, so a batch depends on its seed alone. Pictures are
-float32 [N, 3, S, S] sRGB, 0..1; mattes float32 [N, 1, S, S], 0..1; both on the generator's device.
+Every function takes the random generator to use, so a batch depends only on its seed. Pictures are
+float32 [N, 3, S, S], sRGB, 0..1; mattes are float32 [N, 1, S, S], 0..1; both lie on the generator's
+device.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ if TYPE_CHECKING:
     from bgx.train.pairs import Pairs
 
 PASTED = 0.25
-"""Share of a batch whose subjects are pasted onto other grounds."""
+"""Share of a batch whose subjects are pasted onto other backgrounds."""
 
 BLOCK = 8
-"""Side of the blocks that :func:`block_quantise` works on; divides the size of every batch."""
+"""Side of the blocks of :func:`block_quantise`, pixels. The size of every batch is a multiple."""
 
 
 def draw(
@@ -29,8 +30,9 @@ def draw(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One batch: pictures [B, 3, size, size], mattes [B, 1, size, size], weights [B].
 
-    indices: the pairs to show; PASTED of them give way to subjects on other grounds, half of these
-    on photos without a subject, as far as there are any, the rest on plain backdrops.
+    indices: the pairs to show. The last PASTED of them are replaced by random subjects on other
+    backgrounds: half of these are photos without a subject, if there are any, and the rest are
+    plain studio backdrops.
     """
     pasted = int(len(indices) * PASTED) if len(pairs.subjects) else 0
     shown = indices[: len(indices) - pasted]
@@ -49,15 +51,16 @@ def stack(pairs: Pairs, indices: Tensor) -> Tensor:
 
 
 def choose(population: Tensor, count: int, generator: Generator) -> Tensor:
-    """`count` of a tensor of indices, any as often as it comes."""
+    """Draw `count` of a tensor of indices, with repetition."""
     return population[_uniform(count, 0, len(population), generator).long()]
 
 
 def crop(images: Tensor, window: tuple[float, float], size: int, generator: Generator) -> Tensor:
-    """Random windows of [N, C, P, P] as [N, C, size, size]: turned, stretched, mirrored a little.
+    """Random crops of [N, C, P, P], resized to [N, C, size, size].
 
-    window: range of the window's side, 1 is the whole picture. What a window larger than the
-    picture sees around it is 0 in every channel.
+    Each crop is also rotated and stretched a little, and mirrored half of the time. window: range
+    of the crop's side, 1 is the whole picture. If the range goes above 1, what lies outside the
+    picture is 0 in every channel; otherwise the picture is reflected there.
     """
     n = len(images)
     side = _uniform(n, *window, generator)
@@ -78,7 +81,10 @@ def crop(images: Tensor, window: tuple[float, float], size: int, generator: Gene
 
 
 def set_before(cut: Tensor, grounds: Tensor) -> Tensor:
-    """Subjects, photos and mattes as [N, 4, S, S], on other grounds: [N, 3, S, S]."""
+    """Put subjects on other backgrounds.
+
+    cut: [N, 4, S, S], photos and their mattes. grounds: [N, 3, S, S]. Returns [N, 3, S, S].
+    """
     subjects, mattes = cut[:, :3], cut[:, 3:]
     return subjects * mattes + grounds * (1 - mattes)
 
@@ -104,7 +110,7 @@ def backdrop(mattes: Tensor, generator: Generator) -> Tensor:
 
 
 def shift_colour(pictures: Tensor, generator: Generator) -> Tensor:
-    """Saturation, contrast, brightness, white balance, gamma: each picture its own."""
+    """Change saturation, contrast, brightness, white balance and gamma, at random per picture."""
     n = len(pictures)
 
     def factors(spread: float, channels: int = 1) -> Tensor:
@@ -119,7 +125,7 @@ def shift_colour(pictures: Tensor, generator: Generator) -> Tensor:
 
 
 def degrade(pictures: Tensor, generator: Generator) -> Tensor:
-    """An eighth of the pictures blurred, an eighth noisy, an eighth coarsely saved."""
+    """Blur an eighth of the pictures, add noise to another, and compress another as JPEG does."""
     pictures = pictures.clone()
     part = len(pictures) // 8
     order = torch.randperm(len(pictures), generator=generator, device=generator.device)
@@ -132,9 +138,10 @@ def degrade(pictures: Tensor, generator: Generator) -> Tensor:
 
 
 def block_quantise(images: Tensor, step: float) -> Tensor:
-    """What a coarse JPEG does: cosine coefficients of 8x8 blocks rounded, high ones more coarsely.
+    """Imitate JPEG compression: round the cosine coefficients of 8x8 blocks.
 
-    images: [N, C, S, S], S a multiple of BLOCK. step: how coarsely the mean is rounded.
+    images: [N, C, S, S], S a multiple of BLOCK. step: rounding step of the lowest frequency; it
+    grows with the frequency.
     """
     k = torch.arange(float(BLOCK), device=images.device)
     cosines = torch.cos(math.pi / BLOCK * k.view(-1, 1) * (k + 0.5)) * math.sqrt(2 / BLOCK)
@@ -148,7 +155,7 @@ def block_quantise(images: Tensor, step: float) -> Tensor:
 
 
 def box_blur(images: Tensor, side: int) -> Tensor:
-    """Mean over squares of `side` (odd); at the borders over what there is."""
+    """Mean over squares of `side` pixels (odd). At the borders, only pixels inside count."""
     reach = side // 2
     rows = functional.avg_pool2d(images, (1, side), 1, (0, reach), count_include_pad=False)
     return functional.avg_pool2d(rows, (side, 1), 1, (reach, 0), count_include_pad=False)

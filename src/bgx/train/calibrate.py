@@ -1,7 +1,8 @@
-"""The last layer's scale and offset, set when all else is learnt.
+"""Set the scale and offset of the last layer after the training.
 
-Training shows cut, pasted and spoilt pictures, so a network is less decided on whole ones than it
-could be. Two numbers put that right (Platt, 1999); they change no order of its answers.
+The network is trained on cropped, pasted and degraded pictures, so on whole photos its values are
+closer to one half than they should be. A scale and an offset of its logits put that right (Platt
+scaling, 1999). They do not change which pixel has a higher value than another.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ SCALES = (1.0, 1.5, 2.0, 2.5, 3.0)
 OFFSETS = (0.0, -1.0, -0.5, 0.5, 1.0)
 
 SAMPLE = 300
-"""Pairs looked at, of those trained on: the held-back ones only measure."""
+"""Number of training pairs to use. Held-back pairs are for measuring only."""
 
 
 @torch.no_grad()
 def calibrate(network: Lite, pairs: Pairs) -> None:
-    """Scale and shift the logits for the smallest mean error, in place."""
+    """Scale and shift the logits, in place, to get the smallest mean error of the matte."""
     chosen = torch.arange(0, len(pairs), max(1, len(pairs) // SAMPLE))
     mattes = resize(pairs.mattes[chosen], SIZE).float() / 255
     weights = pairs.weights[chosen].view(-1, 1, 1, 1)

@@ -1,7 +1,8 @@
 """The network as an ONNX file, and back.
 
-Weights are stored as float16, each behind a Cast that ONNX Runtime folds when it loads the file:
-half the bytes, and float32 at full speed. They keep the names they have in the network's state.
+Weights are stored as float16, each followed by a Cast to float32, which ONNX Runtime computes when
+it loads the file. This halves the file and costs no time later. Weights keep the names that they
+have in the network's state_dict.
 """
 
 from __future__ import annotations
@@ -30,9 +31,10 @@ _IR_VERSION = 8
 
 
 def to_onnx(network: Lite) -> bytes:
-    """A file's bytes: input ``image`` [N, 3, H, W], output ``matte`` [N, 1, H, W], all float32.
+    """The network as bytes of an ONNX file.
 
-    The metadata's key ``bgx`` tells, as JSON in the registry's fields, how it is fed.
+    Input ``image`` is float32 [N, 3, H, W], output ``matte`` is float32 [N, 1, H, W]. The metadata
+    has a key ``bgx``: JSON with the registry's fields for the input (size, mean, std and so on).
     """
     fused = fuse(network).cpu()
     graph = _Graph()
@@ -58,7 +60,7 @@ def to_onnx(network: Lite) -> bytes:
 
 
 def from_onnx(path: Path) -> Lite:
-    """The network, fused, of a file that :func:`to_onnx` made.
+    """Load the fused network from a file that :func:`to_onnx` made.
 
     Raises BadModelError for any other file.
     """
@@ -74,13 +76,13 @@ def from_onnx(path: Path) -> Lite:
     except OSError as error:
         raise BadModelError(f"{path}: cannot be read: {error.strerror}") from error
     except Exception as error:
-        # Damaged protobuf raises nearly anything.
+        # onnx raises many kinds of errors for a damaged file.
         raise BadModelError(f"{path}: is not a network that bgx train made") from error
     return network
 
 
 class _Graph:
-    """ONNX nodes and weights, in the order of a traced network's."""
+    """ONNX nodes and weights, collected in the order of a traced network's operations."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
@@ -88,7 +90,7 @@ class _Graph:
         self._scales = ""
 
     def add(self, node: fx.Node, network: nn.Module) -> None:
-        """Append what one traced operation is in ONNX."""
+        """Append the ONNX operator of one traced operation."""
         if node.op == "placeholder":
             node.name = "image"
         elif node.op == "output":

@@ -1,7 +1,7 @@
 """The training loop: reproducible from a seed, resumable from a checkpoint.
 
-Every random choice of a step depends on the seed and the step's number alone: a run that was
-interrupted goes on as if it had not been, to the same weights.
+All random choices of a step depend only on the seed and the step's number. So an interrupted run
+that goes on later ends with the same weights as one that was not interrupted.
 """
 
 from __future__ import annotations
@@ -38,24 +38,26 @@ if TYPE_CHECKING:
     from bgx.train.pairs import Pairs
 
 AVERAGE = 0.999
-"""Share of itself that the average of the weights keeps at each step."""
+"""Decay of the exponential moving average of the weights, per step."""
 
 MARGIN = 1.25
-"""Pictures are held this much larger than the network sees them, for sharp crops."""
+"""Pictures are kept larger than the network's input by this factor, so that crops are sharp."""
 
 SAVE_EVERY = 10
-"""Steps between two checkpoints, which take a hundredth of their time."""
+"""Steps between two checkpoints. Saving one takes about 1 % of the time of these steps."""
 
 SHARES = 8
-"""Into which Muon's work is cut for the threads; a checkpoint holds as many, whatever the cores."""
+"""Number of Muon optimizers, which run in parallel. It does not depend on the number of cores, so
+that a checkpoint fits any machine."""
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How long, how large, how fast.
+    """Number of steps, size of the input and learning rate over the training.
 
-    steps: batches in all. stages: side of the input and share of the steps, in order. rate: of
-    learning; it rises over the first `warmup` and falls to 0 over the last `decay` of the steps.
+    steps: number of batches. batch: pairs in each. stages: (side of the input in pixels, share of
+    the steps), in order. rate: highest learning rate; it rises linearly over the first `warmup`
+    share of the steps and falls linearly to 0 over the last `decay` share.
     """
 
     steps: int
@@ -68,7 +70,7 @@ class Schedule:
     seed: int = 0
 
     def size_at(self, step: int) -> int:
-        """Side of the input at a step."""
+        """Side of the input at a step, pixels."""
         end = 0.0
         for size, share in self.stages[:-1]:
             end += share
@@ -77,7 +79,7 @@ class Schedule:
         return self.stages[-1][0]
 
     def rate_at(self, step: int) -> float:
-        """Rate of learning at a step."""
+        """Learning rate at a step."""
         rise = (step + 1) / (self.warmup * self.steps + 1)
         fall = (self.steps - step) / (self.decay * self.steps + 1)
         return self.rate * min(1.0, rise, fall)
@@ -86,7 +88,8 @@ class Schedule:
 class Run:
     """A network in training.
 
-    average: the running average of its weights, which is the result. step: steps done.
+    average: the network with the moving average of the weights, which is the result. step: number
+    of steps done.
     """
 
     def __init__(self, network: Lite, schedule: Schedule, device: torch.device) -> None:
@@ -95,8 +98,8 @@ class Run:
         self.schedule = schedule
         self.device = device
         self.step = 0
-        # Threads that share each convolution wait for each other at every one of them, on a busy
-        # machine most of the time; threads with a part of the batch each meet once a step.
+        # Each thread computes a part of the batch, so threads wait for each other once per step. If
+        # they shared each convolution, they would wait at every one of them.
         parts = 1 if device.type == "cuda" else max(1, min(count_cores(), schedule.batch // 8))
         weights = {id(weight): weight for weight in network.parameters()}
         self._replicas = [
@@ -108,7 +111,7 @@ class Run:
         self._mixed = device.type == "cuda" or _has_bfloat16()
 
     def advance(self, pairs: Pairs) -> float:
-        """One step. Returns its loss."""
+        """Do one step. Returns its loss."""
         indices = _order(len(pairs), self.schedule, self.step).chunk(len(self._replicas))
         results = list(
             self._threads.map(
@@ -125,14 +128,14 @@ class Run:
                 group["lr"] = rate
         list(self._threads.map(lambda optimizer: optimizer.step(), self._optimizers))
         self.step += 1
-        # The first steps' weights must not linger.
+        # A lower decay at first, so that the weights of the first steps are soon forgotten.
         _follow(self.average, self.network, min(AVERAGE, self.step / (self.step + 10)))
         return math.fsum(loss for loss, _ in results) / len(results)
 
     def _differentiate(
         self, pairs: Pairs, indices: Tensor, part: int
     ) -> tuple[float, Sequence[Tensor]]:
-        """Loss and gradients of a part of the batch."""
+        """Loss and gradients of one part of the batch."""
         generator = _seeded(self.device, self.schedule.seed, self.step, part)
         size = self.schedule.size_at(self.step)
         pictures, mattes, trust = draw(pairs, indices, size, generator)
@@ -142,7 +145,7 @@ class Run:
         return float(loss.detach()), torch.autograd.grad(loss, list(self.network.parameters()))
 
     def state(self) -> dict[str, Any]:
-        """All that the rest of the run depends on."""
+        """All that is needed to go on later."""
         return {
             "step": self.step,
             "network": self.network.state_dict(),
@@ -151,7 +154,7 @@ class Run:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on where :meth:`state` was taken."""
+        """Go on from what :meth:`state` returned."""
         self.step = state["step"]
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
@@ -169,14 +172,15 @@ def fit(
     identity: str,
     progress: Callable[[int, float, Lite], None],
 ) -> Lite:
-    """Train; returns the average of the weights, in evaluation mode. `network` is taken over.
+    """Train. Returns the network with averaged weights, in evaluation mode.
 
-    checkpoint: file that the run is saved to and resumed from; it is left when done. identity: what
-    makes two runs the same. progress: told the steps done, the last one's loss, and the result so
-    far.
+    network: changed by the training. checkpoint: file to save the run to and to resume it from; it
+    is not deleted at the end. identity: a text that is equal for two runs if they do the same.
+    progress: called after each step with the number of steps done, the loss, and the averaged
+    network so far.
 
-    Raises UsageError when the checkpoint belongs to another run, OutputError when it cannot be
-    written.
+    Raises UsageError if the checkpoint belongs to another run or is damaged, OutputError if it
+    cannot be written.
     """
     with _one_thread_each():
         run = Run(network, schedule, device)
@@ -194,7 +198,7 @@ def fit(
 
 @torch.no_grad()
 def predict(network: Lite, photos: Tensor, size: int) -> Tensor:
-    """uint8 [N, 3, P, P] -> mattes float32 [N, 1, size, size]."""
+    """Mattes, float32 [N, 1, size, size], of photos, uint8 [N, 3, P, P]."""
     device = next(network.parameters()).device
     network.eval()
     return torch.cat(
@@ -206,20 +210,20 @@ def predict(network: Lite, photos: Tensor, size: int) -> Tensor:
 
 
 def evaluate(network: Lite, pairs: Pairs, size: int) -> Score:
-    """Score of the network on pairs it was not trained on."""
+    """Score of the network on `pairs`, at an input of `size` pixels."""
     truth = resize(pairs.mattes, size).float() / 255
     return score_mattes(predict(network, pairs.photos, size), truth)
 
 
 def normalise(pictures: Tensor) -> Tensor:
-    """0..1 to what the network takes, channels last."""
+    """Pictures of 0..1 as the network's input, in channels-last memory format."""
     mean = torch.tensor(MEAN, device=pictures.device).view(1, 3, 1, 1)
     std = torch.tensor(STD, device=pictures.device).view(1, 3, 1, 1)
     return ((pictures - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
 def _order(count: int, schedule: Schedule, step: int) -> Tensor:
-    """The pairs of a step: an epoch shows each once, in an order of its own."""
+    """Indices of a step's pairs. Each epoch shows every pair once, in a new random order."""
     places = torch.arange(step * schedule.batch, (step + 1) * schedule.batch)
     epochs = sorted({int(place) // count for place in places})
     orders = {
@@ -230,7 +234,7 @@ def _order(count: int, schedule: Schedule, step: int) -> Tensor:
 
 
 def _optimizers(network: Lite, weight_decay: float) -> list[torch.optim.Optimizer]:
-    """Muon for the convolutions inside, in SHARES; AdamW for the rest."""
+    """SHARES of Muon for all convolutions but the first and the heads; AdamW for the rest."""
     matrices: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for weight in network.parameters():
@@ -271,18 +275,18 @@ def _resume(run: Run, checkpoint: Path, identity: str) -> None:
     try:
         state = torch.load(checkpoint, map_location=run.device, weights_only=True)
     except Exception as error:
-        raise UsageError(f"{checkpoint}: damaged; delete it to begin anew") from error
+        raise UsageError(f"{checkpoint}: damaged; delete it to start again") from error
     if state.get("identity") != identity:
         raise UsageError(
-            f"{checkpoint}: is of an interrupted run with other photos or settings; "
-            "repeat those, or delete it to begin anew"
+            f"{checkpoint}: belongs to an interrupted run with other photos or settings; "
+            "use those again, or delete the file to start again"
         )
     run.load(state)
 
 
 @contextmanager
 def _one_thread_each() -> Iterator[None]:
-    """Each of our threads computes alone; as many do as there are cores."""
+    """Make torch use one thread in each of our threads, of which there is one per core."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -292,11 +296,11 @@ def _one_thread_each() -> Iterator[None]:
 
 
 def _seeded(device: torch.device, *numbers: int) -> Generator:
-    """A generator that depends on the numbers alone."""
+    """A random generator whose seed depends only on the numbers."""
     seed = np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]
     return Generator(device).manual_seed(int(seed >> np.uint64(1)))
 
 
 def _has_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 itself; where not, it is slower than float32."""
+    """Whether this CPU has instructions for bfloat16. Without them it is slower than float32."""
     return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())

@@ -31,27 +31,31 @@ if TYPE_CHECKING:
 Device = Literal["auto", "cpu", "cuda"]
 
 NOTHING = "nothing"
-"""`TrainSettings.start` for a network of random weights."""
+"""Value of `TrainSettings.start` for random weights."""
 
 STAGES = ((160, 0.3), (192, 0.5), (224, 0.2))
-"""Side of the input and share of the steps, from random weights: all there is to learn, small and
-quickly, then the outlines. A trained network goes on at the last of them."""
+"""Stages of a training from random weights: (side of the input in pixels, share of the steps).
+
+Small inputs are fast and enough to learn what a subject is; larger ones then teach the outlines.
+If the start is a trained network, only the last size is used.
+"""
 
 TOLERANCE = 5e-3
-"""Largest difference allowed between torch's mattes and the file's, whose weights are halves."""
+"""Largest difference allowed between the mattes of torch and of the file, with float16 weights."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainSettings:
-    """What ``bgx train`` is asked for; a wrong value raises UsageError.
+    """Settings of a training. A wrong value raises UsageError.
 
-    photos: folder of photos. cutouts: folder of their cut-outs or masks, named as they are; None
-    where the teacher labels all. output: the file to make, ``.onnx``. start: a network of the
-    registry or a file that bgx train made, to go on from; NOTHING for random weights. teacher:
-    a network that labels photos without a cut-out, and mixtures of them. epochs: how many pictures
-    are shown, in times of the pairs; with a teacher, mixtures are among them. batch: pairs of one
-    step, and rate: of learning, each None for one that suits `start`. seed: two runs with the same
-    seed, pairs and machine give the same network on a CPU.
+    photos: folder of photos. cutouts: folder of their cut-outs or masks, which have the photos'
+    names; None if the teacher labels all photos. output: the file to write, ``.onnx``. start: where
+    the training starts from: a network of the registry, a file that bgx train made, or NOTHING for
+    random weights. teacher: a network that labels photos without a cut-out, and mixtures of them.
+    epochs: number of pictures to show, as a multiple of the number of pairs; with a teacher, some
+    of these pictures are mixtures. batch: pairs in one step. rate: learning rate. For both, None
+    chooses a value that suits `start`. seed: on a CPU, two runs with the same seed and the same
+    pairs on the same machine give the same network.
     """
 
     photos: Path
@@ -70,7 +74,7 @@ class TrainSettings:
         if self.output.suffix.lower() != ".onnx":
             raise UsageError(f"{self.output}: name a file that ends in .onnx")
         if self.cutouts is None and self.teacher is None:
-            raise UsageError("name a folder of cut-outs, or a --teacher that makes them")
+            raise UsageError("give a folder of cut-outs, or a --teacher that makes them")
         for option, value in (("--epochs", self.epochs), ("--batch", self.batch)):
             if value is not None and value < 1:
                 raise UsageError(f"{option} {value}: use 1 or more")
@@ -83,14 +87,16 @@ class TrainSettings:
 
     @property
     def checkpoint(self) -> Path:
-        """Where an interrupted run goes on from; gone when it is done."""
+        """File that an interrupted run is resumed from; deleted when the training is finished."""
         return self.output.with_suffix(".checkpoint")
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One step done. step: its number, of `steps`. loss: its own. score: computes, when called,
-    that of the network so far on the held-back pairs.
+    """A finished step.
+
+    step: its number, 1 to `steps`. loss: its loss. score: a function that computes the score of the
+    network so far on the held-back pairs.
     """
 
     step: int
@@ -101,11 +107,12 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """What came out. before and after: scores of the start and of the result on held-back pairs.
+    """Result of a training.
 
-    pairs: trained on. held_back: scored on. labelled: pairs among both that the teacher labelled.
-    mixtures: made of those, labelled by it and trained on too. bad: not used, and why. seconds: of
-    the whole job.
+    output: the file. before, after: scores on the held-back pairs at the start and at the end.
+    pairs: number of pairs trained on, without mixtures. held_back: number of pairs held back.
+    labelled: how many of both the teacher labelled. mixtures: number of mixtures trained on. bad:
+    pairs that were not used, with the reason. seconds: time of the whole job.
     """
 
     output: Path
@@ -126,11 +133,12 @@ def train(
 ) -> TrainResult:
     """Train a network and write it as an ONNX file.
 
-    progress: told of each step. An interrupted run goes on from its checkpoint when it is started
-    again with the same settings.
+    progress: called after each step. An interrupted run is resumed from its checkpoint if it is
+    started again with the same settings.
 
-    Raises UsageError (too few pairs; torch is missing; the file that is there is better or none of
-    bgx's), ModelError for `start` and `teacher`, OutputError.
+    Raises UsageError (too few pairs; torch is not installed; the existing output file is better),
+    BadModelError (the existing output file was not made by bgx train), ModelError for `start` and
+    `teacher`, OutputError.
     """
     if importlib.util.find_spec("torch") is None:
         raise UsageError(f"bgx train needs an extra package; run: {install_hint('train')}")
@@ -191,7 +199,7 @@ def _device(asked: Device) -> torch.device:
 
     has_cuda = torch.cuda.is_available()
     if asked == "cuda" and not has_cuda:
-        raise UsageError("--device cuda: this torch sees no CUDA device; use --device cpu")
+        raise UsageError("--device cuda: torch finds no CUDA device; use --device cpu")
     return torch.device("cuda" if has_cuda and asked != "cpu" else "cpu")
 
 
@@ -205,7 +213,7 @@ def _start(start: str, store: Store) -> Lite:
 
 
 def _schedule(settings: TrainSettings, count: int) -> Schedule:
-    """Small pictures first where there is all to learn; the last size alone where there is not."""
+    """All stages for random weights; only the last stage for a trained network."""
     from bgx.train.fit import Schedule
 
     anew = settings.start == NOTHING
@@ -220,7 +228,7 @@ def _schedule(settings: TrainSettings, count: int) -> Schedule:
 
 
 def _identity(network: Lite, schedule: Schedule, pairs: Pairs) -> str:
-    """Equal for two runs that do the same."""
+    """A hash that is equal for two runs with the same start, schedule and pairs."""
     digest = hashlib.sha256(str(schedule).encode())
     for values in (*network.state_dict().values(), pairs.photos, pairs.mattes, pairs.weights):
         digest.update(values.numpy().data)
@@ -231,12 +239,12 @@ def _defend(settings: TrainSettings, *, rival_score: Score, score: Score) -> Non
     if rival_score.value > score.value:
         raise UsageError(
             f"{settings.output}: kept, it is better ({rival_score}) than the new one ({score}); "
-            "to have the new one move it away and repeat the command"
+            "to get the new one, move this file away and repeat the command"
         )
 
 
 def _check(content: bytes, network: Lite, output: Path) -> None:
-    """Raise BadModelError unless ONNX Runtime gives what torch gives."""
+    """Raise BadModelError if ONNX Runtime and torch give different mattes."""
     import torch
 
     from bgx.model.engines import EnginePlan

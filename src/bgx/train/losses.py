@@ -1,4 +1,4 @@
-"""What training makes small."""
+"""Loss functions."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SIDE_WEIGHT = 0.5
-"""Of a side head's loss; that of the matte itself counts 1."""
+"""Weight of each side head's loss. The loss of the matte itself has weight 1."""
 
 
 def structure_loss(logits: Tensor, mattes: Tensor, weights: Tensor) -> Tensor:
-    """Cross-entropy and soft IoU, both heavier near boundaries (F3Net, Wei et al., AAAI 2020).
+    """Cross-entropy plus soft IoU loss, both higher near edges (F3Net, Wei et al., AAAI 2020).
 
-    logits, mattes (0..1): [N, 1, H, W]. weights: [N], one a picture. Returns a scalar.
+    logits: [N, 1, H, W]. mattes: the same shape, 0..1. weights: [N], one per picture. Returns a
+    scalar.
     """
     side = logits.shape[-1] // 10 * 2 + 1
     near = 1 + 4 * (box_blur(mattes, side) - mattes).abs()
@@ -29,15 +30,16 @@ def structure_loss(logits: Tensor, mattes: Tensor, weights: Tensor) -> Tensor:
     guess = logits.sigmoid()
     both = _sum(near * guess * mattes)
     either = _sum(near * (guess + mattes - guess * mattes))
-    # One pixel more in each: an empty matte answered by an empty guess is no loss.
+    # Plus one pixel, so that an empty guess for an empty matte has no loss.
     overlap = (both + 1) / (either + 1)
     return (weights * (entropy + 1 - overlap)).sum() / weights.sum()
 
 
 def deep_loss(outputs: Sequence[Tensor], mattes: Tensor, weights: Tensor) -> Tensor:
-    """The structure loss of the matte, outputs[0], and SIDE_WEIGHT of each side head's.
+    """Structure loss of the matte plus SIDE_WEIGHT times that of each side head.
 
-    mattes: [N, 1, S, S]; outputs: logits at S divided by powers of two.
+    outputs: logits of the matte, then those of the side heads; their sides are S divided by powers
+    of two. mattes: [N, 1, S, S], 0..1. weights: [N].
     """
     total = structure_loss(outputs[0].float(), _shrunk(mattes, outputs[0]), weights)
     for side in outputs[1:]:

@@ -1,4 +1,4 @@
-"""What a network is trained on: pairs that are read, labelled by a teacher, held back, mixed."""
+"""Training data: read pairs, label photos with a teacher, hold pairs back, add mixtures."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
     Teacher = Callable[[Picture, str], tuple[Square, Square]]
 
 FEWEST = 8
-"""Fewer pairs than this teach nothing."""
+"""The least number of pairs."""
 
 HELD_BACK = 0.15
-"""Share of the pairs that only measure; at most MOST_HELD_BACK pairs."""
+"""Share of the pairs that are only measured on; at most MOST_HELD_BACK pairs."""
 MOST_HELD_BACK = 300
 
 
 def open_teacher(name: str, store: Store, device: str) -> Teacher:
-    """A function that reads a photo and labels it with the network called `name`."""
+    """A function that reads a photo and makes its matte with the network called `name`."""
     session = open_session(store.resolve(name, store.registry()), DeviceSettings(device), store)
 
     def label(picture: Picture, name: str) -> tuple[Square, Square]:
@@ -55,10 +55,12 @@ def open_teacher(name: str, store: Store, device: str) -> Teacher:
 def read_material(
     photos: Path, cutouts: Path | None, label: Teacher | None
 ) -> tuple[Pairs, Pairs, int, list[BadPair]]:
-    """Pairs to train on, pairs held back, how many the teacher labelled, and what is of no use.
+    """Read all pairs.
 
-    cutouts: folder of the photos' cut-outs or masks, named as they are; None for none. label: the
-    teacher, for photos without. Raises UsageError where too few pairs can be used.
+    cutouts: folder of the photos' cut-outs or masks, which have the photos' names, or None. label:
+    the teacher, for photos without a cut-out. Returns the pairs to train on, the pairs held back,
+    how many of both the teacher labelled, and the pairs that cannot be used. Raises UsageError if
+    fewer than FEWEST pairs can be used.
     """
     sources, bad = find_sources(photos, cutouts)
 
@@ -67,7 +69,7 @@ def read_material(
             if source.cutout is not None:
                 return read_pair(source.photo, source.cutout)
             if label is None:
-                return BadPair(source.name, "has no cut-out, and there is no --teacher")
+                return BadPair(source.name, "has no cut-out, and no --teacher is given")
             return label(source.photo, str(source.photo))
         except PictureError as error:
             return BadPair(source.name, str(error))
@@ -78,8 +80,8 @@ def read_material(
     good = [(source, found) for source, found in outcomes if not isinstance(found, BadPair)]
     if len(good) < FEWEST:
         raise UsageError(
-            f"{photos}: {len(good)} pairs that can be used; bgx train needs {FEWEST}"
-            + (f" (first of what cannot be: {bad[0].name}: {bad[0].reason})" if bad else "")
+            f"{photos}: only {len(good)} pairs can be used; bgx train needs {FEWEST}"
+            + (f" (the first that cannot: {bad[0].name}: {bad[0].reason})" if bad else "")
         )
     held = _hold_back([source for source, _ in good])
 
@@ -96,10 +98,11 @@ def read_material(
 
 
 def _hold_back(sources: Sequence[Source]) -> set[Source]:
-    """Pairs that only measure: the same ones in every run, and the user's own cut-outs if he has.
+    """Choose the pairs that are only measured on.
 
-    The choice hangs on the name alone, so a network is never scored on what an earlier run on the
-    same photos has trained it on.
+    They have the user's own cut-outs if there are enough of these. The choice depends only on the
+    names: if a run goes on from a network of an earlier run on the same photos, its held-back pairs
+    were held back there too.
     """
     own = [source for source in sources if source.cutout is not None]
     ranked = sorted(
@@ -110,10 +113,10 @@ def _hold_back(sources: Sequence[Source]) -> set[Source]:
 
 
 def add_mixtures(pairs: Pairs, label: Teacher, seed: int) -> Pairs:
-    """The pairs, and mixtures of those photos that the teacher has labelled.
+    """Add mixtures of the photos that the teacher has labelled.
 
-    Not of the others: where the user has said himself what is wanted, a teacher may see it
-    otherwise.
+    Photos with a cut-out of the user's are not mixed, because a teacher may take another part of
+    them for the subject than the user did.
     """
     photos = pairs.by_teacher.nonzero().squeeze(1)
     if not len(photos):

@@ -1,9 +1,9 @@
-"""Pictures that nobody took, for a teacher to label.
+"""Make pictures from photos, for a teacher to label.
 
-A teacher can be asked about any picture, not about photos alone. Parts of photos, and subjects set
-before other photos, show subjects at sizes, in company and in surroundings that a few thousand
-photos do not have; which of several things such a picture is about is the teacher's to say. What a
-small network learns from it holds for more than the photos it was shown.
+A mixture is a part of a photo, or a subject in front of another photo. Mixtures show subjects at
+other sizes, beside other things and in other surroundings than the photos do. The teacher decides
+what the subject of each is. A small network that is trained on them as well does better on photos
+that it has not seen.
 """
 
 from __future__ import annotations
@@ -21,22 +21,23 @@ if TYPE_CHECKING:
     from bgx.train.pairs import Pairs
 
 PER_PHOTO = 2
-"""Mixtures to make for each photo that the teacher has labelled."""
+"""Number of mixtures for each photo that the teacher has labelled."""
 
 _PART = (0.5, 1.0)
-"""Side of the parts, of a photo's."""
+"""Range of the side of a part, as a share of the photo's."""
 
 _AROUND = (1.0, 2.4)
-"""Side of the window around a subject that is pasted: from its own size to less than half."""
+"""Range of the side of the window around a subject before it is pasted: 1 keeps the subject's size,
+2 halves it."""
 
 _BATCH = 32
 
 
 def mix(pairs: Pairs, photos: Tensor, count: int, generator: Generator) -> Tensor:
-    """uint8 [count, 3, SIDE, SIDE]: parts of photos, half of them behind another photo's subject.
+    """Parts of photos, half of them with the subject of another photo in front.
 
-    photos: indices of the pairs to mix. generator: decides. Where none of them has a subject that
-    can be pasted, all are plain parts.
+    photos: indices of the pairs to mix. generator: random generator to use. Returns uint8
+    [count, 3, SIDE, SIDE]. If no photo has a subject that can be pasted, all are plain parts.
     """
     subjects = photos[torch.isin(photos, pairs.subjects)]
     sizes = [min(_BATCH, count - first) for first in range(0, count, _BATCH)]

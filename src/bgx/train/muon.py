@@ -1,6 +1,6 @@
-"""Muon: momentum made orthogonal before each step (Jordan et al., 2024).
+"""The optimizer Muon, which makes the momentum orthogonal before each step (Jordan et al., 2024).
 
-Used here for the convolutions; everything else of the network is stepped by AdamW.
+It is used for the convolutions; AdamW is used for all other weights.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ MOMENTUM = 0.95
 
 
 class Muon(torch.optim.Optimizer):
-    """For weights of convolutions [out, in, k, k], taken as matrices [out, in*k*k].
+    """Optimizer for weights of convolutions [out, in, k, k], treated as matrices [out, in*k*k].
 
-    Steps have a root mean square of 0.2 lr (Liu et al., "Muon is scalable", 2025), as AdamW's have,
-    so that one learning rate serves both.
+    Steps have a root mean square of 0.2 lr (Liu et al., "Muon is scalable", 2025). AdamW's steps
+    have about the same, so one learning rate serves both.
     """
 
     def __init__(self, weights: Iterable[nn.Parameter], *, weight_decay: float) -> None:
@@ -29,7 +29,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One step along the gradients of the weights, all of which must have one."""
+        """Do one step. Every weight must have a gradient."""
         for group in self.param_groups:
             for weight in group["params"]:
                 state = self.state[weight]
@@ -43,9 +43,10 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalise(matrix: Tensor) -> Tensor:
-    """Roughly the nearest matrix with orthonormal rows or columns: five Newton-Schulz steps.
+    """Approximate the nearest matrix with orthonormal rows or columns, by five Newton-Schulz steps.
 
-    The steps are multiplied out on the small square of the matrix and applied to it once.
+    The five steps are first multiplied together, on the small product of the matrix with its own
+    transpose, and then applied to the matrix once.
     """
     tall = matrix.shape[0] > matrix.shape[1]
     x: Tensor = (matrix.T if tall else matrix) / (matrix.norm() + 1e-7)

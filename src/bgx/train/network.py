@@ -1,8 +1,9 @@
 """The network `lite`: a compact encoder-decoder for salient objects.
 
-In the spirit of U²-Net (Qin et al., Pattern Recognition 2020): a U whose decoder levels are small
-Us themselves, so that each scale sees wide context cheaply. Built for ONNX Runtime on CPUs: plain
-3x3 convolutions, channels in multiples of 16, two strides at the stem, no resize but by 2.
+As in U²-Net (Qin et al., Pattern Recognition 2020), each decoder level is a small U-shaped network
+itself, so that every scale sees wide context at little cost. Built for speed in ONNX Runtime on
+CPUs: plain 3x3 convolutions, channels in multiples of 16, two strides at the start, resizing by 2
+only.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ MULTIPLE = 32
 
 
 class Convolution(nn.Module):
-    """3x3 convolution and batch norm; without `normed` a convolution with a bias."""
+    """3x3 convolution with batch norm; if not `normed`, a 3x3 convolution with a bias."""
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1, *, normed: bool) -> None:
         super().__init__()
@@ -48,7 +49,7 @@ class Residual(nn.Module):
         self.first = Layer(channels, channels, normed=normed)
         self.second = Convolution(channels, channels, normed=normed)
         if isinstance(self.second.norm, nn.BatchNorm2d):
-            # The block starts as its shortcut alone.
+            # At the start of the training, only the shortcut has an effect.
             nn.init.zeros_(self.second.norm.weight)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -56,7 +57,7 @@ class Residual(nn.Module):
 
 
 class Nested(nn.Module):
-    """A U of `depth` levels and a shortcut around it: U²-Net's residual U-block."""
+    """U-shaped network of `depth` levels, with a shortcut around it: U²-Net's residual U-block."""
 
     def __init__(self, channels: int, depth: int, *, normed: bool) -> None:
         super().__init__()
@@ -75,7 +76,7 @@ class Nested(nn.Module):
 
 
 class Context(nn.Module):
-    """Adds to every place what the whole picture holds."""
+    """Adds to every pixel a summary of the whole picture."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -89,7 +90,7 @@ class Context(nn.Module):
 
 
 class Merge(nn.Module):
-    """A coarse level doubled, plus the encoder's level of that size, through a nested U."""
+    """Enlarges a coarse level, adds the encoder's level of that size, and applies a nested U."""
 
     def __init__(self, coarse: int, skip: int, channels: int, *, depth: int, normed: bool) -> None:
         super().__init__()
@@ -103,10 +104,11 @@ class Merge(nn.Module):
 
 
 class Lite(nn.Module):
-    """float32 RGB [N, 3, H, W], normalised as U²-Net's -> matte float32 [N, 1, H, W], 0..1.
+    """The network: from RGB float32 [N, 3, H, W] to mattes float32 [N, 1, H, W], 0..1.
 
-    normed: with batch norm and the side heads of deep supervision, as trained from nothing;
-    without, as :func:`fuse` leaves it for use and for fine-tuning.
+    The input is normalised with feed.MEAN and feed.STD. normed: True for training from random
+    weights, with batch norm and the side heads of deep supervision; False for use and fine-tuning,
+    as :func:`fuse` makes it.
     """
 
     def __init__(self, *, normed: bool) -> None:
@@ -152,15 +154,12 @@ class Lite(nn.Module):
 
 
 def double(x: Tensor) -> Tensor:
-    """Twice as wide and high, bilinear."""
+    """Enlarge to twice the width and height, bilinear."""
     return functional.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
 
 
 def fuse(network: Lite) -> Lite:
-    """A copy, in evaluation mode, whose batch norms are folded into its convolutions.
-
-    Its side heads are gone: they have served.
-    """
+    """A copy in evaluation mode, with folded batch norms and without side heads."""
     fused = Lite(normed=False).eval()
     weights = network.state_dict()
     for name, module in network.eval().named_modules():

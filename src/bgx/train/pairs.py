@@ -21,18 +21,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Square = npt.NDArray[np.uint8]
-"""One picture in memory, [channels, SIDE, SIDE]."""
+"""A picture as uint8 [channels, SIDE, SIDE]."""
 
 SIDE = 320
-"""Pictures are squashed to squares of this side, as networks of U²-Net's kind see them."""
+"""Pictures are resized to squares of this side, pixels, whatever their shape, as for U²-Net."""
 
 _CUT = "-cut"
-"""What ``bgx remove`` adds to a name."""
+"""Suffix that ``bgx remove`` adds to names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Files of one pair; cutout is None where a teacher has to label the photo."""
+    """Files of one pair. cutout: None if a teacher has to label the photo."""
 
     name: str
     photo: Path
@@ -41,7 +41,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class BadPair:
-    """A pair that is not used, and why."""
+    """A pair that cannot be used, and the reason."""
 
     name: str
     reason: str
@@ -51,10 +51,10 @@ class BadPair:
 class Pairs:
     """N pairs in memory.
 
-    photos: uint8 [N, 3, P, P] sRGB. mattes: uint8 [N, 1, P, P], 255 is subject. weights: float32
-    [N], 0..1, how far to trust each matte. by_teacher: bool [N], whether it is a teacher's.
-    subjects: indices of pairs whose subject can be pasted elsewhere. grounds: indices of pairs
-    without a subject.
+    photos: uint8 [N, 3, P, P], sRGB. mattes: uint8 [N, 1, P, P], 255 is the subject. weights:
+    float32 [N], 0..1, weight of each pair in the loss. by_teacher: bool [N], whether a teacher made
+    the matte. subjects: indices of pairs whose subject can be pasted onto other backgrounds.
+    grounds: indices of pairs without a subject, which can serve as backgrounds.
     """
 
     photos: Tensor
@@ -68,11 +68,11 @@ class Pairs:
         return len(self.photos)
 
     def resized(self, side: int) -> Pairs:
-        """The same pairs as squares of another side."""
+        """The same pairs, resized to squares of another side."""
         return replace(self, photos=resize(self.photos, side), mattes=resize(self.mattes, side))
 
     def with_mixtures(self, mixtures: Pairs) -> Pairs:
-        """These pairs and others that are only looked at: nothing of them is pasted."""
+        """These pairs and mixtures. Subjects of mixtures are not pasted onto other backgrounds."""
         grounds = torch.cat([self.grounds, mixtures.grounds + len(self)])
         return Pairs(
             torch.cat([self.photos, mixtures.photos]),
@@ -89,10 +89,11 @@ class Pairs:
 
 
 def find_sources(photos: Path, cutouts: Path | None) -> tuple[list[Source], list[BadPair]]:
-    """Photos of a folder, sorted, each with the file of the same name in the folder of cut-outs.
+    """Find the photos of a folder, sorted, each with the cut-out of the same name.
 
-    Names are compared without suffix, without case and without ``-cut``, and with their folders.
-    Raises UsageError where a folder is none or holds no picture.
+    Names include the subfolder. The suffix, upper or lower case, and a ``-cut`` at the end make no
+    difference. Also returns the pairs that cannot be used. Raises UsageError if a folder does not
+    exist or holds no picture.
     """
     found = _index(photos)
     masks = _index(cutouts) if cutouts is not None else {}
@@ -107,9 +108,9 @@ def find_sources(photos: Path, cutouts: Path | None) -> tuple[list[Source], list
 
 
 def read_pair(photo_path: Path, cutout_path: Path) -> tuple[Square, Square]:
-    """Photo [3, SIDE, SIDE] and matte [1, SIDE, SIDE].
+    """Read a photo, uint8 [3, SIDE, SIDE], and its matte, uint8 [1, SIDE, SIDE].
 
-    Raises PictureError that says why a pair is of no use.
+    Raises PictureError with the reason if the pair cannot be used.
     """
     photo = read_photo(photo_path, ReadSettings(), name=str(photo_path))
     cutout = read_photo(cutout_path, ReadSettings(), name=str(cutout_path))
@@ -123,33 +124,38 @@ def read_pair(photo_path: Path, cutout_path: Path) -> tuple[Square, Square]:
     if matte is None:
         red, green, blue = cutout.image.split()
         if red.tobytes() != green.tobytes() or red.tobytes() != blue.tobytes():
-            raise PictureError(f"{cutout_path}: has no alpha and is no mask (it has colours)")
+            raise PictureError(
+                f"{cutout_path}: has no alpha and is not a mask, because it has colours"
+            )
         matte = red
     values = np.asarray(matte)
     if values.max() < 128 and cutout.alpha is not None:
-        raise PictureError(f"{cutout_path}: is empty; a black mask says that there is no subject")
+        raise PictureError(
+            f"{cutout_path}: is empty; for a photo without a subject use a black mask"
+        )
     if values.min() >= 128:
-        raise PictureError(f"{cutout_path}: leaves nothing out")
+        raise PictureError(f"{cutout_path}: is opaque or white everywhere, so nothing is cut out")
     return square(photo.working), square(matte)
 
 
 def square(image: Image.Image) -> Square:
-    """uint8 [channels, SIDE, SIDE]."""
+    """Resize a picture to uint8 [channels, SIDE, SIDE]."""
     pixels = np.asarray(image.resize((SIDE, SIDE), Image.Resampling.LANCZOS))
     return np.ascontiguousarray(np.atleast_3d(pixels).transpose(2, 0, 1))
 
 
 def gather(photos: Tensor, mattes: Tensor, by_teacher: Tensor) -> Pairs:
-    """Pairs with their weights and uses.
+    """Make Pairs: compute the weights, and find subjects and backgrounds to paste.
 
     photos: uint8 [N, 3, SIDE, SIDE]. mattes: uint8 [N, 1, SIDE, SIDE]. by_teacher: bool [N].
     """
     values = resize(mattes, SIDE // 2).float() / 255
     coverage = values.mean((1, 2, 3))
-    # 0 where the matte is black and white, large where it is mostly grey.
+    # 0 for a matte of black and white, large for one that is mostly grey.
     doubt = (4 * values * (1 - values)).mean((1, 2, 3)) / (coverage + 0.02)
     weights = torch.where(by_teacher, (1.15 - doubt).clamp(0.15, 1.0), 1.0)
-    # A subject cut by the picture's border, the lower one apart, looks wrong elsewhere.
+    # A subject that the picture's border cuts looks wrong on another background. Only the lower
+    # border may cut it.
     borders = torch.stack([values[..., 0, :], values[..., 0], values[..., -1]])
     whole = ((borders > 0.5).float().mean(-1).amax(0) < 0.15).squeeze(1)
     clean = whole & (coverage > 0.06) & (coverage < 0.6) & ((doubt < 0.15) | ~by_teacher)
@@ -164,7 +170,7 @@ def gather(photos: Tensor, mattes: Tensor, by_teacher: Tensor) -> Pairs:
 
 
 def resize(images: Tensor, side: int) -> Tensor:
-    """uint8 [N, C, P, P] -> uint8 [N, C, side, side], antialiased."""
+    """Resize uint8 [N, C, P, P] to uint8 [N, C, side, side], with antialiasing."""
     if images.shape[-1] == side:
         return images
     parts = [
@@ -186,5 +192,5 @@ def _index(folder: Path) -> dict[str, list[Path]]:
             name = path.relative_to(folder).with_suffix("").as_posix().lower().removesuffix(_CUT)
             files.setdefault(name, []).append(path)
     if not files:
-        raise UsageError(f"{folder}: holds no picture")
+        raise UsageError(f"{folder}: holds no picture that bgx can read")
     return files

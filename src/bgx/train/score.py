@@ -1,4 +1,4 @@
-"""How good mattes are."""
+"""Measure mattes against true ones."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 THRESHOLDS = 64
-"""Thresholds tried for max-F."""
+"""Number of thresholds that are tried for max-F."""
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """max_f: F-measure (beta² = 0.3) at its best threshold, higher is better. mae: mean absolute
-    error of the matte, 0..1, lower is better.
+    """Accuracy of mattes.
+
+    max_f: F-measure (beta² = 0.3) at the best threshold, 0..1, higher is better. mae: mean absolute
+    error, 0..1, lower is better.
     """
 
     max_f: float
@@ -26,14 +28,15 @@ class Score:
 
     @property
     def value(self) -> float:
-        """One number to compare by, higher is better."""
+        """One number for comparing networks, higher is better."""
         return self.max_f - self.mae
 
 
 def score_mattes(mattes: Tensor, truth: Tensor) -> Score:
-    """mattes, truth: float32 [N, 1, S, S], 0..1. Pictures without a subject count for MAE alone.
+    """Score mattes.
 
-    Precision and recall are means over pictures (Achanta et al., CVPR 2009).
+    mattes, truth: float32 [N, 1, S, S], 0..1. Pictures without a subject count for the MAE only.
+    Precision and recall are means over the pictures (Achanta et al., CVPR 2009).
     """
     true = (truth > 0.5).flatten(1)
     some = true.any(1)
