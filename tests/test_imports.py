@@ -26,7 +26,7 @@ FLOORS = [
     {"presets"},
     {"image", "model", "storage"},
     {"run"},
-    {"train"},
+    {"train", "serve"},
     {"cli", "api"},
     {"__main__"},
 ]
@@ -49,6 +49,10 @@ OWNERS = {
     "pillow_heif": ["bgx.image"],
     "isal": ["bgx.image"],
     "torch": ["bgx.train"],
+    "starlette": ["bgx.serve"],
+    "uvicorn": ["bgx.serve.server"],
+    "python_multipart": ["bgx.serve.forms"],
+    "h11": ["bgx.serve.fetch"],
 }
 
 HEAVY = {"numpy", "PIL", "onnxruntime", "onnx", "openvino", "pooch", "tqdm", "platformdirs"}

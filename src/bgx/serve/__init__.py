@@ -1,0 +1,1 @@
+"""The door for HTTP: ``bgx serve``. Needs the extra ``serve``."""

@@ -1,0 +1,269 @@
+"""Finished pictures on disk, shared by any number of servers.
+
+::
+
+    FOLDER/secret              the key of every entry's address, readable by the owner alone
+    FOLDER/index.sqlite3       which entry has which content, and when it was last used
+    FOLDER/contents/ab/abcd…   files named by the SHA-256 of what is in them
+    FOLDER/incoming/           files being written
+
+Every change happens inside one write transaction of the index: the file is moved into place, its
+row written, the least recently used rows and their files removed, and then the transaction ends. A
+process that is killed at any point leaves at most a file without a row, which the next clean-up
+removes, or a row without its file, which is a miss. What is read is hashed and compared with its
+row, so damaged or foreign bytes are never served.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+import json
+import logging
+import os
+import secrets
+import sqlite3
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bgx.errors import OutputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+_ABANDONED = 3600.0
+"""Age in seconds after which an unfinished file belongs to a process that was killed."""
+
+_BUSY = 10.0
+"""Seconds to wait for another process's write transaction."""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS entries (
+    key TEXT PRIMARY KEY, content TEXT NOT NULL, size INTEGER NOT NULL, media TEXT NOT NULL,
+    facts TEXT NOT NULL, used REAL NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS by_use ON entries (used);
+CREATE INDEX IF NOT EXISTS by_content ON entries (content, size);
+"""
+
+# Two entries with the same bytes share a file.
+_STORED = "SELECT COALESCE(SUM(size), 0) FROM (SELECT DISTINCT content, size FROM entries)"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A finished file. media: its Content-Type. digest: SHA-256 of data, hex. facts: JSON values
+    that belong to it."""
+
+    data: bytes
+    media: str
+    digest: str
+    facts: Mapping[str, Any]
+
+
+class Cache:
+    """Entries below one folder, at most ``limit`` bytes of content. Thread-safe.
+
+    touch_after: seconds before another use of an entry is written down: reading stays cheap.
+    clock: seconds, the same for all processes. Raises OutputError where the folder cannot be used;
+    later trouble with the disk is logged and makes misses.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        limit: int,
+        *,
+        touch_after: float = 60.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._contents, self._incoming = folder / "contents", folder / "incoming"
+        self._index = folder / "index.sqlite3"
+        self._limit, self._touch_after, self._clock = limit, touch_after, clock
+        self._lock = threading.Lock()
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._contents.mkdir(exist_ok=True)
+            self._incoming.mkdir(exist_ok=True)
+            self._secret = _keep_secret(folder / "secret")
+            self._database = self._open_index()
+            self.clean()
+        except (OSError, sqlite3.Error) as error:
+            raise OutputError(f"--cache {folder}: cannot be used: {error}") from error
+
+    def address(self, **parts: Any) -> str:
+        """The key of a result: 64 hex digits that only owners of this folder's secret can reckon.
+
+        parts: everything the result follows from, as JSON values.
+        """
+        text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+        return hmac.digest(self._secret, text.encode(), "sha256").hex()
+
+    def get(self, key: str) -> Entry | None:
+        """The entry, complete and as it was put, or None."""
+        try:
+            with self._lock:
+                row = self._database.execute(
+                    "SELECT content, size, media, facts, used FROM entries WHERE key = ?", (key,)
+                ).fetchone()
+            if row is None:
+                return None
+            content, size, media, facts, used = row
+            data = self._read(content)
+            if data is None or len(data) != size or hashlib.sha256(data).hexdigest() != content:
+                log.info("cache: %s is missing or damaged; removed", content)
+                self._discard(key, content)
+                return None
+            if self._clock() - used >= self._touch_after:
+                with self._lock, self._database:
+                    self._database.execute(
+                        "UPDATE entries SET used = ? WHERE key = ?", (self._clock(), key)
+                    )
+            return Entry(data, media, content, json.loads(facts))
+        except (OSError, sqlite3.Error, ValueError) as error:
+            log.warning("cache: cannot be read: %s", error)
+            return None
+
+    def put(self, key: str, data: bytes, media: str, facts: Mapping[str, Any]) -> Entry:
+        """Keep an entry, and drop the least recently used ones beyond the limit.
+
+        What is larger than the whole cache is not kept.
+        """
+        entry = Entry(data, media, hashlib.sha256(data).hexdigest(), facts)
+        if len(data) > self._limit:
+            return entry
+        written = self._incoming / secrets.token_hex(16)
+        try:
+            written.write_bytes(data)
+            with self._changing() as database:
+                target = self._file(entry.digest)
+                target.parent.mkdir(exist_ok=True)
+                written.replace(target)
+                database.execute(
+                    "INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?)",
+                    (key, entry.digest, len(data), media, json.dumps(facts), self._clock()),
+                )
+                self._evict(database)
+        except (OSError, sqlite3.Error) as error:
+            log.warning("cache: cannot be written: %s", error)
+        finally:
+            with contextlib.suppress(OSError):
+                written.unlink(missing_ok=True)
+        return entry
+
+    def stored(self) -> int:
+        """Bytes of content."""
+        with self._lock:
+            (size,) = self._database.execute(_STORED).fetchone()
+        return int(size)
+
+    def clean(self) -> None:
+        """Remove what killed processes left: files without a row, and unfinished ones."""
+        with self._changing() as database:
+            known = {content for (content,) in database.execute("SELECT content FROM entries")}
+            for file in self._contents.glob("*/*"):
+                if file.name not in known:
+                    file.unlink(missing_ok=True)
+            self._evict(database)
+        for file in self._incoming.iterdir():
+            with contextlib.suppress(OSError):
+                if time.time() - file.stat().st_mtime > _ABANDONED:
+                    file.unlink()
+
+    def close(self) -> None:
+        with self._lock:
+            self._database.close()
+
+    def _file(self, content: str) -> Path:
+        return self._contents / content[:2] / content
+
+    def _read(self, content: str) -> bytes | None:
+        try:
+            return self._file(content).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def _discard(self, key: str, content: str) -> None:
+        with self._changing() as database:
+            # Unless another process put it anew in the meantime.
+            data = self._read(content)
+            if data is None or hashlib.sha256(data).hexdigest() != content:
+                database.execute("DELETE FROM entries WHERE content = ?", (content,))
+                self._file(content).unlink(missing_ok=True)
+
+    def _evict(self, database: sqlite3.Connection) -> None:
+        (stored,) = database.execute(_STORED).fetchone()
+        while stored > self._limit:
+            key, content, size = database.execute(
+                "SELECT key, content, size FROM entries ORDER BY used, key LIMIT 1"
+            ).fetchone()
+            database.execute("DELETE FROM entries WHERE key = ?", (key,))
+            shared = database.execute(
+                "SELECT 1 FROM entries WHERE content = ? LIMIT 1", (content,)
+            ).fetchone()
+            if not shared:
+                with contextlib.suppress(PermissionError):  # being read, on Windows; see clean
+                    self._file(content).unlink(missing_ok=True)
+                stored -= size
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[sqlite3.Connection]:
+        """One change at a time, of all threads and processes."""
+        with self._lock, self._database:
+            self._database.execute("BEGIN IMMEDIATE")
+            yield self._database
+
+    def _open_index(self) -> sqlite3.Connection:
+        try:
+            return self._connect()
+        except sqlite3.OperationalError:  # locked, disk full, no permission
+            raise
+        except sqlite3.DatabaseError as error:
+            log.warning("cache: %s is damaged (%s); started anew", self._index, error)
+            for suffix in ("", "-wal", "-shm"):
+                self._index.with_name(self._index.name + suffix).unlink(missing_ok=True)
+            return self._connect()
+
+    def _connect(self) -> sqlite3.Connection:
+        database = sqlite3.connect(
+            self._index, timeout=_BUSY, isolation_level=None, check_same_thread=False
+        )
+        try:
+            database.execute("PRAGMA journal_mode = WAL")
+            database.execute("PRAGMA synchronous = NORMAL")
+            database.executescript(_SCHEMA)
+            (verdict,) = database.execute("PRAGMA quick_check(1)").fetchone()
+            if verdict != "ok":
+                raise sqlite3.DatabaseError(verdict)
+        except sqlite3.Error:
+            database.close()
+            raise
+        return database
+
+
+def _keep_secret(path: Path) -> bytes:
+    """The folder's secret, made by whoever comes first."""
+    own = path.with_name(f"{path.name}-{secrets.token_hex(8)}")
+    try:
+        descriptor = os.open(own, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(descriptor, "wb") as stream:
+            stream.write(secrets.token_bytes(32))
+        try:
+            os.link(own, path)
+        except FileExistsError:
+            pass
+        except OSError:  # no hard links here: two first servers at once are not told apart
+            if not path.exists():
+                own.replace(path)
+    finally:
+        own.unlink(missing_ok=True)
+    secret = path.read_bytes()
+    if len(secret) != 32:
+        raise OSError(f"{path}: must be 32 bytes; delete it and what is in its folder")
+    return secret

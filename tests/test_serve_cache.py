@@ -1,0 +1,296 @@
+"""The cache of finished pictures: what it keeps, what it drops, and what it never serves."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bgx.errors import OutputError
+from bgx.serve.cache import Cache
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+class Clock:
+    """Time that goes on by one second a look."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 1
+        return self.now
+
+
+@pytest.fixture
+def open_cache(tmp_path: Path) -> Callable[..., Cache]:
+    clock = Clock()
+
+    def make(limit: int = 1000, folder: Path = tmp_path / "cache") -> Cache:
+        return Cache(folder, limit, touch_after=0, clock=clock)
+
+    return make
+
+
+def files(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("contents/*/*") if path.is_file()]
+
+
+def test_an_entry_comes_back_as_it_was_put(open_cache: Callable[..., Cache]) -> None:
+    cache = open_cache()
+
+    cache.put("k", b"data", "image/png", {"width": 3, "box": [1, 2]})
+
+    entry = cache.get("k")
+    assert entry is not None
+    assert (entry.data, entry.media, entry.facts) == (
+        b"data",
+        "image/png",
+        {"width": 3, "box": [1, 2]},
+    )
+    assert entry.digest == hashlib.sha256(b"data").hexdigest()
+    assert cache.get("other") is None
+
+
+def test_another_server_on_the_folder_sees_it(open_cache: Callable[..., Cache]) -> None:
+    first, second = open_cache(), open_cache()
+
+    first.put("k", b"data", "image/png", {})
+
+    entry = second.get("k")
+    assert entry is not None
+    assert entry.data == b"data"
+    assert first.address(a=1, b=[2]) == second.address(b=[2], a=1)
+
+
+def test_addresses_of_two_folders_differ(open_cache: Callable[..., Cache], tmp_path: Path) -> None:
+    one, other = open_cache(), open_cache(folder=tmp_path / "other")
+
+    assert one.address(source="x") != other.address(source="x")
+    assert one.address(source="x") != one.address(source="y")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="permissions of POSIX")
+def test_the_secret_is_the_owners_alone(open_cache: Callable[..., Cache], tmp_path: Path) -> None:
+    open_cache()
+
+    assert stat.S_IMODE((tmp_path / "cache" / "secret").stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "cache").stat().st_mode) == 0o700
+
+
+operations = st.lists(
+    st.tuples(
+        st.sampled_from(["put", "get"]),
+        st.integers(0, 9),
+        st.integers(0, 5).map(lambda n: bytes([n]) * (n * 100 + 50)),
+        st.integers(0, 1),
+    ),
+    max_size=40,
+)
+
+
+@given(operations=operations)
+def test_it_holds_the_most_recently_used_that_fit(
+    operations: list[tuple[str, int, bytes, int]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("cache")
+    clock = Clock()
+    caches = [Cache(folder, 1000, touch_after=0, clock=clock) for _ in range(2)]
+    kept: dict[str, bytes] = {}  # least recently used first
+
+    def size() -> int:
+        return sum(len(data) for data in set(kept.values()))
+
+    for operation, number, data, server in operations:
+        key = f"key{number}"
+        if operation == "put":
+            caches[server].put(key, data, "x/y", {"n": number})
+            kept.pop(key, None)
+            kept[key] = data
+            while size() > 1000:
+                del kept[next(iter(kept))]
+        else:
+            entry = caches[server].get(key)
+            assert (entry.data if entry else None) == kept.get(key)
+            if entry:
+                kept[key] = kept.pop(key)
+    assert caches[0].stored() == size()
+    # A put over another content leaves the old file for the next clean-up.
+    caches[0].clean()
+    assert {path.read_bytes() for path in files(folder)} == set(kept.values())
+    for cache in caches:
+        cache.close()
+
+
+def test_what_is_larger_than_the_cache_is_served_and_not_kept(
+    open_cache: Callable[..., Cache], tmp_path: Path
+) -> None:
+    cache = open_cache(limit=10)
+    cache.put("small", b"1234", "x/y", {})
+
+    assert cache.put("large", b"x" * 11, "x/y", {}).data == b"x" * 11
+
+    assert cache.get("large") is None
+    assert cache.get("small") is not None
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "gone", "swapped"])
+def test_damaged_content_is_a_miss_and_goes(
+    open_cache: Callable[..., Cache], tmp_path: Path, damage: str
+) -> None:
+    cache = open_cache()
+    cache.put("k", b"right bytes", "x/y", {})
+    cache.put("other", b"other bytes", "x/y", {})
+    [file] = [path for path in files(tmp_path / "cache") if path.read_bytes() == b"right bytes"]
+    match damage:
+        case "cut":
+            file.write_bytes(b"right")
+        case "changed":
+            file.write_bytes(b"wrong bytes")
+        case "gone":
+            file.unlink()
+        case "swapped":
+            file.write_bytes(b"other bytes")
+
+    assert cache.get("k") is None
+
+    assert not file.exists()
+    assert cache.stored() == len(b"other bytes")
+    cache.put("k", b"right bytes", "x/y", {})
+    assert cache.get("k") is not None
+
+
+def test_a_smaller_limit_is_kept_from_the_start(
+    open_cache: Callable[..., Cache], tmp_path: Path
+) -> None:
+    cache = open_cache(limit=1000)
+    for number in range(10):
+        cache.put(f"{number}", bytes([number]) * 100, "x/y", {})
+    cache.close()
+
+    smaller = open_cache(limit=250)
+
+    assert smaller.stored() == 200
+    assert len(files(tmp_path / "cache")) == 2
+    assert smaller.get("9") is not None
+
+
+def test_a_damaged_index_is_started_anew(
+    open_cache: Callable[..., Cache], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = open_cache()
+    cache.put("k", b"data", "x/y", {})
+    key = cache.address(source="x")
+    cache.close()
+    (tmp_path / "cache" / "index.sqlite3").write_bytes(b"no database at all" * 1000)
+
+    again = open_cache()
+
+    assert again.get("k") is None
+    assert files(tmp_path / "cache") == []
+    assert again.address(source="x") == key
+    again.put("k", b"data", "x/y", {})
+    assert again.get("k") is not None
+
+
+def test_a_folder_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+
+    with pytest.raises(OutputError, match=r"--cache .*file.*cannot be used"):
+        Cache(tmp_path / "file", 1000)
+
+
+def test_files_of_killed_writers_are_removed_when_they_are_old(
+    open_cache: Callable[..., Cache], tmp_path: Path
+) -> None:
+    open_cache()
+    incoming = tmp_path / "cache" / "incoming"
+    (incoming / "old").write_bytes(b"half")
+    (incoming / "new").write_bytes(b"half")
+    os.utime(incoming / "old", (0, 0))
+
+    open_cache()
+
+    assert [path.name for path in incoming.iterdir()] == ["new"]
+
+
+_WORKER = """
+import hashlib, random, sys
+from pathlib import Path
+from bgx.serve.cache import Cache
+
+cache = Cache(Path(sys.argv[1]), 60_000, touch_after=0)
+chance = random.Random(int(sys.argv[2]))
+print("started", flush=True)
+while True:
+    key = str(chance.randrange(40))
+    # Ten contents for forty keys: files are shared.
+    data = hashlib.sha512(key[-1].encode()).digest() * (20 + 40 * int(key[-1]))
+    entry = cache.get(key)
+    if entry is None:
+        cache.put(key, data, "x/y", {"key": key})
+    elif entry.data != data or entry.facts != {"key": key}:
+        print("WRONG", key, flush=True)
+    else:
+        print("hit", flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+def test_servers_killed_at_random_leave_nothing_wrong(tmp_path: Path) -> None:
+    folder = tmp_path / "cache"
+    chance = random.Random(1)
+    output = [(tmp_path / f"out{number}").open("w+") for number in range(3)]
+
+    def start(number: int) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", _WORKER, str(folder), str(chance.random())[2:9]],
+            stdout=output[number],
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    running = [start(number) for number in range(3)]
+    try:
+        for _ in range(25):
+            time.sleep(chance.uniform(0.05, 0.4))
+            number = chance.randrange(3)
+            running[number].send_signal(signal.SIGKILL)
+            running[number].wait()
+            running[number] = start(number)
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+    told = []
+    for stream in output:
+        stream.seek(0)
+        told += stream.read().split("\n")
+        stream.close()
+    assert set(told) <= {"started", "hit", ""}
+    assert told.count("hit") > 100
+
+    cache = Cache(folder, 60_000)
+    database = sqlite3.connect(folder / "index.sqlite3")
+    keys = [key for (key,) in database.execute("SELECT key FROM entries")]
+    database.close()
+    assert cache.stored() <= 60_000
+    # A server killed while it removed an entry may leave the row: a miss.
+    entries = [entry for key in keys if (entry := cache.get(key))]
+    assert len(entries) >= len(keys) - 25
+    assert {path.name for path in files(folder)} == {entry.digest for entry in entries}
+    cache.close()
