@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ settings.register_profile("bgx", derandomize=True, database=None, deadline=None,
 settings.load_profile("bgx")
 
 _skipped_for_weights = pytest.StashKey[int]()
+_skipped_for_programs = pytest.StashKey[dict[str, int]]()
 
 
 @pytest.fixture(autouse=True)
@@ -81,6 +83,7 @@ def shared() -> Path:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    _skip_for_programs(config, items)
     if WEIGHTS.is_file():
         return
     marked = [item for item in items if item.get_closest_marker("weights")]
@@ -89,11 +92,26 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     config.stash[_skipped_for_weights] = len(marked)
 
 
+def _skip_for_programs(config: pytest.Config, items: list[pytest.Item]) -> None:
+    counts: dict[str, int] = {}
+    for item in items:
+        for marker in item.iter_markers("programs"):
+            missing = ", ".join(name for name in marker.args if shutil.which(name) is None)
+            if missing:
+                item.add_marker(pytest.mark.skip(reason=f"needs {missing}"))
+                counts[missing] = counts.get(missing, 0) + 1
+    config.stash[_skipped_for_programs] = counts
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> Iterator[None]:
     yield
+    for missing, count in config.stash.get(_skipped_for_programs, {}).items():
+        terminalreporter.write_line(
+            f"skipped because {missing} is not installed: {count} tests", yellow=True
+        )
     number = config.stash.get(_skipped_for_weights, 0)
     if number:
         terminalreporter.write_line(
