@@ -14,7 +14,7 @@ from bgx.errors import UsageError
 from bgx.image.canvas import Placement, find_subject, place, put_on_canvas
 from bgx.image.matte import SUBJECT_ALPHA
 from bgx.options import CanvasSettings, settle
-from bgx.settings import Align, Length
+from bgx.settings import Align, Area, Length, Margins
 from support.pictures import product
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def test_a_crop_is_the_subject_and_its_margin(
 ) -> None:
     size, box = subject
     assert place(size, box, CanvasSettings(crop=True)).size == _size(box)
-    placement = place(size, box, CanvasSettings(margin=Length(margin, "px")))
+    placement = place(size, box, CanvasSettings(margin=Margins.even(Length(margin, "px"))))
     assert placement.source == box
     assert _size(placement.target) == _size(box)
     assert _gaps(placement) == (margin,) * 4
@@ -68,8 +68,83 @@ def test_a_margin_in_percent_is_of_the_longer_side(
     subject: tuple[tuple[int, int], Box], percent: int
 ) -> None:
     size, box = subject
-    placement = place(size, box, CanvasSettings(margin=Length(percent, "%")))
+    placement = place(size, box, CanvasSettings(margin=Margins.even(Length(percent, "%"))))
     assert _gaps(placement) == (round(percent / 100 * max(_size(box))),) * 4
+
+
+_percent = st.integers(0, 100)
+
+
+@given(_subjects(), st.tuples(*4 * [st.integers(0, 50)]), st.sampled_from(["px", "%"]))
+def test_each_side_has_its_own_margin(
+    subject: tuple[tuple[int, int], Box], sides: tuple[int, int, int, int], unit: str
+) -> None:
+    size, box = subject
+    margin = " ".join(f"{side}{unit}" for side in sides)
+    placement = place(size, box, settle({"margin": margin}).canvas)
+    longest = 100 if unit == "px" else max(_size(box))
+    top, right, bottom, left = (round(side / 100 * longest) for side in sides)
+    assert _gaps(placement) == (left, top, right, bottom)
+    assert _size(placement.target) == _size(box)
+
+
+@given(_subjects(), _percent, _percent)
+def test_a_subject_stands_where_the_free_room_is_shared_as_asked(
+    subject: tuple[tuple[int, int], Box], across: int, down: int
+) -> None:
+    size, box = subject
+    canvas = settle({"canvas": "original", "align": f"{across}% {down}%"}).canvas
+    placement = place(size, box, canvas)
+    assert (placement.size, _size(placement.target)) == (size, _size(box))
+    left, top, right, bottom = _gaps(placement)
+    assert left == pytest.approx((left + right) * across / 100, abs=1)
+    assert top == pytest.approx((top + bottom) * down / 100, abs=1)
+
+
+@given(_subjects())
+def test_at_its_original_place_a_subject_stays_where_it_was(
+    subject: tuple[tuple[int, int], Box],
+) -> None:
+    size, box = subject
+    canvas = settle({"canvas": "original", "align": "original"}).canvas
+    assert place(size, box, canvas).target == pytest.approx(box, abs=1)
+    grown = settle({"canvas": "original", "align": "original", "fill": "100%", "upscale": True})
+    placement = place(size, box, grown.canvas)
+    assert placement.size == size
+    assert min(_gaps(placement)) >= 0
+
+
+@given(_subjects(), st.integers(1, 400_000), st.booleans())
+def test_megapixels_are_a_limit_in_the_same_shape(
+    subject: tuple[tuple[int, int], Box], pixels: int, crop: bool
+) -> None:
+    size, box = subject
+    whole = place(size, box, CanvasSettings(crop=crop))
+    placement = place(size, box, CanvasSettings(crop=crop, resize=Area(pixels)))
+    width, height = placement.size
+    if whole.size[0] * whole.size[1] <= pixels:
+        assert placement == whole
+        return
+    assert width * height <= max(pixels, *placement.size)
+    scale = (pixels / (whole.size[0] * whole.size[1])) ** 0.5
+    assert width == pytest.approx(whole.size[0] * scale, abs=1)
+    assert height == pytest.approx(whole.size[1] * scale, abs=1)
+    assert placement.target == (0, 0, width, height)
+    assert placement.source == whole.source
+
+
+def test_exact_megapixels_lose_no_pixel_to_rounding() -> None:
+    canvas = settle({"resize": "0.25MP"}).canvas
+    assert place((1000, 640), None, canvas).size == (625, 400)
+    assert place((1600, 1600), None, canvas).size == (500, 500)
+    assert place((400, 300), None, canvas).size == (400, 300)
+
+
+def test_the_photos_own_canvas_fits_a_box_as_a_whole() -> None:
+    canvas = settle({"canvas": "original", "fill": "50%", "upscale": True, "resize": "300"}).canvas
+    placement = place((600, 400), (0, 0, 100, 100), canvas)
+    assert placement.size == (300, 200)
+    assert placement.target == (100, 50, 200, 150)
 
 
 _framings = st.fixed_dictionaries(
@@ -150,7 +225,7 @@ def test_an_aspect_is_the_smallest_that_holds_the_subject(
     subject: tuple[tuple[int, int], Box], aspect: tuple[int, int], margin: int
 ) -> None:
     photo, box = subject
-    canvas = CanvasSettings(aspect=aspect, margin=Length(margin, "px"))
+    canvas = CanvasSettings(aspect=aspect, margin=Margins.even(Length(margin, "px")))
     placement = place(photo, box, canvas)
     (width, height), (across, down) = placement.size, aspect
     assert abs(width - height * across / down) <= 1 or abs(height - width * down / across) <= 1
@@ -163,9 +238,12 @@ def test_an_aspect_is_the_smallest_that_holds_the_subject(
     ("framing", "below"),
     [
         (CanvasSettings(size=(400, 400), align="bottom"), 0),
-        (CanvasSettings(size=(400, 400), margin=Length(30, "px"), align="bottom"), 30),
+        (
+            CanvasSettings(size=(400, 400), margin=Margins.even(Length(30, "px")), align="bottom"),
+            30,
+        ),
         (CanvasSettings(size=(400, 400), fill=0.8, align="bottom"), 40),
-        (CanvasSettings(aspect=(1, 2), margin=Length(10, "%"), align="bottom"), 40),
+        (CanvasSettings(aspect=(1, 2), margin=Margins.even(Length(10, "%")), align="bottom"), 40),
     ],
 )
 def test_at_the_bottom_the_subject_stands_on_its_margin(
@@ -240,7 +318,7 @@ def test_no_subject() -> None:
 def test_a_crop_holds_the_photos_own_pixels(size: tuple[int, int]) -> None:
     photo, alpha = product(size)
     box = _box_of(np.asarray(alpha))
-    placement = place(size, box, CanvasSettings(margin=Length(11, "px")))
+    placement = place(size, box, CanvasSettings(margin=Margins.even(Length(11, "px"))))
     colours, matte = put_on_canvas(photo, alpha, placement)
     assert colours.size == matte.size == placement.size
     shown = np.asarray(matte)
@@ -254,7 +332,9 @@ def test_far_haze_and_what_is_beside_the_box_are_cut_away() -> None:
     alpha = np.full((200, 200), SUBJECT_ALPHA - 1, np.uint8)
     alpha[50:100, 50:100] = 255
     alpha[52:98, 70:98] = SUBJECT_ALPHA - 1  # haze inside the box too
-    placement = place((200, 200), (50, 50, 100, 100), CanvasSettings(margin=Length(9, "px")))
+    placement = place(
+        (200, 200), (50, 50, 100, 100), CanvasSettings(margin=Margins.even(Length(9, "px")))
+    )
     _, matte = put_on_canvas(Image.new("RGB", (200, 200)), Image.fromarray(alpha), placement)
     subject = np.asarray(matte) >= SUBJECT_ALPHA
     far = np.ones_like(subject)

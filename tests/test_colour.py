@@ -11,6 +11,7 @@ from PIL import Image, ImageCms
 from bgx.errors import UsageError
 from bgx.image.icc import convert_colour, convert_colours, srgb_profile
 from bgx.parsers import parse_colour
+from bgx.settings import Tint
 from support.pictures import difference, product, quarters, wide_profile
 
 
@@ -27,7 +28,20 @@ def test_colours_as_people_write_them(text: str, colour: tuple[int, int, int]) -
     assert parse_colour(text) == colour
 
 
-@pytest.mark.parametrize("text", ["", "whitish", "#12", "#10203040", "rgba(1, 2, 3, 4)"])
+@pytest.mark.parametrize(
+    ("text", "colour"),
+    [
+        ("#10203040", Tint((16, 32, 48), 64)),
+        ("#f000", Tint((255, 0, 0), 0)),
+        ("#102030ff", (16, 32, 48)),
+        ("rgba(1, 2, 3, 4)", Tint((1, 2, 3), 4)),
+    ],
+)
+def test_colours_that_let_something_through(text: str, colour: object) -> None:
+    assert parse_colour(text) == colour
+
+
+@pytest.mark.parametrize("text", ["", "whitish", "#12", "#1020304050"])
 def test_no_colours(text: str) -> None:
     with pytest.raises(UsageError, match="--background"):
         parse_colour(text)

@@ -103,7 +103,7 @@ def test_colours_as_people_write_them(text: str, colour: tuple[int, int, int]) -
     assert parse_colour(text) == colour
 
 
-@pytest.mark.parametrize("text", ["", "whiteish", "#12345", "#11223344", "fff", "255,255,255"])
+@pytest.mark.parametrize("text", ["", "whiteish", "#12345", "#112233445", "fff", "255,255,255"])
 def test_what_is_no_colour_is_a_usage_error(text: str) -> None:
     with pytest.raises(UsageError, match="--background"):
         parse_colour(text)

@@ -11,7 +11,7 @@ import pytest
 from bgx.cli.main import bgx as commands
 from bgx.errors import UsageError
 from bgx.options import OPTIONS, CanvasSettings, OutputSettings, PictureOptions, settle
-from bgx.settings import Backdrop, Length, Shadow
+from bgx.settings import Area, Backdrop, Length, Margins, Region, Shadow, Tint
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 def test_every_option_has_its_setting_and_every_setting_its_option() -> None:
     settings = {field.name for field in (*fields(OutputSettings), *fields(CanvasSettings))}
-    # A size and an aspect are two settings of the one option canvas.
-    assert settings - {"size", "aspect"} == OPTIONS.keys()
+    # The option canvas is a size, an aspect or the photo's own size.
+    assert settings - {"size", "aspect", "original"} == OPTIONS.keys()
     assert settle({}) == OutputSettings()
 
 
@@ -72,10 +72,57 @@ def test_python_s_options_are_the_table() -> None:
     ("options", "expected"),
     [
         ({}, OutputSettings()),
-        ({"margin": "3%"}, OutputSettings(canvas=CanvasSettings(margin=Length(3, "%")))),
-        ({"margin": "40px"}, OutputSettings(canvas=CanvasSettings(margin=Length(40, "px")))),
-        ({"margin": "2.5 %"}, OutputSettings(canvas=CanvasSettings(margin=Length(2.5, "%")))),
-        ({"margin": 40}, OutputSettings(canvas=CanvasSettings(margin=Length(40, "px")))),
+        (
+            {"margin": "3%"},
+            OutputSettings(canvas=CanvasSettings(margin=Margins.even(Length(3, "%")))),
+        ),
+        (
+            {"margin": "40px"},
+            OutputSettings(canvas=CanvasSettings(margin=Margins.even(Length(40, "px")))),
+        ),
+        (
+            {"margin": "2.5 %"},
+            OutputSettings(canvas=CanvasSettings(margin=Margins.even(Length(2.5, "%")))),
+        ),
+        (
+            {"margin": 40},
+            OutputSettings(canvas=CanvasSettings(margin=Margins.even(Length(40, "px")))),
+        ),
+        (
+            {"margin": "3% 40"},
+            OutputSettings(
+                canvas=CanvasSettings(
+                    margin=Margins(
+                        Length(3, "%"), Length(40, "px"), Length(3, "%"), Length(40, "px")
+                    )
+                )
+            ),
+        ),
+        (
+            {"margin": "1px 2 % 3 4px"},
+            OutputSettings(
+                canvas=CanvasSettings(
+                    margin=Margins(
+                        Length(1, "px"), Length(2, "%"), Length(3, "px"), Length(4, "px")
+                    )
+                )
+            ),
+        ),
+        ({"canvas": "original"}, OutputSettings(canvas=CanvasSettings(original=True))),
+        ({"align": "bottom"}, OutputSettings(canvas=CanvasSettings(align="bottom"))),
+        ({"align": "20%"}, OutputSettings(canvas=CanvasSettings(align=(0.2, 0.2)))),
+        ({"align": "20% 100%"}, OutputSettings(canvas=CanvasSettings(align=(0.2, 1.0)))),
+        ({"resize": "0.25MP"}, OutputSettings(canvas=CanvasSettings(resize=Area(250_000)))),
+        ({"resize": "4 mp"}, OutputSettings(canvas=CanvasSettings(resize=Area(4_000_000)))),
+        (
+            {"roi": "10% 0 90% 400px"},
+            OutputSettings(
+                roi=Region(Length(10, "%"), Length(0, "px"), Length(90, "%"), Length(400, "px"))
+            ),
+        ),
+        ({"background": "#ff000080"}, OutputSettings(background=Tint((255, 0, 0), 128))),
+        ({"background": b"a file"}, OutputSettings(background=b"a file")),
+        ({"matte": "solid"}, OutputSettings(matte="solid")),
         ({"canvas": "2000x1500"}, OutputSettings(canvas=CanvasSettings(size=(2000, 1500)))),
         ({"canvas": "square"}, OutputSettings(canvas=CanvasSettings(aspect=(1, 1)))),
         ({"canvas": "4:5"}, OutputSettings(canvas=CanvasSettings(aspect=(4, 5)))),
@@ -144,6 +191,15 @@ def test_a_background_may_be_a_file(tmp_path: Path) -> None:
         {"fill": "50%", "margin": "3%"},
         {"margin": "45px", "canvas": "100x90"},
         {"margin": "50px", "canvas": "10:1", "resize": "999"},
+        {"margin": "1px 2px 3px"},
+        {"margin": ""},
+        {"align": "101%"},
+        {"align": "1% 2% 3%"},
+        {"resize": "0MP"},
+        {"roi": "0 0 10px"},
+        {"roi": "10px 0 10px 5px"},
+        {"roi": "0% 0% 101% 100%"},
+        {"background": "#12345"},
         {"mask_only": True, "shadow": "soft"},
         {"mask_only": True, "background": "white"},
     ],

@@ -93,6 +93,69 @@ def test_a_background_is_exact_where_there_is_no_subject(photo: Image.Image) -> 
     assert cutout.image.getpixel((2, 2)) == (12, 34, 56)
 
 
+def test_outside_of_the_region_all_is_background(photo: Image.Image) -> None:
+    whole = cut(photo).image
+    cutout = cut(photo, roi="50% 0 100% 100%")
+
+    assert cutout.image.crop((0, 0, 48, 64)).getchannel("A").getbbox() is None
+    right = (48, 0, 96, 64)
+    assert cutout.image.crop(right).tobytes() == whole.crop(right).tobytes()
+    assert cutout.measured.bbox is not None
+    assert cutout.measured.bbox[0] == 48
+    assert cut(photo, roi="200px 0 300px 64px").measured.bbox is None
+
+
+def test_a_subject_outside_of_the_region_counts_for_nothing(photo: Image.Image) -> None:
+    two = Image.new("RGB", (192, 64), "black")
+    two.paste(photo, (0, 0))
+    two.paste("white", (150, 24, 168, 40))
+
+    assert cut(two).measured.trust.subjects == 2
+    alone = cut(two, roi="60% 0 100% 100%").measured
+    assert alone.bbox == pytest.approx((150, 24, 168, 40), abs=4)
+    assert alone.trust.subjects == 1
+    assert alone.trust.fill < 0.5
+
+
+def test_a_translucent_background_is_behind_the_subject(photo: Image.Image) -> None:
+    cutout = cut(photo, background="#0c223880")
+
+    assert cutout.image.mode == "RGBA"
+    assert cutout.image.getpixel((2, 2)) == (12, 34, 56, 128)
+    assert cutout.image.getpixel((48, 32)) == (255, 255, 255, 255)
+    assert cutout.matte.getpixel((2, 2)) == 0
+
+
+def test_a_background_may_be_an_image_in_memory(photo: Image.Image) -> None:
+    shelf = encode(Image.new("RGB", (10, 10), (12, 34, 56)), "PNG")
+
+    assert cut(photo, background=shelf).image.getpixel((2, 2)) == (12, 34, 56)
+    with pytest.raises(UsageError, match="--background: not a picture"):
+        cut(photo, background=b"no image")
+
+
+def test_a_solid_matte_is_half_transparent_only_at_its_edges(photo: Image.Image) -> None:
+    glass = photo.copy()
+    glass.paste((200, 200, 200), (36, 24, 60, 40))
+    raw, solid = (cut(glass, matte=kind).matte for kind in ("raw", "solid"))
+
+    assert 150 < raw.getpixel((48, 32)) < 250
+    assert solid.getpixel((48, 32)) == 255
+
+    def count_soft(matte: Image.Image) -> int:
+        return sum(matte.histogram()[1:255])
+
+    assert count_soft(solid) < count_soft(raw) / 2
+
+
+def test_the_size_without_resizing_is_measured(photo: Image.Image) -> None:
+    measured = cut(photo, resize="0.001MP").measured
+    assert measured.width * measured.height <= 1000
+    assert measured.full == photo.size
+    cropped = cut(photo, crop=True, resize="20").measured
+    assert cropped.full == pytest.approx((48, 32), abs=4)
+
+
 def test_jpeg_goes_on_white(photo: Image.Image) -> None:
     assert cut(photo, format="jpg").image.getpixel((2, 2)) == (255, 255, 255)
 

@@ -10,7 +10,7 @@ import pytest
 from bgx.errors import UsageError
 from bgx.options import CanvasSettings, OutputSettings, settle
 from bgx.presets import find_preset, load_presets, preset_options
-from bgx.settings import Length
+from bgx.settings import Length, Margins
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,7 +74,7 @@ def _with(preset: str, given: Any, **more: Any) -> OutputSettings:
 
 def test_a_preset_gives_way_to_what_contradicts_it() -> None:
     assert _with("amazon", {"margin": "3%"}).canvas == CanvasSettings(
-        size=(2000, 2000), margin=Length(3, "%")
+        size=(2000, 2000), margin=Margins.even(Length(3, "%"))
     )
     assert _with("amazon", {"mask_only": True}).background is None
     assert _with("amazon", {"mask_only": False}).background == (255, 255, 255)

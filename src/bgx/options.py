@@ -18,11 +18,13 @@ from typing import Annotated, Any, Literal, TypedDict, get_args, get_origin, get
 from bgx.errors import UsageError
 from bgx.parsers import (
     Canvas,
+    parse_align,
     parse_background,
     parse_bytes,
     parse_canvas,
     parse_fill,
     parse_margin,
+    parse_region,
     parse_resize,
     parse_shadow,
 )
@@ -30,13 +32,15 @@ from bgx.settings import (
     FORMAT_BY_SUFFIX,
     LOSSLESS_FORMATS,
     Align,
+    Area,
     Background,
     Colour,
     ColourSpace,
     Format,
-    Length,
+    Margins,
     MatteKind,
     PngLevel,
+    Region,
     Shadow,
 )
 
@@ -112,7 +116,7 @@ def _keep_aspect(canvas: Canvas) -> Canvas:
         return canvas
     width, height = canvas.size
     shared = math.gcd(width, height)
-    return Canvas(None, (width // shared, height // shared))
+    return Canvas(aspect=(width // shared, height // shared))
 
 
 # The table ----------------------------------------------------------------------------------------
@@ -136,7 +140,20 @@ class PictureOptions(TypedDict, total=False):
     ]
     png_level: Annotated[PngLevel, Option("fast, or mostly smaller in many times the time.")]
     matte: Annotated[
-        MatteKind, Option("clean takes specks and pin-holes out of the network's, raw leaves them.")
+        MatteKind,
+        Option(
+            "clean takes specks and pin-holes out of the network's, raw leaves them; solid is "
+            "clean, and opaque but for its edges."
+        ),
+    ]
+    roi: Annotated[
+        str | None,
+        Option(
+            "Where the subject may be; what lies outside is background.",
+            metavar="'L T R B'",
+            fallback="the whole photo",
+            parse=parse_region,
+        ),
     ]
     refine: Annotated[
         bool,
@@ -159,10 +176,10 @@ class PictureOptions(TypedDict, total=False):
         ),
     ]
     background: Annotated[
-        str | Colour | Path | None,
+        str | Colour | Path | bytes | None,
         Option(
-            "Put the subject on a colour (a name or #rrggbb), an image FILE, or the photo itself: "
-            "blur[:RADIUS] or original-greyed.",
+            "Put the subject on a colour (a name, #rrggbb, or translucent #rrggbbaa), an image "
+            "FILE, or the photo itself: blur[:RADIUS] or original-greyed.",
             "-b",
             metavar="WHAT",
             fallback="white for JPEG, else none",
@@ -182,8 +199,9 @@ class PictureOptions(TypedDict, total=False):
     margin: Annotated[
         str | int | None,
         Option(
-            "Room around it, % of its longer side or pixels.",
-            metavar="3%|40px",
+            "Room around it, % of its longer side or pixels; one, two (vertical, horizontal) or "
+            "four values (top, right, bottom, left).",
+            metavar="3%|40px|'…'",
             parse=parse_margin,
             conflicts=(
                 Conflict(
@@ -195,8 +213,8 @@ class PictureOptions(TypedDict, total=False):
     canvas: Annotated[
         str | None,
         Option(
-            "Put it on a canvas of this size, or of this shape around it.",
-            metavar="WxH|W:H|square",
+            "Put it on a canvas of this size, of this shape around it, or of the photo's size.",
+            metavar="WxH|W:H|square|original",
             parse=parse_canvas,
             conflicts=(
                 Conflict(
@@ -212,12 +230,21 @@ class PictureOptions(TypedDict, total=False):
         str | None,
         Option("Its share of the canvas's width or height.", metavar="85%", parse=parse_fill),
     ]
-    align: Annotated[Align, Option("Where it stands on the canvas.")]
+    align: Annotated[
+        str | tuple[float, float],
+        Option(
+            "Where it stands on the canvas: center, bottom, original (as in the photo), or percent "
+            "of the room left and above.",
+            metavar="WORD|'X% Y%'",
+            fallback="center",
+            parse=parse_align,
+        ),
+    ]
     resize: Annotated[
         str | int | None,
         Option(
-            "Longer side, or box, that the result must fit in, pixels.",
-            metavar="N|WxH",
+            "Longer side, or box, that the result must fit in, pixels; or the most megapixels.",
+            metavar="N|WxH|4MP",
             parse=parse_resize,
         ),
     ]
@@ -238,26 +265,32 @@ class PictureOptions(TypedDict, total=False):
 class CanvasSettings:
     """How the finished picture is framed; nothing asked is the photo as it is.
 
-    crop: frame the subject; size, aspect, margin and fill do so too. margin: room around it. size:
-    width and height, pixels. aspect: width to height; the size is what the subject needs. fill:
-    share (0..1) of the width or height, whichever it reaches first, that the subject takes. align:
-    where the subject stands. upscale: enlarge where that is needed. resize: width and height that
-    the finished picture fits in, pixels.
+    crop: frame the subject; size, aspect, original, margin and fill do so too. margin: room around
+    it. size: width and height, pixels. aspect: width to height; the size is what the subject needs.
+    original: the photo's own size. fill: share (0..1) of the width or height, whichever it reaches
+    first, that the subject takes. align: where the subject stands. upscale: enlarge where that is
+    needed. resize: width and height that the finished picture fits in, pixels, or how many pixels
+    it has at most.
     """
 
     crop: bool = False
-    margin: Length | None = None
+    margin: Margins | None = None
     size: tuple[int, int] | None = None
     aspect: tuple[int, int] | None = None
+    original: bool = False
     fill: float | None = None
     align: Align = "center"
     upscale: bool = False
-    resize: tuple[int, int] | None = None
+    resize: tuple[int, int] | Area | None = None
 
     @property
     def limit(self) -> tuple[float, float] | None:
-        """The width and height the frame may reach, None where it has the subject's own size."""
-        if self.size is not None or self.resize is None:
+        """The width and height the frame may reach, None where it has the subject's own size.
+
+        Where it has the photo's size or is bounded by its pixels, the finished picture is scaled
+        down as a whole instead.
+        """
+        if self.size is not None or not isinstance(self.resize, tuple) or self.original:
             return self.size
         width, height = self.resize
         if self.aspect is None:
@@ -268,8 +301,10 @@ class CanvasSettings:
     @property
     def frames_subject(self) -> bool:
         """Whether the subject decides what is shown."""
-        return self.crop or any(
-            value is not None for value in (self.margin, self.size, self.aspect, self.fill)
+        return (
+            self.crop
+            or self.original
+            or any(value is not None for value in (self.margin, self.size, self.aspect, self.fill))
         )
 
     @property
@@ -288,7 +323,8 @@ class OutputSettings:
     the framing. shadow: below the subject. max_bytes: of the file; the quality of lossy formats is
     lowered as far as that needs. colour: keep the photo's profile or convert to sRGB.
     keep_metadata: write the photo's EXIF and XMP, place and serial numbers included. matte: "raw"
-    is the network's own, "clean" has no specks and pin-holes. refine: bring the matte to the
+    is the network's own, "clean" has no specks and pin-holes, "solid" is clean and opaque but for
+    its edges. roi: where the subject may be, None for anywhere. refine: bring the matte to the
     photo's own edges, and half-transparent pixels to the subject's own colours; keep_colours: the
     first alone.
     """
@@ -304,6 +340,7 @@ class OutputSettings:
     colour: ColourSpace = "keep"
     keep_metadata: bool = False
     matte: MatteKind = "raw"
+    roi: Region | None = None
     refine: bool = True
     keep_colours: bool = False
 
@@ -444,9 +481,9 @@ def format_of(target: PurePath | str) -> Format:
 
 def _make_settings(chosen: dict[str, Any]) -> OutputSettings:
     given = {name: value for name, value in chosen.items() if value is not None}
-    size, aspect = given.pop("canvas", (None, None))
+    shape: Canvas = given.pop("canvas", Canvas())
     framing = {name: given.pop(name) for name in _FRAMING if name in given}
-    canvas = CanvasSettings(size=size, aspect=aspect, **framing)
+    canvas = CanvasSettings(**shape._asdict(), **framing)
     _check_room(canvas)
     return OutputSettings(canvas=canvas, **given)
 
@@ -454,7 +491,10 @@ def _make_settings(chosen: dict[str, Any]) -> OutputSettings:
 def _check_room(canvas: CanvasSettings) -> None:
     """Raises UsageError where the margin takes all of the canvas or of the size to fit in."""
     limit, margin = canvas.limit, canvas.margin
-    if limit and margin and margin.unit == "px" and 2 * margin.value >= min(limit):
+    if limit is None or margin is None:
+        return
+    top, right, bottom, left = margin.pixels(0, 0)
+    if left + right >= limit[0] or top + bottom >= limit[1]:
         raise UsageError(
             f"--margin {margin}: leaves nothing of {limit[0]:g} x {limit[1]:g}; use less"
         )

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from bgx.errors import UsageError
-from bgx.settings import Backdrop, Length, Shadow, expand_path
+from bgx.settings import Area, Backdrop, Length, Margins, Region, Shadow, Tint, expand_path
 
 if TYPE_CHECKING:
-    from bgx.settings import Background, Colour, ShadowKind
+    from bgx.settings import Align, Background, Colour, ShadowKind
 
 _MAX_SIDE = 30_000
 """Of a finished picture whose size is asked for, pixels."""
@@ -25,26 +25,24 @@ _STRENGTHS: dict[ShadowKind, float] = {"soft": 0.35, "contact": 0.5}
 
 
 class Canvas(NamedTuple):
-    """A size in pixels, or an aspect (width to height); the other one is None."""
+    """A size in pixels, an aspect (width to height), or the photo's own size (original)."""
 
-    size: tuple[int, int] | None
-    aspect: tuple[int, int] | None
+    size: tuple[int, int] | None = None
+    aspect: tuple[int, int] | None = None
+    original: bool = False
 
 
-def parse_background(text: str | Colour | Path) -> Background:
-    """``blur``, ``blur:RADIUS``, ``original-greyed``, a colour, or the path of an image file."""
-    if isinstance(text, Path):
+def parse_background(text: str | Colour | Path | bytes) -> Background:
+    """What :func:`parse_backdrop` takes, or the path of an image file; Python's own values too."""
+    if isinstance(text, Path | bytes):
         return text
     if not isinstance(text, str):
         return _check_colour(text)
-    kind, _, radius = text.partition(":")
-    if kind == "blur":
-        return Backdrop("blur", _parse_radius(radius) if radius else None)
-    if text == "original-greyed":
-        return Backdrop("grey")
     try:
-        return parse_colour(text)
+        return parse_backdrop(text)
     except UsageError:
+        if text.startswith("blur:"):
+            raise
         path = expand_path(text)
         if os.path.isfile(path):  # noqa: PTH113 - Path's own raises where the name is too long
             return path
@@ -52,6 +50,16 @@ def parse_background(text: str | Colour | Path) -> Background:
             f"--background {text}: use a colour (white, #ffffff), an image file, "
             "blur[:RADIUS] or original-greyed"
         ) from None
+
+
+def parse_backdrop(text: str) -> Colour | Tint | Backdrop:
+    """``blur``, ``blur:RADIUS``, ``original-greyed`` or a colour; nothing is looked up on disk."""
+    kind, _, radius = text.partition(":")
+    if kind == "blur":
+        return Backdrop("blur", _parse_radius(radius) if radius else None)
+    if text == "original-greyed":
+        return Backdrop("grey")
+    return parse_colour(text)
 
 
 def _parse_radius(text: str) -> float:
@@ -64,17 +72,18 @@ def _parse_radius(text: str) -> float:
     return radius
 
 
-def parse_colour(text: str) -> Colour:
-    """A CSS name, ``#rgb``, ``#rrggbb`` or ``rgb(r, g, b)``."""
+def parse_colour(text: str) -> Colour | Tint:
+    """A CSS name, ``#rgb``, ``#rrggbb``, ``rgb(r, g, b)``, or translucent, ``#rrggbbaa``."""
     from PIL import ImageColor
 
     try:
-        colour = ImageColor.getrgb(text.strip())
+        red, green, blue, *alpha = ImageColor.getrgb(text.strip())
     except ValueError:
-        colour = (0, 0, 0, 0)
-    if len(colour) == 4:  # unknown, or with an alpha of its own
-        raise UsageError(f"--background {text}: use a name (white) or a hex colour (#ffffff)")
-    return colour
+        raise UsageError(
+            f"--background {text}: use a name (white) or a hex colour (#ffffff, #ffffff80)"
+        ) from None
+    colour = red, green, blue
+    return Tint(colour, alpha[0]) if alpha and alpha[0] < 255 else colour
 
 
 def _check_colour(values: Any) -> Colour:
@@ -87,25 +96,79 @@ def _check_colour(values: Any) -> Colour:
     return red, green, blue
 
 
-def parse_margin(text: str | int) -> Length:
-    """``3%`` or ``40px``; a bare number is pixels."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(%|px)?", str(text).strip())
-    if match is None:
-        raise UsageError(f"--margin {text}: use percent of the subject (3%) or pixels (40px)")
-    margin = Length(float(match[1]), "%" if match[2] == "%" else "px")
-    most = _MOST_MARGIN[margin.unit]
-    if margin.value > most:
-        raise UsageError(f"--margin {margin}: use 0{margin.unit} to {most}{margin.unit}")
-    return margin
+def parse_margin(text: str | int) -> Margins:
+    """``3%`` or ``40px``; a bare number is pixels.
+
+    One for all sides, two (above and below, at the sides) or four (top, right, bottom, left).
+    """
+    sides = [_parse_length(part) for part in _split_lengths(str(text))]
+    if len(sides) not in (1, 2, 4) or None in sides:
+        raise UsageError(
+            f"--margin {text}: use percent of the subject (3%) or pixels (40px), one value, two "
+            "(vertical, horizontal) or four (top, right, bottom, left)"
+        )
+    lengths = [side for side in sides if side]
+    for length in lengths:
+        most = _MOST_MARGIN[length.unit]
+        if length.value > most:
+            raise UsageError(f"--margin {length}: use 0{length.unit} to {most}{length.unit}")
+    top, right, bottom, left = (lengths * 4)[:4]
+    return Margins(top, right, bottom, left)
+
+
+def parse_region(text: str) -> Region:
+    """``LEFT TOP RIGHT BOTTOM`` in pixels or percent of the photo: ``10% 0 90% 400px``."""
+    sides = [_parse_length(part) for part in _split_lengths(text)]
+    if len(sides) != 4 or None in sides:
+        raise UsageError(
+            f"--roi {text}: use LEFT TOP RIGHT BOTTOM in pixels or percent (10% 0 90% 400px)"
+        )
+    left, top, right, bottom = (side for side in sides if side)
+    for low, high in ((left, right), (top, bottom)):
+        if low.unit == high.unit and low.value >= high.value:
+            raise UsageError(f"--roi {text}: holds nothing; use LEFT TOP RIGHT BOTTOM")
+    for side in (left, top, right, bottom):
+        if side.unit == "%" and side.value > 100:
+            raise UsageError(f"--roi {text}: use at most 100%")
+    return Region(left, top, right, bottom)
+
+
+def _split_lengths(text: str) -> list[str]:
+    """At spaces, but not before a unit: ``3 %`` is one length."""
+    return re.sub(r"\s+(?=%|px)", "", text).split()
+
+
+def _parse_length(text: str) -> Length | None:
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d+)?)(%|px)?", text)
+    return Length(float(match[1]), "%" if match[2] == "%" else "px") if match else None
+
+
+def parse_align(text: str | tuple[float, float]) -> Align:
+    """``center``, ``bottom``, ``original``, or percent of the free room: ``20%``, ``20% 80%``."""
+    match text:
+        case "center" | "bottom" | "original":
+            return text
+    shares = [re.fullmatch(r"(\d{1,3}(?:\.\d+)?)%", part) for part in str(text).split()]
+    if len(shares) not in (1, 2) or not all(share and float(share[1]) <= 100 for share in shares):
+        raise UsageError(
+            f"--align {text}: use center, bottom, original, or percent of the free room left and "
+            "above (20% 80%)"
+        )
+    across, down = ([float(share[1]) / 100 for share in shares if share] * 2)[:2]
+    return across, down
 
 
 def parse_canvas(text: str) -> Canvas:
-    """``2000x2000`` (a size), ``square`` or ``4:5`` (an aspect)."""
+    """``2000x2000`` (a size), ``square`` or ``4:5`` (an aspect), ``original`` (the photo's)."""
     if text == "square":
         return Canvas(None, (1, 1))
+    if text == "original":
+        return Canvas(original=True)
     match = re.fullmatch(r"(\d{1,9})\s*([x:])\s*(\d{1,9})", str(text).strip())
     if match is None:
-        raise UsageError(f"--canvas {text}: use a size (2000x2000), square, or an aspect (4:5)")
+        raise UsageError(
+            f"--canvas {text}: use a size (2000x2000), square, an aspect (4:5) or original"
+        )
     pair = int(match[1]), int(match[3])
     if match[2] == "x":
         return Canvas(_check_sides(pair, "--canvas"), None)
@@ -125,11 +188,17 @@ def parse_fill(text: str) -> float:
     return fill
 
 
-def parse_resize(text: str | int) -> tuple[int, int]:
-    """``1200x800``, or ``1200`` for the longer side."""
+def parse_resize(text: str | int) -> tuple[int, int] | Area:
+    """``1200x800``, ``1200`` for the longer side, or at most so many megapixels (``0.25MP``)."""
+    area = re.fullmatch(r"(\d{1,4}(?:\.\d{1,6})?)\s*MP", str(text).strip(), re.IGNORECASE)
+    if area:
+        pixels = round(float(area[1]) * 1_000_000)
+        if pixels < 1:
+            raise UsageError(f"--resize {text}: use more than 0MP")
+        return Area(pixels)
     match = re.fullmatch(r"(\d{1,9})(?:\s*x\s*(\d{1,9}))?", str(text).strip())
     if match is None:
-        raise UsageError(f"--resize {text}: use WIDTHxHEIGHT or the longer side, in pixels")
+        raise UsageError(f"--resize {text}: use WIDTHxHEIGHT or the longer side, in pixels, or 4MP")
     return _check_sides((int(match[1]), int(match[2] or match[1])), "--resize")
 
 

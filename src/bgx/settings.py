@@ -22,10 +22,12 @@ DEFAULT_MAX_PIXELS = 200_000_000
 Existing = Literal["skip", "update", "overwrite"]
 Format = Literal["png", "webp", "jpg", "avif", "tiff"]
 PngLevel = Literal["fast", "small"]
-MatteKind = Literal["clean", "raw"]
+MatteKind = Literal["clean", "raw", "solid"]
 Precision = Literal["auto", "int8", "fp16", "fp32"]
 ShadowKind = Literal["soft", "contact"]
-Align = Literal["center", "bottom"]
+Align = Literal["center", "bottom", "original"] | tuple[float, float]
+"""Where the subject stands: a word, or the shares (0..1) of the free room left and above."""
+
 ColourSpace = Literal["keep", "srgb"]
 Colour = tuple[int, int, int]
 """sRGB red, green, blue, each 0..255."""
@@ -77,13 +79,80 @@ class ReadSettings:
 
 @dataclass(frozen=True, slots=True)
 class Length:
-    """Pixels of the finished picture, or percent of the subject's longer side."""
+    """Pixels, or percent of something that its owner names."""
 
     value: float
     unit: Literal["px", "%"]
 
     def __str__(self) -> str:
         return f"{self.value:g}{self.unit}"
+
+
+@dataclass(frozen=True, slots=True)
+class Margins:
+    """Room on the four sides."""
+
+    top: Length
+    right: Length
+    bottom: Length
+    left: Length
+
+    @classmethod
+    def even(cls, side: Length) -> Margins:
+        """The same on all sides."""
+        return cls(side, side, side, side)
+
+    def __str__(self) -> str:
+        sides = [str(side) for side in (self.top, self.right, self.bottom, self.left)]
+        return sides[0] if len(set(sides)) == 1 else " ".join(sides)
+
+    def pixels(self, longest: float, scale: float) -> tuple[float, float, float, float]:
+        """Top, right, bottom and left beside a subject whose longer side, unscaled, is longest."""
+        top, right, bottom, left = (
+            side.value if side.unit == "px" else side.value / 100 * longest * scale
+            for side in (self.top, self.right, self.bottom, self.left)
+        )
+        return top, right, bottom, left
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """A number of pixels, whatever the shape."""
+
+    pixels: int
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A part of the photo: lengths from its left and upper edge; percent are of its width and
+    height."""
+
+    left: Length
+    top: Length
+    right: Length
+    bottom: Length
+
+    def box(self, size: tuple[int, int]) -> tuple[int, int, int, int]:
+        """Left, top, right, bottom in a photo of this size, within it, in pixels; may be empty."""
+        width, height = size
+        sides = zip(
+            (self.left, self.top, self.right, self.bottom),
+            (width, height, width, height),
+            strict=True,
+        )
+        left, top, right, bottom = (
+            min(full, round(side.value if side.unit == "px" else side.value / 100 * full))
+            for side, full in sides
+        )
+        return left, top, max(left, right), max(top, bottom)
+
+
+@dataclass(frozen=True, slots=True)
+class Tint:
+    """A colour that lets what is behind it through. opacity: 0..254, of 255."""
+
+    colour: Colour
+    opacity: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +175,8 @@ class Backdrop:
     radius: float | None = None
 
 
-Background = Colour | Path | Backdrop
-"""A colour, an image file, or the photo itself."""
+Background = Colour | Tint | Path | bytes | Backdrop
+"""A colour, an image file or its content, or the photo itself."""
 
 
 @dataclass(frozen=True, slots=True)

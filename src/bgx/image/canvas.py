@@ -8,7 +8,8 @@ there.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,13 +18,18 @@ from PIL import Image
 from bgx.image.clean import SPECK
 from bgx.image.matte import SUBJECT_ALPHA, measure_matte
 from bgx.image.regions import grow_mask, measure_regions
+from bgx.settings import Area, Length, Margins
 
 if TYPE_CHECKING:
     from bgx.image.tiles import Box
     from bgx.options import CanvasSettings
+    from bgx.settings import Align
 
 _EDGE = 2
 """Width of the faint part of a soft edge that is kept beyond the subject, pixels of the result."""
+
+
+_NO_MARGINS = Margins.even(Length(0, "px"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,49 +70,95 @@ def place(photo: tuple[int, int], subject: Box | None, canvas: CanvasSettings) -
     have to be enlarged to take its share of the canvas (``fill``), the canvas is made smaller; in
     other cases the subject keeps its size. Both give a note.
     """
+    placement = _frame(photo, subject, canvas)
+    return _shrink(placement, _limit_scale(placement.size, canvas))
+
+
+def _frame(photo: tuple[int, int], subject: Box | None, canvas: CanvasSettings) -> Placement:
     source = subject if canvas.frames_subject and subject else (0, 0, *photo)
     width, height = source[2] - source[0], source[3] - source[1]
     longest = max(width, height)
-    # The frame is the subject with its room. At scale s it is s * (frame_width, frame_height)
-    # large, plus `pixels` on every side.
-    margin = pixels = 0.0
-    if canvas.margin is not None:
-        in_pixels = canvas.margin.unit == "px"
-        margin = 0.0 if in_pixels else canvas.margin.value / 100
-        pixels = canvas.margin.value if in_pixels else 0.0
-    fill = canvas.fill or 1.0
-    frame_width = width / fill + 2 * margin * longest
-    frame_height = height / fill + 2 * margin * longest
-    limit = canvas.limit
-    wanted = 1.0
-    if limit is not None:
-        wanted = min((limit[0] - 2 * pixels) / frame_width, (limit[1] - 2 * pixels) / frame_height)
+    margin = canvas.margin or _NO_MARGINS
+    fixed = photo if canvas.original else canvas.size
+    limit = fixed or canvas.limit
+    wanted = _fit((width, height), limit, margin, canvas.fill) if limit else 1.0
     scale = wanted if canvas.upscale else min(1.0, wanted)
     shown = max(1, round(width * scale)), max(1, round(height * scale))
-    gap = round(pixels + margin * longest * scale)
-    if canvas.size is not None:
+    top, right, bottom, left = (round(side) for side in margin.pixels(longest, scale))
+    if fixed is not None:
         reached = scale / wanted if canvas.fill else 1.0
-        size = round(canvas.size[0] * reached), round(canvas.size[1] * reached)
+        size = round(fixed[0] * reached), round(fixed[1] * reached)
     else:
+        fill = canvas.fill or 1.0
         size = _widen(
             (
-                max(round(shown[0] / fill), shown[0] + 2 * gap),
-                max(round(shown[1] / fill), shown[1] + 2 * gap),
+                max(round(shown[0] / fill), shown[0] + left + right),
+                max(round(shown[1] / fill), shown[1] + top + bottom),
             ),
             canvas.aspect,
         )
         if limit is not None:
             most = max(1, round(limit[0])), max(1, round(limit[1]))
             size = min(size[0], most[0]), min(size[1], most[1])
-    left, top = (size[0] - shown[0]) // 2, (size[1] - shown[1]) // 2
-    if canvas.align == "bottom":
-        below = gap if canvas.fill is None else round(size[1] * (1 - fill) / 2)
-        top = size[1] - below - shown[1]
+    if canvas.align == "bottom" and canvas.fill is not None:
+        bottom = round(size[1] * (1 - canvas.fill) / 2)
+    across, down = _anchor(photo, source, canvas.align)
+    x = left + math.floor(across * (size[0] - shown[0] - left - right))
+    y = top + math.floor(down * (size[1] - shown[1] - top - bottom))
     note = None
     if scale < wanted:
         sizes = f"{size[0]} x {size[1]}, subject {shown[0]} x {shown[1]}"
         note = f"not enlarged without --upscale: {sizes}"
-    return Placement(source, size, (left, top, left + shown[0], top + shown[1]), note)
+    return Placement(source, size, (x, y, x + shown[0], y + shown[1]), note)
+
+
+def _fit(
+    subject: tuple[int, int], limit: tuple[float, float], margin: Margins, fill: float | None
+) -> float:
+    """The scale at which the subject, with its room, reaches the limit."""
+    longest = max(subject)
+    top, right, bottom, left = margin.pixels(0, 0)
+    # Of these, what is percent grows with the subject.
+    over, beside, below, before = margin.pixels(longest, 1)
+    across = subject[0] / (fill or 1.0) + before - left + beside - right
+    down = subject[1] / (fill or 1.0) + over - top + below - bottom
+    return min((limit[0] - left - right) / across, (limit[1] - top - bottom) / down)
+
+
+def _anchor(photo: tuple[int, int], source: Box, align: Align) -> tuple[float, float]:
+    """The shares of the free room left of the subject and above it, 0..1."""
+    match align:
+        case "center":
+            return 0.5, 0.5
+        case "bottom":
+            return 0.5, 1.0
+        case "original":
+            free = photo[0] - source[2] + source[0], photo[1] - source[3] + source[1]
+            return source[0] / free[0] if free[0] else 0.5, source[1] / free[1] if free[1] else 0.5
+        case shares:
+            return shares
+
+
+def _limit_scale(size: tuple[int, int], canvas: CanvasSettings) -> float:
+    """By how much a finished picture is scaled down as a whole, 0..1."""
+    width, height = size
+    match canvas.resize:
+        case Area(pixels=pixels):
+            return min(1.0, math.sqrt(pixels / (width * height)))
+        case (most_width, most_height) if canvas.original:
+            return min(1.0, most_width / width, most_height / height)
+    return 1.0
+
+
+def _shrink(placement: Placement, scale: float) -> Placement:
+    if scale == 1.0:
+        return placement
+    # Rounding must not bring more pixels than allowed, nor lose one to the last bit of a product.
+    width, height = (max(1, math.floor(side * scale + 1e-6)) for side in placement.size)
+    left, top, right, bottom = (round(side * scale) for side in placement.target)
+    left, top = min(left, width - 1), min(top, height - 1)
+    target = left, top, max(left + 1, min(right, width)), max(top + 1, min(bottom, height))
+    return replace(placement, size=(width, height), target=target)
 
 
 def _widen(size: tuple[int, int], aspect: tuple[int, int] | None) -> tuple[int, int]:

@@ -49,17 +49,17 @@ def compose_picture(
 ) -> Image.Image:
     """The subject on top of its shadow on top of a backdrop.
 
-    image: mode RGB. alpha: mode L. backdrop: mode RGB or None. shadow: mode L, the alpha of a black
-    layer, or None. All have the same size, and may become the result. Returns mode RGB, or RGBA if
-    there is no backdrop.
+    image: mode RGB. alpha: mode L. backdrop: mode RGB, RGBA for a translucent one, or None. shadow:
+    mode L, the alpha of a black layer, or None. All have the same size, and may become the result.
+    Returns mode RGB, or RGBA if there is no opaque backdrop.
     """
-    if backdrop is None:
+    if backdrop is None or backdrop.mode == "RGBA":
         picture = cut_out(image, alpha)
-        if shadow is None:
-            return picture
-        ground = Image.new("RGBA", picture.size)
-        ground.putalpha(shadow)
-        return Image.alpha_composite(ground, picture)
+        if shadow is not None:
+            ground = Image.new("RGBA", picture.size)
+            ground.putalpha(shadow)
+            picture = Image.alpha_composite(ground, picture)
+        return Image.alpha_composite(backdrop, picture) if backdrop else picture
     if shadow is not None:
         backdrop.paste((0, 0, 0), mask=shadow)
     backdrop.paste(image, mask=alpha)

@@ -5,7 +5,7 @@ Blending works on the encoded values of the output's colour space. Alpha is stra
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from bgx.image.compose import compose_picture, flatten
 from bgx.image.icc import convert_colour, convert_colours, srgb_profile
 from bgx.image.read import read_photo
 from bgx.image.shadow import cast_shadow
-from bgx.settings import DEFAULT_MAX_PIXELS, OPAQUE_FORMATS, WHITE, Backdrop, ReadSettings
+from bgx.settings import DEFAULT_MAX_PIXELS, OPAQUE_FORMATS, WHITE, Backdrop, ReadSettings, Tint
 
 if TYPE_CHECKING:
     from bgx.image.canvas import Placement
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from bgx.options import OutputSettings
     from bgx.settings import Colour
 
+_ANY_SIZE = ReadSettings()
 _BLUR = 0.02
 """Radius of a blurred background if none is given, as a share of the picture's longer side."""
 
@@ -34,30 +35,35 @@ _BLUR = 0.02
 class Finished:
     """A finished picture, not yet encoded.
 
-    image: mode RGBA; RGB if on a background; L if only the matte is asked for. matte: mode L, the
-    subject's alpha in the image, without the shadow. icc: the image's colour profile, or None.
-    notes: texts for the report.
+    image: mode RGBA; RGB if on an opaque background; L if only the matte is asked for. matte: mode
+    L, the subject's alpha in the image, without the shadow. icc: the image's colour profile, or
+    None. full: width and height that it would have without ``--resize``. notes: texts for the
+    report.
     """
 
     image: Image.Image
     matte: Image.Image
     icc: bytes | None
+    full: tuple[int, int]
     notes: tuple[str, ...] = ()
 
 
 class Finisher:
     """Makes finished pictures with the same settings. Thread-safe.
 
-    The background's file is read when the object is made; UsageError is raised if that fails.
+    read: how the background's file is read, when the object is made. Raises UsageError where it
+    cannot be.
     """
 
-    def __init__(self, output: OutputSettings) -> None:
+    def __init__(self, output: OutputSettings, read: ReadSettings = _ANY_SIZE) -> None:
         self._output = output
         background = output.background
         if background is None and output.format in OPAQUE_FORMATS:
             background = WHITE
-        self._background: Colour | Backdrop | Image.Image | None = (
-            _read_background(background) if isinstance(background, Path) else background
+        self._background: Colour | Tint | Backdrop | Image.Image | None = (
+            _read_background(background, read)
+            if isinstance(background, Path | bytes)
+            else background
         )
 
     def finish(
@@ -71,20 +77,22 @@ class Finisher:
         and DEFAULT_MAX_PIXELS.
         """
         output = self._output
-        placement = self._place(alpha, name)
+        placement, full = self._place(alpha, name)
         if output.canvas.asked:
             colours, alpha = put_on_canvas(colours, alpha, placement)
         notes = (placement.note,) if placement.note else ()
         if output.mask_only:
-            return Finished(alpha, alpha, None, notes)
+            return Finished(alpha, alpha, None, full, notes)
         icc = photo.icc
         if output.colour == "srgb":
             colours, icc = convert_colours(colours, icc), None
         backdrop = self._make_backdrop(photo, placement, icc)
         image = compose_picture(colours, alpha, backdrop, self._cast(alpha))
-        return Finished(image, alpha, srgb_profile() if output.colour == "srgb" else icc, notes)
+        icc = srgb_profile() if output.colour == "srgb" else icc
+        return Finished(image, alpha, icc, full, notes)
 
-    def _place(self, alpha: Image.Image, name: str) -> Placement:
+    def _place(self, alpha: Image.Image, name: str) -> tuple[Placement, tuple[int, int]]:
+        """The placement, and the size of the finished picture without ``--resize``."""
         canvas = self._output.canvas
         subject = find_subject(alpha) if canvas.frames_subject else None
         if canvas.frames_subject and subject is None:
@@ -96,7 +104,7 @@ class Finisher:
                 f"{name}: a canvas of {width} x {height} has more than {DEFAULT_MAX_PIXELS:,} "
                 "pixels; use another --canvas, or less --margin"
             )
-        return placement
+        return placement, place(alpha.size, subject, replace(canvas, resize=None)).size
 
     def _make_backdrop(
         self, photo: Photo, placement: Placement, icc: bytes | None
@@ -115,6 +123,8 @@ class Finisher:
                 return convert_colours(backdrop, photo.icc, icc)
             case Image.Image() as image:
                 return convert_colours(cover_canvas(image, size), None, icc)
+            case Tint(colour=colour, opacity=opacity):
+                return Image.new("RGBA", size, (*convert_colour(colour, icc), opacity))
             case colour:
                 return Image.new("RGB", size, convert_colour(colour, icc))
 
@@ -124,10 +134,11 @@ class Finisher:
         return cast_shadow(alpha, subject, shadow) if shadow and subject else None
 
 
-def _read_background(path: Path) -> Image.Image:
-    """The image file as mode RGB, converted to sRGB. Raises UsageError."""
+def _read_background(file: Path | bytes, read: ReadSettings) -> Image.Image:
+    """The image file as mode RGB, converted to sRGB. file: its path or its content."""
+    name = "--background" if isinstance(file, bytes) else f"--background {file}"
     try:
-        photo = read_photo(path, ReadSettings(), name=f"--background {path}")
+        photo = read_photo(file, read, name=name)
     except PictureError as error:
         raise UsageError(str(error)) from error
     return convert_colours(_visible(photo), photo.icc)

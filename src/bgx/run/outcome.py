@@ -37,7 +37,7 @@ class Measured:
     width, height: of the result, pixels. coverage: mean alpha, 0..1. bbox: the subject's left, top,
     right, bottom in pixels, None where there is no subject. trust: how far the network's matte can
     be trusted. seconds: by step (read, infer, compose, write). notes: what a person should know
-    about the picture.
+    about the picture. full: width and height without ``--resize``.
     """
 
     width: int
@@ -47,6 +47,7 @@ class Measured:
     trust: Trust
     seconds: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    full: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)

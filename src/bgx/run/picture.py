@@ -39,6 +39,14 @@ if TYPE_CHECKING:
     from bgx.run.memory import Memory
     from bgx.run.outcome import Job
     from bgx.run.recipe import Recipe
+    from bgx.settings import Region
+
+
+# Steep around one half: an edge keeps a pixel or two of softness, glass does not.
+_HARDEN = [min(255, max(0, 4 * (value - 128) + 128)) for value in range(256)]
+
+_RIM = 4
+"""Pixels of the network's map."""
 
 
 class Network(Protocol):
@@ -170,31 +178,58 @@ def compose(
     output = recipe.output
     with clock.measure("compose"):
         matte = make_matte(values, entry)
+        if output.roi is not None:
+            values, matte = _keep_inside(output.roi, values), _keep_inside(output.roi, matte)
         trust = measure_trust(values, matte)
         alpha = _make_alpha(photo, matte, output)
         colours = _make_colours(photo, alpha, output)
         finished = recipe.finisher.finish(photo, colours, alpha, name=name)
         coverage, bbox = measure_matte(finished.matte)
     image, notes = finished.image, photo.notes + finished.notes
-    own_alpha = image.mode == "RGBA" and not output.shadow
+    own_alpha = image.mode == "RGBA" and not output.shadow and output.background is None
     return Cutout(
         image,
         None if own_alpha else finished.matte,
         finished.icc,
         photo.dpi,
-        Measured(*image.size, coverage, bbox, trust, clock.seconds, notes),
+        Measured(*image.size, coverage, bbox, trust, clock.seconds, notes, finished.full),
         photo.metadata,
         output,
     )
 
 
+def _keep_inside(region: Region, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A map of the photo with 0 outside of the region.
+
+    A rim stays: what is interpolated at the region's edge would see the zeros.
+    """
+    height, width = values.shape
+    left, top, right, bottom = region.box((width, height))
+    rows, columns = (
+        slice(max(0, top - _RIM), bottom + _RIM),
+        slice(max(0, left - _RIM), right + _RIM),
+    )
+    kept = np.zeros_like(values)
+    kept[rows, columns] = values[rows, columns]
+    return kept
+
+
 def _make_alpha(photo: Photo, matte: NDArray[np.float32], output: OutputSettings) -> Image.Image:
     """Mode L, of the photo's size."""
-    if output.matte == "clean":
+    if output.matte != "raw":
         matte = clean_matte(matte)
     if _refines(photo, output):
-        return refine_matte(matte, photo.working, photo.image)
-    return multiply_alpha(upsample_matte(matte, photo.size), photo.alpha)
+        alpha = refine_matte(matte, photo.working, photo.image)
+    else:
+        alpha = multiply_alpha(upsample_matte(matte, photo.size), photo.alpha)
+    if output.matte == "solid":
+        alpha = alpha.point(_HARDEN)
+    if output.roi is not None:
+        box = output.roi.box(photo.size)
+        inside = Image.new("L", photo.size)
+        inside.paste(alpha.crop(box), box[:2])
+        alpha = inside
+    return alpha
 
 
 def _make_colours(photo: Photo, alpha: Image.Image, output: OutputSettings) -> Image.Image:

@@ -25,7 +25,7 @@ class Recipe:
         self.read = read
         self.output = output
         self.preview = preview
-        self.finisher = Finisher(output)
+        self.finisher = Finisher(output, read)
 
     def count_pixels(self, size: tuple[int, int]) -> int:
         """Pixels of the larger of a photo and its finished picture. size: the photo's."""
