@@ -42,7 +42,7 @@ def refusal(texts: dict[str, str] | None = None, files: dict[str, bytes] | None 
 
 
 def test_a_file_alone_gives_a_small_png() -> None:
-    assert parse() == Ask(PHOTO, {"format": "png", "resize": "0.25MP"})
+    assert parse() == Ask(PHOTO, {"format": "png", "resize": "0.25MP"}, kind="other")
 
 
 def test_the_source_may_come_as_base64_or_address() -> None:
@@ -297,27 +297,40 @@ FACTS = {
 
 
 def test_headers_describe_the_result() -> None:
-    assert answer_headers(FACTS, Form()) == {
+    assert answer_headers(FACTS, "person") == {
         "X-Width": "50",
         "X-Height": "40",
         "X-Max-Width": "500",
         "X-Max-Height": "400",
         "X-Credits-Charged": "0",
-        "X-Type": "other",
+        "X-Type": "person",
         "X-Foreground-Top": "6",
         "X-Foreground-Left": "5",
         "X-Foreground-Width": "40",
         "X-Foreground-Height": "30",
     }
-    assert answer_headers(FACTS, Form({"type": "person"}))["X-Type"] == "person"
-    assert "X-Type" not in answer_headers(FACTS, Form({"type_level": "none"}))
-    nothing = answer_headers(FACTS | {"bbox": None}, Form())
+    assert "X-Type" not in answer_headers(FACTS, None)
+    nothing = answer_headers(FACTS | {"bbox": None}, None)
     assert nothing["X-Foreground-Width"] == "0"
 
 
-def test_a_hint_cannot_write_a_header() -> None:
-    headers = answer_headers(FACTS, Form({"type": "a\r\nSet-Cookie: b"}))
-    assert headers["X-Type"] == "other"
+def test_the_largest_size_is_that_of_size_full() -> None:
+    large = answer_headers(FACTS | {"full_width": 10_000, "full_height": 5_000}, None)
+    assert (large["X-Max-Width"], large["X-Max-Height"]) == ("7071", "3536")
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind"),
+    [
+        ({}, "other"),
+        ({"type": "auto"}, "other"),
+        ({"type": "Person"}, "person"),
+        ({"type": "person", "type_level": "none"}, None),
+        ({"type": "a\r\nSet-Cookie: b"}, "other"),
+    ],
+)
+def test_the_hint_comes_back(fields: dict[str, str], kind: str | None) -> None:
+    assert parse(**fields).kind == kind
 
 
 def test_the_json_answer_holds_the_picture() -> None:

@@ -67,6 +67,11 @@ class Entry:
     facts: Mapping[str, Any]
 
 
+def make_entry(data: bytes, media: str, facts: Mapping[str, Any]) -> Entry:
+    """An entry with its digest."""
+    return Entry(data, media, hashlib.sha256(data).hexdigest(), facts)
+
+
 class Cache:
     """Entries below one folder, at most ``limit`` bytes of content. Thread-safe.
 
@@ -135,7 +140,7 @@ class Cache:
 
         What is larger than the whole cache is not kept.
         """
-        entry = Entry(data, media, hashlib.sha256(data).hexdigest(), facts)
+        entry = make_entry(data, media, facts)
         if len(data) > self._limit:
             return entry
         written = self._incoming / secrets.token_hex(16)

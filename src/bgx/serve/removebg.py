@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import re
 import time
 from typing import TYPE_CHECKING, Any
 
 from bgx.errors import UsageError
-from bgx.image.colour import parse_colour as parse_name
+from bgx.parsers import parse_backdrop
 from bgx.serve.asks import Ask, Link, Refusal
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ def parse_request(form: Form) -> Ask:
         options,
         background=None if mask_only else background,
         package=package,
+        kind=_read_kind(texts),
         check_size=(lambda width, height: _check_region(region, width, height)) if region else None,
     )
 
@@ -173,10 +175,10 @@ def parse_colour(text: str) -> str:
     if re.fullmatch(r"[a-z]+", digits) and not text.startswith("#"):
         if digits == "transparent":
             return "#00000000"
-        try:
-            return "#" + bytes(parse_name(digits)).hex()
-        except UsageError:
-            pass
+        with contextlib.suppress(UsageError):
+            match parse_backdrop(digits):
+                case (red, green, blue):
+                    return f"#{red:02x}{green:02x}{blue:02x}"
     raise _refuse(
         "invalid_bg_color",
         "Invalid bg_color given",
@@ -334,6 +336,14 @@ def _check_region(region: list[tuple[float, str]], width: int, height: int) -> N
         raise _refuse("roi_region_empty", "The roi is empty")
 
 
+def _read_kind(texts: Mapping[str, str]) -> str | None:
+    """The X-Type header: bgx does not tell kinds apart, so the client's hint comes back."""
+    if texts.get("type_level", "").lower() == "none":
+        return None
+    kind = texts.get("type", "").lower()
+    return kind if kind in _TYPES else "other"
+
+
 def _read_word(texts: Mapping[str, str], field: str, words: tuple[str, ...]) -> str:
     """One of some words; the first is the default."""
     text = texts.get(field, words[0]).lower()
@@ -377,21 +387,27 @@ def picture_refusal(code: str, message: str) -> Refusal:
     return Refusal(500, "processing_failed", "The image could not be processed", detail=message)
 
 
-def answer_headers(facts: Mapping[str, Any], form: Form) -> dict[str, str]:
-    """The headers that describe a result. facts: those of :class:`bgx.serve.work.Result`."""
+def answer_headers(facts: Mapping[str, Any], kind: str | None) -> dict[str, str]:
+    """The headers that describe a result. facts: of :mod:`bgx.serve.work`. kind: of the ask."""
+    full = limit_size(facts["full_width"], facts["full_height"])
     headers = {
         "X-Width": str(facts["width"]),
         "X-Height": str(facts["height"]),
-        "X-Max-Width": str(facts["full_width"]),
-        "X-Max-Height": str(facts["full_height"]),
+        "X-Max-Width": str(full[0]),
+        "X-Max-Height": str(full[1]),
         "X-Credits-Charged": "0",
     }
-    if form.texts.get("type_level", "").lower() != "none":
-        kind = form.texts.get("type", "").strip().lower()
-        headers["X-Type"] = kind if kind in _TYPES else "other"
+    if kind:
+        headers["X-Type"] = kind
     for name, value in foreground(facts).items():
         headers[f"X-Foreground-{name.removeprefix('foreground_').title()}"] = str(value)
     return headers
+
+
+def limit_size(width: int, height: int) -> tuple[int, int]:
+    """The size that ``size=full`` gives in the formats without a limit of their own."""
+    scale = min(1.0, (_SIZES["full"] * 1_000_000 / (width * height)) ** 0.5)
+    return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def foreground(facts: Mapping[str, Any]) -> dict[str, int]:

@@ -1,0 +1,65 @@
+"""Who asks: API keys, and the clients that share the queue."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+from typing import TYPE_CHECKING
+
+from bgx.errors import UsageError
+from bgx.serve.asks import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from starlette.requests import Request
+
+
+class Keys:
+    """The keys that are taken; with none, everybody is served."""
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        self._digests = [_digest(key) for key in keys]
+
+    def identify(self, request: Request) -> str:
+        """The client a request counts for: its key, else its address. Raises Refusal (401)."""
+        if not self._digests:
+            return _address(request)
+        given = request.headers.get("x-api-key") or _bearer(request)
+        digest = _digest(given)
+        # All are compared, whatever is found: the time tells nothing.
+        if not sum([hmac.compare_digest(digest, known) for known in self._digests]):
+            raise Refusal(401, "unauthorized", "A valid API key is needed: send it as X-API-Key")
+        return f"key {digest.hex()[:8]}"
+
+
+def read_keys(path: Path) -> list[str]:
+    """One key a line; empty lines and those that begin with # are passed over."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--api-keys {path}: cannot be read: {error}") from None
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+
+
+def _bearer(request: Request) -> str:
+    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else ""
+
+
+def _address(request: Request) -> str:
+    """A host's address; of IPv6 the network that one household or server has."""
+    host = request.client.host if request.client else "unknown"
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is None:
+        return str(ipaddress.IPv6Network((address, 64), strict=False).network_address)
+    return str(getattr(address, "ipv4_mapped", None) or address)

@@ -1,0 +1,126 @@
+"""The networks a server may use, each loaded when it is first asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from importlib.metadata import version
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+import bgx
+from bgx.machine import count_cores, memory_limit, memory_used
+from bgx.model.session import open_session
+from bgx.model.store import Store
+from bgx.run.engine import Engine
+from bgx.run.memory import plan_memory
+from bgx.serve.asks import Refusal
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
+
+    from bgx.model.session import Session
+    from bgx.serve.settings import ServeSettings
+
+_MEMORY_PER_BYTE = 3
+"""Of a network's file: weights, their copy for the runtime, and what loading takes."""
+
+
+class Networks:
+    """The networks of the settings by name. Thread-safe."""
+
+    def __init__(self, settings: ServeSettings) -> None:
+        self._settings = settings
+        self._store = Store(settings.model_files)
+        self._opened: dict[str | None, Opened] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def names(self) -> list[str]:
+        """What a request may ask for, the default first."""
+        default = self._settings.models[0]
+        first = self._opened[default].name if default in self._opened else default
+        return [name for name in (first, *self._settings.models[1:]) if name is not None]
+
+    def choose(self, name: str | None) -> str | None:
+        """The setting that a request's name stands for. Raises Refusal."""
+        models = self._settings.models
+        if name is None or name in models:
+            return models[0] if name is None else name
+        if models[0] in self._opened and name == self._opened[models[0]].name:
+            return models[0]
+        raise Refusal(
+            400,
+            "unknown-model",
+            f"model {name[:40]}: not offered here; use one of {', '.join(self.names)}",
+        )
+
+    def open(self, model: str | None) -> Opened:
+        """The network, loaded. model: of :meth:`choose`.
+
+        Raises ModelError and DeviceError; Refusal where memory does not suffice for one more.
+        """
+        with self._lock:
+            if model not in self._opened:
+                self._opened[model] = self._load(model)
+            return self._opened[model]
+
+    def close(self) -> None:
+        """Finish what is in work."""
+        for opened in self._opened.values():
+            opened.engine.close()
+
+    def _load(self, model: str | None) -> Opened:
+        file = self._store.resolve(model, self._store.registry())
+        if self._opened:
+            size = _MEMORY_PER_BYTE * file.path.stat().st_size
+            if memory_used() + size > memory_limit():
+                raise Refusal(
+                    503, "no-memory", f"There is no memory left to load {file.entry.name}"
+                )
+        session = open_session(file, self._settings.device, self._store)
+        workers = self._settings.device.workers
+        # All networks together have the memory that one alone would have.
+        memory = plan_memory(workers or count_cores(), file.entry.input)
+        engine = Engine(
+            lambda _: session, workers=workers, memory=memory // len(self._settings.models)
+        )
+        return Opened(session, engine, file.digest)
+
+
+class Opened:
+    """A network with its engine. digest: of its file."""
+
+    def __init__(self, session: Session, engine: Engine, digest: str) -> None:
+        self.name = session.entry.name
+        self.device: str = session.device
+        self.engine = engine
+        self.identity: dict[str, Any] = {
+            "network": digest,
+            "precision": session.precision,
+            "device": session.device,
+        }
+
+
+def code_fingerprint() -> str:
+    """A digest of everything beside the network that decides how a picture comes out.
+
+    That is bgx's own code and the libraries that it decodes, reckons and encodes with: another
+    version of any of them never meets results of this one.
+    """
+    digest = hashlib.sha256(bgx.__version__.encode())
+    for library in ("pillow", "numpy", "onnxruntime", "isal", "pillow-heif"):
+        try:
+            digest.update(f"{library} {version(library)}\n".encode())
+        except ModuleNotFoundError:
+            continue
+    for room in ("image", "model", "run"):
+        for name, content in sorted(_read_code(files("bgx") / room)):
+            digest.update(name.encode() + b"\n" + content)
+    return digest.hexdigest()
+
+
+def _read_code(folder: Traversable) -> list[tuple[str, bytes]]:
+    return [
+        (file.name, file.read_bytes()) for file in folder.iterdir() if file.name.endswith(".py")
+    ]

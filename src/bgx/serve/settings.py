@@ -1,0 +1,78 @@
+"""What ``bgx serve`` is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from bgx.errors import UsageError
+from bgx.serve.queue import Load
+from bgx.settings import DeviceSettings, ModelSettings, ReadSettings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DEFAULT_PORT = 7000
+DEFAULT_QUEUE = 64
+DEFAULT_MAX_BODY = 22_000_000
+DEFAULT_MAX_PIXELS = 50_000_000
+DEFAULT_CACHE_SIZE = 2_000_000_000
+DEFAULT_TIMEOUT = 60
+
+_PIXELS_PER_PLACE = 12_000_000
+_LEAST_BYTES = 128_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class ServeSettings:
+    """How the server runs.
+
+    models: names of networks, the first is the default; None is bgx's default. queue: requests
+    that may wait. keys: API keys, none for a server open to all. max_body: bytes of a photo. cache:
+    folder of finished pictures, None for none; cache_size: bytes in it. fetch_urls: whether
+    pictures are fetched from addresses that requests name. cors: origins of other sites whose pages
+    may call; ``*`` for any. page: whether the page for people is served. timeout: seconds that a
+    request waits for its turn, and that a body may take to arrive. trusted_proxies: addresses whose
+    X-Forwarded-For is believed. log_json: access lines as JSON.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = DEFAULT_PORT
+    models: tuple[str | None, ...] = (None,)
+    model_files: ModelSettings = field(default_factory=ModelSettings)
+    device: DeviceSettings = field(default_factory=DeviceSettings)
+    read: ReadSettings = field(default_factory=lambda: ReadSettings(max_pixels=DEFAULT_MAX_PIXELS))
+    queue: int = DEFAULT_QUEUE
+    keys: frozenset[str] = field(default=frozenset(), repr=False)
+    max_body: int = DEFAULT_MAX_BODY
+    cache: Path | None = None
+    cache_size: int = DEFAULT_CACHE_SIZE
+    fetch_urls: bool = False
+    cors: tuple[str, ...] = ()
+    page: bool = True
+    timeout: float = DEFAULT_TIMEOUT
+    trusted_proxies: tuple[str, ...] = ("127.0.0.1", "::1")
+    log_json: bool = False
+
+    def __post_init__(self) -> None:
+        if self.queue < 1:
+            raise UsageError(f"--queue {self.queue}: use 1 or more")
+        if self.timeout <= 0:
+            raise UsageError(f"--timeout {self.timeout:g}: use more than 0 seconds")
+        if self.max_body < 1000:
+            raise UsageError(f"--max-body {self.max_body}: use 1kB or more")
+        for key in self.keys:
+            if not key.isascii() or not key.isprintable() or " " in key or not key:
+                raise UsageError("--api-key: use printable ASCII characters without spaces")
+        for origin in self.cors:
+            if origin != "*" and "://" not in origin:
+                raise UsageError(f"--cors {origin}: use an origin (https://shop.example) or *")
+
+    @property
+    def waiting(self) -> Load:
+        """What may wait, in requests, pixels and bytes."""
+        return Load(
+            self.queue,
+            max(self.queue * _PIXELS_PER_PLACE, self.read.max_pixels),
+            max(_LEAST_BYTES, 4 * self.max_body),
+        )

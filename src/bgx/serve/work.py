@@ -1,0 +1,252 @@
+"""Pictures at work: each kind of result is made once, however many ask for it at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import io
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from bgx.image.encode import encode_picture
+from bgx.run.outcome import Done, Failed, Job
+from bgx.run.recipe import Recipe
+from bgx.run.report import make_row
+from bgx.serve.asks import Refusal
+from bgx.serve.cache import Entry, make_entry
+from bgx.storage.memory import InMemory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bgx.options import OutputSettings
+    from bgx.run.cutout import Cutout
+    from bgx.serve.asks import Package
+    from bgx.serve.cache import Cache
+    from bgx.serve.networks import Networks
+    from bgx.serve.queue import FullError, Queue, Ticket
+    from bgx.settings import ReadSettings
+
+MEDIA = {
+    "png": "image/png",
+    "jpg": "image/jpeg",
+    "webp": "image/webp",
+    "avif": "image/avif",
+    "tiff": "image/tiff",
+}
+_NAME = "picture"
+"""What messages call a client's picture."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A picture to make, all of it known. key: its address in the cache. model: of Networks.choose.
+    pixels: of the photo."""
+
+    key: str
+    source: bytes = field(repr=False)
+    pixels: int
+    output: OutputSettings
+    model: str | None
+    package: Package
+
+
+@dataclass(eq=False, slots=True)
+class Flight:
+    """An order that waits for its turn or is at work. waiting: requests that wait for it."""
+
+    order: Order
+    ticket: Ticket
+    result: asyncio.Future[Entry]
+    started: bool = False
+    waiting: int = 0
+
+
+class Work:
+    """Takes orders from the queue in their turn, and has them made on threads of its own.
+
+    Used from the event loop's thread alone. timeout: seconds that an order may wait for its turn.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        networks: Networks,
+        read: ReadSettings,
+        cache: Cache | None,
+        *,
+        timeout: float,
+        observe: Callable[[dict[str, float]], None] = lambda seconds: None,
+    ) -> None:
+        self._queue, self._networks, self._read, self._cache = queue, networks, read, cache
+        self._timeout, self._observe = timeout, observe
+        self._flights: dict[str, Flight] = {}
+        self._places = 0
+        self._working = 0
+        self._threads: ThreadPoolExecutor | None = None
+
+    @property
+    def working(self) -> int:
+        """Pictures at work."""
+        return self._working
+
+    def begin(self, places: int) -> None:
+        """The default network is loaded: work may begin, on this many pictures at once."""
+        self._places = places
+        self._threads = ThreadPoolExecutor(places, "serve")
+        self._dispatch()
+
+    def close(self) -> None:
+        """End the threads; nothing may be at work."""
+        if self._threads is not None:
+            self._threads.shutdown()
+
+    def join(self, order: Order, ticket: Ticket) -> Flight:
+        """Have an order made, or wait with those who asked for the same before.
+
+        ticket: its place in the queue. Every flight that is returned must be waited for.
+        """
+        flight = self._flights.get(order.key)
+        if flight is None:
+            return self._enlist(order, ticket)
+        flight.ticket.kept = True
+        self._queue.leave(ticket)
+        return flight
+
+    async def wait(self, flight: Flight) -> Entry:
+        """The result.
+
+        Raises BgxError for a picture that cannot be cut out, FullError where its place was lost,
+        Refusal where its turn did not come in time. Where the last who waits is cancelled before
+        its turn, the place is given back; what is at work is finished into the cache.
+        """
+        flight.waiting += 1
+        try:
+            return await self._wait(flight)
+        finally:
+            flight.waiting -= 1
+            if not flight.waiting and not flight.started:
+                self._abandon(flight)
+
+    def _enlist(self, order: Order, ticket: Ticket) -> Flight:
+        flight = Flight(order, ticket, asyncio.get_running_loop().create_future())
+        # Where all who waited have left, nobody asks for the exception.
+        flight.result.add_done_callback(lambda result: result.cancelled() or result.exception())
+
+        def displace(error: FullError) -> None:
+            self._flights.pop(order.key, None)
+            flight.result.set_exception(error)
+
+        ticket.displace = displace
+        ticket.ready = True
+        self._flights[order.key] = flight
+        self._dispatch()
+        return flight
+
+    async def _wait(self, flight: Flight) -> Entry:
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await asyncio.shield(flight.result)
+        except TimeoutError:
+            if not flight.started:
+                raise Refusal(
+                    503,
+                    "timeout",
+                    f"The picture's turn did not come within {self._timeout:g} seconds",
+                    retry_after=self._queue.retry_after(),
+                ) from None
+        return await asyncio.shield(flight.result)
+
+    def _abandon(self, flight: Flight) -> None:
+        self._queue.leave(flight.ticket)
+        if self._flights.get(flight.order.key) is flight:
+            del self._flights[flight.order.key]
+
+    def _dispatch(self) -> None:
+        """Begin what has a place and a turn."""
+        while self._working < self._places and (ticket := self._queue.next()):
+            flight = next(one for one in self._flights.values() if one.ticket is ticket)
+            self._queue.start(ticket)
+            self._queue.pace.begin()
+            flight.started = True
+            self._working += 1
+            loop = asyncio.get_running_loop()
+            running = loop.run_in_executor(self._threads, self._carry_out, flight.order)
+            running.add_done_callback(functools.partial(self._finish, flight))
+
+    def _finish(self, flight: Flight, done: asyncio.Future[Entry]) -> None:
+        self._working -= 1
+        self._queue.pace.end(flight.order.pixels)
+        del self._flights[flight.order.key]
+        error = done.exception()
+        if error is not None:
+            flight.result.set_exception(error)
+        else:
+            flight.result.set_result(done.result())
+            self._observe(done.result().facts["seconds"])
+        self._dispatch()
+
+    def _carry_out(self, order: Order) -> Entry:
+        """On a thread of its own. Raises BgxError."""
+        engine = self._networks.open(order.model).engine
+        recipe = Recipe(self._read, order.output)
+        target = None if order.package == "zip" else _Collected()
+        outcome = engine.submit(Job(InMemory(order.source, _NAME), target), recipe).result()
+        if isinstance(outcome, Failed):
+            raise outcome.error
+        if target is None:
+            data, media = _pack(outcome), "application/zip"
+        else:
+            data, media = b"".join(target.pieces), MEDIA[order.output.format]
+        facts = _describe(outcome)
+        if self._cache is None:
+            return make_entry(data, media, facts)
+        return self._cache.put(order.key, data, media, facts)
+
+
+class _Collected:
+    """A target in memory."""
+
+    def __init__(self) -> None:
+        self.pieces: tuple[bytes, ...] = ()
+
+    def __str__(self) -> str:
+        return _NAME
+
+    def link(self, page: object) -> str:
+        """Empty: it lies nowhere."""
+        return ""
+
+    def write(self, *pieces: bytes, create: bool = False) -> bool:
+        """Keep them."""
+        self.pieces = pieces
+        return True
+
+
+def _pack(outcome: Done) -> bytes:
+    """color.jpg with the subject's colours, and alpha.png."""
+    cutout: Cutout | None = outcome.cutout
+    if cutout is None:
+        raise AssertionError("a job without a target leaves its cut-out in memory")
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+        colours = encode_picture(
+            cutout.image.convert("RGB"), "jpg", name=_NAME, quality=95, icc=cutout.icc
+        )
+        archive.writestr("color.jpg", b"".join(colours))
+        alpha = cutout.image.getchannel("A") if cutout.image.mode == "RGBA" else cutout.matte
+        archive.writestr("alpha.png", b"".join(encode_picture(alpha, "png", name=_NAME)))
+    return stream.getvalue()
+
+
+def _describe(outcome: Done) -> dict[str, Any]:
+    """What is known of a result beside its bytes: its row of the report, and its full size."""
+    facts = make_row(outcome)
+    for name in ("source", "target", "status"):
+        del facts[name]
+    measured = outcome.measured
+    facts["doubtful"] = measured.trust.doubtful
+    facts["full_width"], facts["full_height"] = measured.full
+    return facts
