@@ -222,12 +222,12 @@ def parse_shadow(text: str) -> Shadow | None:
     return Shadow(kind, strength)
 
 
-def parse_bytes(text: str | int) -> int:
-    """``10MB``, ``500kB`` (thousands) or a number of bytes."""
-    match = re.fullmatch(r"(\d{1,15}(?:\.\d+)?)\s*(k|m)?b?", str(text).strip().lower())
+def parse_bytes(text: str | int, *, flag: str = "--max-bytes") -> int:
+    """``10MB``, ``500kB`` (thousands), ``2GB`` or a number of bytes. flag: the option's."""
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d+)?)\s*(k|m|g)?b?", str(text).strip().lower())
     if match is None:
-        raise UsageError(f"--max-bytes {text}: use a number with kB or MB (10MB), or of bytes")
-    limit = int(float(match[1]) * {None: 1, "k": 1_000, "m": 1_000_000}[match[2]])
+        raise UsageError(f"{flag} {text}: use a number with kB, MB or GB (10MB), or of bytes")
+    limit = int(float(match[1]) * {None: 1, "k": 10**3, "m": 10**6, "g": 10**9}[match[2]])
     if limit < 1:
-        raise UsageError(f"--max-bytes {text}: use 1 or more")
+        raise UsageError(f"{flag} {text}: use 1 or more")
     return limit

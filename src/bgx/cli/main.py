@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Commands(click.Group):
     """The subcommands, each imported when it is asked for: a module and its command of one name."""
 
-    names = ("remove", "batch", "models", "presets", "info", "bench", "train")
+    names = ("remove", "batch", "models", "presets", "info", "bench", "train", "serve")
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(self.names)

@@ -18,7 +18,7 @@ from bgx.image.compose import compose_picture, flatten
 from bgx.image.icc import convert_colour, convert_colours, srgb_profile
 from bgx.image.read import read_photo
 from bgx.image.shadow import cast_shadow
-from bgx.settings import DEFAULT_MAX_PIXELS, OPAQUE_FORMATS, WHITE, Backdrop, ReadSettings, Tint
+from bgx.settings import OPAQUE_FORMATS, WHITE, Backdrop, ReadSettings, Tint
 
 if TYPE_CHECKING:
     from bgx.image.canvas import Placement
@@ -57,6 +57,7 @@ class Finisher:
 
     def __init__(self, output: OutputSettings, read: ReadSettings = _ANY_SIZE) -> None:
         self._output = output
+        self._max_pixels = read.max_pixels
         background = output.background
         if background is None and output.format in OPAQUE_FORMATS:
             background = WHITE
@@ -99,9 +100,9 @@ class Finisher:
             raise NoSubjectError(f"{name}: no subject found, so there is nothing to frame")
         placement = place(alpha.size, subject, canvas)
         width, height = placement.size
-        if width * height > max(DEFAULT_MAX_PIXELS, alpha.width * alpha.height):
+        if width * height > max(self._max_pixels, alpha.width * alpha.height):
             raise TooLargeError(
-                f"{name}: a canvas of {width} x {height} has more than {DEFAULT_MAX_PIXELS:,} "
+                f"{name}: a canvas of {width} x {height} has more than {self._max_pixels:,} "
                 "pixels; use another --canvas, or less --margin"
             )
         return placement, place(alpha.size, subject, replace(canvas, resize=None)).size

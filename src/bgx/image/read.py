@@ -133,6 +133,13 @@ class OpenedPhoto:
         self._name = name
         self._owned = owned
 
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """Width and height of the picture turned upright, as far as its header tells."""
+        turn = _TURNS.get(_read_exif(self._image).get(ExifTags.Base.Orientation, 1))
+        width, height = self.size
+        return (height, width) if turn in _SIDEWAYS else (width, height)
+
     def decode(self, *, metadata: bool = False, reduced: bool = False) -> Photo:
         """The photo. May be called once.
 

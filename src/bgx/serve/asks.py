@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -65,3 +65,7 @@ class Ask:
     package: Package = "picture"
     kind: str | None = None
     check_size: Callable[[int, int], None] | None = None
+
+    def without_pictures(self) -> Ask:
+        """What the answer needs to know of it."""
+        return replace(self, source=b"", background=None)

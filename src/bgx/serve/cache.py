@@ -72,6 +72,12 @@ def make_entry(data: bytes, media: str, facts: Mapping[str, Any]) -> Entry:
     return Entry(data, media, hashlib.sha256(data).hexdigest(), facts)
 
 
+def reckon_address(secret: bytes, **parts: Any) -> str:
+    """The key of the result that follows from these JSON values, 64 hex digits."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+    return hmac.digest(secret, text.encode(), "sha256").hex()
+
+
 class Cache:
     """Entries below one folder, at most ``limit`` bytes of content. Thread-safe.
 
@@ -107,8 +113,7 @@ class Cache:
 
         parts: everything the result follows from, as JSON values.
         """
-        text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
-        return hmac.digest(self._secret, text.encode(), "sha256").hex()
+        return reckon_address(self._secret, **parts)
 
     def get(self, key: str) -> Entry | None:
         """The entry, complete and as it was put, or None."""

@@ -387,6 +387,31 @@ def picture_refusal(code: str, message: str) -> Refusal:
     return Refusal(500, "processing_failed", "The image could not be processed", detail=message)
 
 
+_WORDED = {
+    "too-many-bytes": (400, "file_too_large", "File too large"),
+    "unauthorized": (403, "auth_failed", "API Key invalid"),
+    "queue-full": (429, "rate_limit_exceeded", "Rate limit exceeded"),
+    "urls-off": (400, "invalid_image_url", "Fetching addresses is switched off"),
+}
+
+
+def word_refusal(refusal: Refusal) -> Refusal:
+    """A refusal of the server's own with remove.bg's status, code and title."""
+    known = _WORDED.get(refusal.code)
+    if known is None:
+        code = refusal.code.replace("-", "_")
+        status = 400 if refusal.status in (408, 413, 415, 422) else refusal.status
+        return Refusal(
+            status,
+            code,
+            refusal.title,
+            detail=refusal.detail,
+            retry_after=refusal.retry_after,
+        )
+    status, code, title = known
+    return Refusal(status, code, title, detail=refusal.title, retry_after=refusal.retry_after)
+
+
 def answer_headers(facts: Mapping[str, Any], kind: str | None) -> dict[str, str]:
     """The headers that describe a result. facts: of :mod:`bgx.serve.work`. kind: of the ask."""
     full = limit_size(facts["full_width"], facts["full_height"])

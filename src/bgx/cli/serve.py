@@ -1,0 +1,178 @@
+"""``bgx serve``: pictures over HTTP."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import click
+
+from bgx.cli.console import Console, set_up_logging
+from bgx.errors import ExitCode, UsageError
+from bgx.install import install_hint
+from bgx.parsers import parse_bytes
+from bgx.settings import (
+    DEFAULT_MAX_SIZE,
+    DEFAULT_MODEL,
+    DeviceSettings,
+    ModelSettings,
+    Precision,
+    ReadSettings,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bgx.serve.settings import ServeSettings
+
+_NEEDED = ("starlette", "uvicorn", "python_multipart", "h11", "prometheus_client")
+_OWN_MACHINE = {"127.0.0.1", "::1", "localhost"}
+
+
+def _option(*names: str, shared: bool = False, **attributes: Any) -> Callable[[Any], Any]:
+    """A click option with BGX_SERVE_… as its variable; shared: else the one of other commands."""
+    long = next(name for name in names if name.startswith("--")).partition("/")[0]
+    name = long.removeprefix("--").replace("-", "_").upper()
+    variables = [f"BGX_SERVE_{name}", *([f"BGX_{name}"] if shared else [])]
+    defaults: dict[str, Any] = {"envvar": variables, "show_default": True}
+    return click.option(*names, **(defaults | attributes))
+
+
+@click.command()
+@_option("--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 is all of them.")
+@_option("--port", type=click.IntRange(0, 65535), default=7000, help="Port; 0 takes a free one.")
+@_option(
+    "--model",
+    "-m",
+    "models",
+    multiple=True,
+    shared=True,
+    help="Network: a name or FILE.onnx. Several times: the first is the default, a request may ask "
+    f"for the others.  [default: {DEFAULT_MODEL}, else the best one here]",
+)
+@_option("--device", "-d", default="auto", metavar="DEVICE", shared=True, help="As of bgx batch.")
+@_option("--threads", type=int, shared=True, help="Threads of one network run.  [default: chosen]")
+@_option(
+    "--precision",
+    type=click.Choice(get_args(Precision)),
+    default="auto",
+    shared=True,
+    help="int8 (CPU), fp16 (GPU): what `bgx models optimize` made; auto takes what passed.",
+)
+@_option("--workers", type=int, help="Pictures in work at once.  [default: chosen]")
+@_option("--batch-size", type=int, help="Pictures of one network run on a GPU.  [default: chosen]")
+@_option("--queue", default=64, metavar="N", help="Requests that may wait; more are told 429.")
+@_option("--timeout", default=60.0, help="Seconds a request may wait, and a body take to arrive.")
+@_option("--max-body", default="22MB", metavar="22MB", help="Refuse larger photos.")
+@_option("--max-pixels", default=50_000_000, help="Refuse photos of more pixels.")
+@_option("--max-size", default=DEFAULT_MAX_SIZE, help="Long side of the working image, pixels.")
+@_option(
+    "--api-key",
+    "keys",
+    multiple=True,
+    show_default=False,
+    help="A key that requests must carry, as X-API-Key; several times for several.",
+)
+@_option("--api-keys", metavar="FILE", help="Read keys from a file, one a line.")
+@_option("--cache", metavar="FOLDER", help="Of finished pictures.  [default: beside the networks]")
+@_option("--cache-size", default="2GB", metavar="2GB", help="The least recently used make room.")
+@_option("--no-cache", is_flag=True, help="Keep no finished pictures.")
+@_option("--fetch-urls", is_flag=True, help="Fetch pictures from public addresses in requests.")
+@_option("--cors", multiple=True, metavar="ORIGIN", help="A site whose pages may call; * for any.")
+@_option("--no-page", is_flag=True, help="Serve no page for people at /.")
+@_option(
+    "--trust-proxy",
+    "proxies",
+    multiple=True,
+    default=["127.0.0.1", "::1"],
+    metavar="ADDRESS",
+    help="A proxy or network whose X-Forwarded-For is believed.",
+)
+@_option("--log-json", is_flag=True, help="Write the line of each request as JSON.")
+@_option("--offline", is_flag=True, shared=True, help="Never fetch a network.")
+@_option("--quiet", is_flag=True, shared=True, help="Say nothing but errors.")
+@_option(
+    "--verbose", "-v", count=True, show_default=False, shared=True, help="Say more; -vv everything."
+)
+def serve(*, quiet: bool, verbose: int, **options: Any) -> ExitCode:
+    """Serve pictures over HTTP, with a page for people at /.
+
+    Takes the requests of remove.bg's API (POST /v1.0/removebg), of rembg's server (/api/remove) and
+    bgx's own (POST /cutouts); /api describes them. Every option can be set in the environment as
+    BGX_SERVE_ and its name.
+    """
+    if any(find_spec(name) is None for name in _NEEDED):
+        raise UsageError(f"bgx serve needs more packages; run: {install_hint('serve')}")
+    console = Console(quiet=quiet)
+    set_up_logging(console, verbose)
+    _log_requests(quiet=quiet)
+    settings = _make_settings(**options)
+    if settings.host not in _OWN_MACHINE and not settings.keys:
+        console.complain(
+            f"--host {settings.host}: other machines may send pictures, and no --api-key is set"
+        )
+    from bgx.cli.memory import keep_memory
+    from bgx.image.read import prepare_process
+    from bgx.serve.server import serve as run
+
+    prepare_process()
+    keep_memory()
+    run(settings, console.tell)
+    return ExitCode.OK
+
+
+def _make_settings(
+    *,
+    models: tuple[str, ...],
+    device: str,
+    threads: int | None,
+    precision: Precision,
+    workers: int | None,
+    batch_size: int | None,
+    max_body: str,
+    max_pixels: int,
+    max_size: int,
+    keys: tuple[str, ...],
+    api_keys: str | None,
+    cache: str | None,
+    cache_size: str,
+    no_cache: bool,
+    no_page: bool,
+    proxies: tuple[str, ...],
+    offline: bool,
+    **same: Any,
+) -> ServeSettings:
+    """Raises UsageError. same: options that are settings of the same names."""
+    from bgx.model.store import Store
+    from bgx.serve.keys import read_keys
+    from bgx.serve.settings import ServeSettings
+
+    files = ModelSettings.from_environment(offline=offline)
+    if no_cache and cache is not None:
+        raise UsageError("--cache and --no-cache: leave one of them out")
+    folder = None if no_cache else Path(cache) if cache else Store(files).folder / "serve"
+    return ServeSettings(
+        models=models or (None,),
+        model_files=files,
+        device=DeviceSettings(device, workers, threads, batch_size, precision),
+        read=ReadSettings(max_size, max_pixels),
+        keys=frozenset([*keys, *(read_keys(Path(api_keys)) if api_keys else [])]),
+        max_body=parse_bytes(max_body, flag="--max-body"),
+        cache=folder,
+        cache_size=parse_bytes(cache_size, flag="--cache-size"),
+        page=not no_page,
+        trusted_proxies=proxies,
+        **same,
+    )
+
+
+def _log_requests(*, quiet: bool) -> None:
+    """A line for each request on stderr, as it is: other programs may read it."""
+    logger = logging.getLogger("bgx.access")
+    logger.propagate = False
+    logger.setLevel(logging.WARNING if quiet else logging.INFO)
+    if sys.stderr is not None:
+        logger.handlers = [logging.StreamHandler(sys.stderr)]

@@ -1,0 +1,199 @@
+"""The three forms in which pictures are asked for, each with its answers and its errors."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Protocol
+
+from starlette.responses import JSONResponse, Response
+
+from bgx.errors import DeviceError, ExitCode, ModelError, PictureError, UsageError
+from bgx.serve import native, rembg, removebg
+from bgx.serve.asks import Form, Refusal
+from bgx.serve.forms import content_type, read_body, read_form
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from starlette.requests import Request
+
+    from bgx.errors import BgxError
+    from bgx.serve.asks import Ask
+    from bgx.serve.cache import Entry
+    from bgx.serve.forms import BodyLimits
+
+_SUFFIXES = {
+    "image/png": "png",
+    "image/jpeg": "jpg",
+    "image/webp": "webp",
+    "image/avif": "avif",
+    "image/tiff": "tiff",
+    "application/zip": "zip",
+}
+_FORMS = {"multipart/form-data", "application/json", "application/x-www-form-urlencoded"}
+
+
+class Door(Protocol):
+    """A form of request."""
+
+    name: str
+
+    async def read(self, request: Request, limits: BodyLimits, watch: Callable[[], None]) -> Ask:
+        """What is asked for. Raises Refusal."""
+
+    def answer(self, request: Request, ask: Ask, key: str | None, entry: Entry) -> Response:
+        """The result. key: its address, None where there is none. Raises Refusal."""
+
+    def blame(self, error: BgxError) -> Refusal:
+        """What is answered for a picture that failed."""
+
+    def refuse(self, refusal: Refusal) -> Response:
+        """The answer that tells of it."""
+
+
+class NativeDoor:
+    """``POST /cutouts``."""
+
+    name = "native"
+
+    async def read(self, request: Request, limits: BodyLimits, watch: Callable[[], None]) -> Ask:
+        body: Form | bytes
+        if content_type(request) in _FORMS:
+            body = await read_form(request, limits, watch)
+        else:
+            body = await read_body(request, limits, watch) or Form()
+        return native.parse_request(_query(request), body)
+
+    def answer(self, request: Request, ask: Ask, key: str | None, entry: Entry) -> Response:
+        facts = entry.facts
+        if "application/json" in request.headers.get("accept", ""):
+            link = {"cutout": f"/cutouts/{key}"} if key else {}
+            return JSONResponse(
+                {**link, "type": entry.media, "bytes": len(entry.data), **facts},
+                headers={"Content-Location": f"/cutouts/{key}"} if key else {},
+            )
+        headers = {
+            "X-Width": str(facts["width"]),
+            "X-Height": str(facts["height"]),
+            "X-Confidence": str(facts["confidence"]),
+            "X-Doubtful": "true" if facts["doubtful"] else "false",
+        }
+        return _file(entry, key, headers)
+
+    def blame(self, error: BgxError) -> Refusal:
+        return blame(error)
+
+    def refuse(self, refusal: Refusal) -> Response:
+        """``application/problem+json`` (RFC 9457)."""
+        problem = {
+            "type": "about:blank",
+            "title": refusal.title,
+            "status": refusal.status,
+            "code": refusal.code,
+        }
+        if refusal.detail:
+            problem["detail"] = refusal.detail
+        return JSONResponse(
+            problem, refusal.status, _headers(refusal), media_type="application/problem+json"
+        )
+
+
+class RemoveBgDoor:
+    """``POST /v1.0/removebg``. rate: the limit of waiting requests, how many more, and seconds."""
+
+    name = "removebg"
+
+    def __init__(self, rate: Callable[[], tuple[int, int, float]]) -> None:
+        self._rate = rate
+
+    async def read(self, request: Request, limits: BodyLimits, watch: Callable[[], None]) -> Ask:
+        return removebg.parse_request(await read_form(request, limits, watch))
+
+    def answer(self, request: Request, ask: Ask, key: str | None, entry: Entry) -> Response:
+        if entry.facts["bbox"] is None:
+            raise removebg.picture_refusal("no-subject", "No subject was found in the picture.")
+        headers = removebg.answer_headers(entry.facts, ask.kind) | self._headers()
+        if "application/json" in request.headers.get("accept", ""):
+            return JSONResponse(removebg.answer_json(entry.data, entry.facts), headers=headers)
+        return _file(entry, key, headers)
+
+    def blame(self, error: BgxError) -> Refusal:
+        if isinstance(error, PictureError) and error.exit_code is not ExitCode.BUG:
+            return removebg.picture_refusal(error.code, str(error))
+        return blame(error)
+
+    def refuse(self, refusal: Refusal) -> Response:
+        refusal = removebg.word_refusal(refusal)
+        return JSONResponse(
+            removebg.error_json(refusal), refusal.status, _headers(refusal) | self._headers()
+        )
+
+    def _headers(self) -> dict[str, str]:
+        return removebg.rate_headers(*self._rate()) | {"Access-Control-Allow-Origin": "*"}
+
+
+class RembgDoor:
+    """``GET|POST /api/remove``."""
+
+    name = "rembg"
+
+    async def read(self, request: Request, limits: BodyLimits, watch: Callable[[], None]) -> Ask:
+        if request.method == "POST":
+            return rembg.parse_request(_query(request), await read_form(request, limits, watch))
+        return rembg.parse_request(_query(request), None)
+
+    def answer(self, request: Request, ask: Ask, key: str | None, entry: Entry) -> Response:
+        return _file(entry, key, {})
+
+    def blame(self, error: BgxError) -> Refusal:
+        return blame(error)
+
+    def refuse(self, refusal: Refusal) -> Response:
+        return JSONResponse(rembg.error_json(refusal), refusal.status, _headers(refusal))
+
+
+def blame(error: BgxError) -> Refusal:
+    """What is answered for a picture that failed."""
+    match error:
+        case PictureError() if error.exit_code is ExitCode.BUG:
+            return Refusal(500, error.code, "The picture could not be processed: a fault of bgx")
+        case PictureError():
+            status = 413 if error.code == "too-large" else 422
+            return Refusal(status, error.code, str(error))
+        case UsageError():
+            return Refusal(400, error.code, str(error))
+        case ModelError() | DeviceError():
+            return Refusal(503, error.code, str(error))
+    return Refusal(500, error.code, "The picture could not be processed")
+
+
+def _query(request: Request) -> dict[str, str]:
+    return dict(request.query_params)
+
+
+def _file(entry: Entry, key: str | None, headers: dict[str, str]) -> Response:
+    suffix = _SUFFIXES.get(entry.media, "bin")
+    headers |= {
+        "ETag": etag(entry),
+        "Content-Disposition": f'inline; filename="cutout.{suffix}"',
+        # Of a POST: the address beside it is what may be kept.
+        "Cache-Control": "no-store",
+        "X-Content-Type-Options": "nosniff",
+    }
+    if key:
+        headers["Content-Location"] = f"/cutouts/{key}"
+    return Response(entry.data, media_type=entry.media, headers=headers)
+
+
+def etag(entry: Entry) -> str:
+    """A strong validator of the bytes."""
+    return f'"{entry.digest[:32]}"'
+
+
+def _headers(refusal: Refusal) -> dict[str, str]:
+    headers = {"Cache-Control": "no-store"}
+    if refusal.retry_after is not None:
+        headers["Retry-After"] = str(refusal.retry_after)
+    if refusal.status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
+    return headers

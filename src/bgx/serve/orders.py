@@ -1,0 +1,61 @@
+"""From what is asked for to an order: options settled, the header read, the key reckoned."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
+
+from bgx.image.read import open_photo
+from bgx.options import OutputSettings, settle
+from bgx.presets import preset_options
+from bgx.serve.work import Order
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bgx.options import PictureOptions
+    from bgx.serve.asks import Ask
+    from bgx.settings import ReadSettings
+
+
+def make_order(
+    ask: Ask,
+    source: bytes,
+    background: bytes | None,
+    *,
+    model: str | None,
+    identity: dict[str, Any],
+    read: ReadSettings,
+    address: Callable[..., str],
+) -> Order:
+    """Raises PictureError for what is no picture or too large, UsageError, and ask's own Refusal.
+
+    model: of the network's choice; identity: all that decides how it runs. address: reckons keys.
+    """
+    options = dict(ask.options)
+    if background is not None:
+        options["background"] = background
+    output = settle(cast("PictureOptions", options), preset=preset_options(ask.preset))
+    with open_photo(io.BytesIO(source), read, name="picture") as opened:
+        width, height = opened.upright_size
+    if ask.check_size:
+        ask.check_size(width, height)
+    key = address(
+        source=hashlib.sha256(source).hexdigest(),
+        output=_describe(output),
+        package=ask.package,
+        max_size=read.max_size,
+        **identity,
+    )
+    return Order(key, source, width * height, output, model, ask.package)
+
+
+def _describe(output: OutputSettings) -> str:
+    """All settings; an image as its hash."""
+    background = output.background
+    if isinstance(background, bytes):
+        digest = hashlib.sha256(background).hexdigest()
+        return f"{replace(output, background=None)!r} on {digest}"
+    return repr(output)

@@ -1,0 +1,145 @@
+"""The process: listening, signals, and an end that answers what was accepted."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+
+from bgx.errors import BgxError, ExitCode, UsageError
+from bgx.serve.app import Service, make_app
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterator
+    from types import FrameType
+
+    from bgx.serve.metrics import Observed
+    from bgx.serve.settings import ServeSettings
+
+_BACKLOG = 2048
+_KEEP_ALIVE = 65
+"""Seconds; longer than nginx keeps its own, so that it never sends into a connection that ends."""
+
+_AFTER_TIMEOUT = 60
+"""Seconds for what is at work when the last who waits has had its turn."""
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def serve(settings: ServeSettings, tell: Callable[[str], None]) -> None:
+    """Serve until a signal comes. tell: says a line to whoever started the server.
+
+    Raises UsageError where the address cannot be listened on, OutputError for the cache's folder,
+    ModelError and DeviceError where the network cannot be loaded.
+    """
+    with _listen(settings.host, settings.port) as listener:
+        server = _Server(settings, listener.getsockname()[1], tell)
+        server.run(sockets=[listener])
+    if server.failure is not None:
+        raise server.failure
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            if os.name != "nt":  # there it would let two servers have one port
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(_BACKLOG)
+        except OSError:
+            listener.close()
+            raise
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"--host {host} --port {port}: cannot listen there: {reason}") from None
+    return listener
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server with bgx's start and end.
+
+    failure: why it ended by itself.
+    """
+
+    def __init__(self, settings: ServeSettings, port: int, tell: Callable[[str], None]) -> None:
+        self.failure: BgxError | None = None
+        self._settings, self._port, self._tell = settings, port, tell
+        self._service = Service(settings)
+        self._app: Observed = make_app(self._service)
+        self._tasks: set[asyncio.Task[None]] = set()
+        super().__init__(
+            uvicorn.Config(
+                self._app,
+                http="h11",
+                ws="none",
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=True,
+                forwarded_allow_ips=list(settings.trusted_proxies),
+                timeout_keep_alive=_KEEP_ALIVE,
+                timeout_graceful_shutdown=5,
+                backlog=_BACKLOG,
+            )
+        )
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and load the network beside it."""
+        await super().startup(sockets)
+        self._begin(self._load())
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """The first signal ends gently, the second at once."""
+        loop = asyncio.get_running_loop()
+
+        def handle(number: int, _: FrameType | None) -> None:
+            if self._service.draining:
+                os._exit(ExitCode.INTERRUPTED)
+            self._service.draining = True
+            loop.call_soon_threadsafe(lambda: self._begin(self._drain()))
+
+        before = {number: signal.signal(number, handle) for number in _SIGNALS}
+        try:
+            yield
+        finally:
+            for number, was in before.items():
+                signal.signal(number, was)
+
+    def _begin(self, task: Coroutine[Any, Any, None]) -> None:
+        running = asyncio.ensure_future(task)
+        self._tasks.add(running)
+        running.add_done_callback(self._tasks.discard)
+
+    async def _load(self) -> None:
+        try:
+            await self._service.load()
+        except BgxError as error:
+            self.failure = error
+            self.should_exit = True
+            return
+        opened = self._service.networks.open(self._settings.models[0])
+        host = self._settings.host
+        shown = f"[{host}]" if ":" in host else host
+        self._tell(
+            f"listening on http://{shown}:{self._port} with {opened.name} on {opened.device}"
+        )
+
+    async def _drain(self) -> None:
+        """Answer what was accepted, then end."""
+        self._tell("shutting down: answering what was accepted; press Ctrl-C again to stop at once")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.timeout + _AFTER_TIMEOUT):
+                while self._app.open or self._service.work.working:
+                    await asyncio.sleep(0.05)
+        self.should_exit = True
