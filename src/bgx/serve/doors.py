@@ -120,6 +120,8 @@ class RemoveBgDoor:
     def blame(self, error: BgxError) -> Refusal:
         if isinstance(error, PictureError) and error.exit_code is not ExitCode.BUG:
             return removebg.picture_refusal(error.code, str(error))
+        if isinstance(error, UsageError) and "background" in str(error):
+            return Refusal(400, "invalid_bg_image_file", "Invalid background image", detail=str(error))
         return blame(error)
 
     def refuse(self, refusal: Refusal) -> Response:

@@ -1,0 +1,537 @@
+"""``bgx serve`` as its clients see it: every route, its answers and its errors."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import zipfile
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+import pytest
+from PIL import Image
+
+from support.http import multipart
+from support.pictures import encode
+from support.serving import serving
+from support.shell import bgx
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from support.serving import Server
+
+SIZE = (120, 80)
+
+
+def draw(colour: str = "white", size: tuple[int, int] = SIZE) -> Image.Image:
+    """A subject in the middle half of a black frame."""
+    image = Image.new("RGB", size, "black")
+    width, height = size
+    image.paste(colour, (width // 4, height // 4, width * 3 // 4, height * 3 // 4))
+    return image
+
+
+PHOTO = encode(draw(), "JPEG", quality=95)
+EMPTY = encode(Image.new("RGB", SIZE, "black"), "PNG")
+
+
+def picture(data: bytes) -> Image.Image:
+    with Image.open(io.BytesIO(data)) as opened:
+        opened.load()
+        return opened
+
+
+@pytest.fixture(scope="module")
+def server(_stocked_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    cache = tmp_path_factory.mktemp("cache")
+    with serving(
+        *("--model", "u2netp", "--model", "lite", "--cache", cache, "--log-json"),
+        *("--max-body", "4MB", "--max-pixels", "2000000", "--cors", "https://shop.example"),
+        env={"BGX_HOME": str(_stocked_home)},
+    ) as running:
+        yield running
+
+
+# bgx's own route ----------------------------------------------------------------------------------
+
+
+def test_a_photo_as_the_body_gives_its_cut_out(server: Server) -> None:
+    answer = server.send(PHOTO)
+
+    assert (answer.status, answer.headers["content-type"]) == (200, "image/png")
+    cutout = picture(answer.body)
+    assert (cutout.mode, cutout.size) == ("RGBA", SIZE)
+    assert cutout.getpixel((60, 40)) == (255, 255, 255, 255)
+    assert cutout.getpixel((2, 2)) == (0, 0, 0, 0)
+    assert (answer.headers["x-width"], answer.headers["x-height"]) == ("120", "80")
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    ("query", "options"),
+    [
+        ("", []),
+        ("?format=webp&quality=80", ["--quality", "80"]),
+        ("?format=jpg&background=%23204060&canvas=100x100&fill=80%25", None),
+        ("?no-such=1", None),
+        ("?refine=false&margin=5%25", ["--no-refine", "--margin", "5%"]),
+        ("?preset=ebay", ["--preset", "ebay"]),
+        ("?mask_only=true", ["--mask-only"]),
+    ],
+)
+def test_a_picture_is_byte_for_byte_the_command_lines(
+    server: Server, stocked_home: Path, tmp_path: Path, query: str, options: list[str] | None
+) -> None:
+    if options is None:
+        options = ["--background", "#204060", "--canvas", "100x100", "--fill", "80%"]
+    answer = server.send(PHOTO, query)
+    if "no-such" in query:
+        assert answer.status == 400
+        return
+    (tmp_path / "photo.jpg").write_bytes(PHOTO)
+    suffix = {"image/png": "png", "image/webp": "webp", "image/jpeg": "jpg"}
+    target = tmp_path / f"out.{suffix[answer.headers['content-type']]}"
+
+    done = bgx("remove", tmp_path / "photo.jpg", target, "--model", "u2netp", *options)
+
+    assert done.code == 0, done.err
+    assert answer.body == target.read_bytes()
+
+
+def test_a_form_holds_the_photo_and_its_options(server: Server) -> None:
+    shelf = encode(Image.new("RGB", (10, 10), (12, 34, 56)), "PNG")
+
+    answer = server.post("/cutouts", {"resize": "60"}, {"image": PHOTO, "background": shelf})
+
+    cutout = picture(answer.body)
+    assert (cutout.mode, cutout.size) == ("RGB", (60, 40))
+    assert cutout.getpixel((1, 1)) == (12, 34, 56)
+
+
+def test_the_report_row_comes_as_json_with_a_link(server: Server) -> None:
+    row = server.send(PHOTO, "?format=webp", accept="application/json").json
+
+    assert (row["width"], row["height"], row["type"]) == (120, 80, "image/webp")
+    assert row["subject"] is True
+    assert row["doubtful"] is False
+    assert set(row["seconds"]) == {"read", "infer", "compose", "write"}
+    linked = server.get(row["cutout"])
+    assert (linked.status, len(linked.body)) == (200, row["bytes"])
+
+
+def test_a_result_has_an_address_that_may_be_kept_for_ever(server: Server) -> None:
+    made = server.send(PHOTO)
+    address = made.headers["content-location"]
+
+    answer = server.get(address)
+
+    assert answer.body == made.body
+    assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
+    assert answer.headers["etag"] == made.headers["etag"]
+    for condition in (answer.headers["etag"], f'"x", W/{answer.headers["etag"]}', "*"):
+        same = server.get(address, if_none_match=condition)
+        assert (same.status, same.body) == (304, b"")
+    assert server.get(address, if_none_match='"other"').status == 200
+    head = server.request("HEAD", address)
+    assert (head.status, head.body) == (200, b"")
+    assert head.headers["content-length"] == str(len(made.body))
+    assert made.headers["cache-control"] == "no-store"
+
+
+def test_a_second_request_is_a_hit(server: Server) -> None:
+    photo = encode(draw("yellow"), "PNG")
+    runs = server.figure('bgx_step_seconds_count{step="infer"}')
+
+    first, second = server.send(photo), server.send(photo)
+
+    assert [first.headers["x-cache"], second.headers["x-cache"]] == ["miss", "hit"]
+    assert first.body == second.body
+    assert server.figure('bgx_step_seconds_count{step="infer"}') == runs + 1
+    # Other options are another result.
+    assert server.send(photo, "?format=webp").headers["x-cache"] == "miss"
+
+
+@pytest.mark.parametrize(
+    ("photo", "query", "status", "code"),
+    [
+        (PHOTO, "?formats=png", 400, "bad-request"),
+        (PHOTO, "?format=gif", 400, "usage"),
+        (PHOTO, "?quality=101", 400, "usage"),
+        (PHOTO, "?quality=ten", 400, "bad-request"),
+        (PHOTO, "?crop=perhaps", 400, "bad-request"),
+        (PHOTO, "?preset=bazaar", 400, "usage"),
+        (PHOTO, "?fill=80%25&margin=3%25", 400, "usage"),
+        (PHOTO, "?model=../../secret.onnx", 400, "unknown-model"),
+        (PHOTO, "?url=http://x.example/", 400, "bad-request"),
+        (b"", "?url=http://x.example/", 400, "urls-off"),
+        (b"", "", 400, "bad-request"),
+        (b"no picture", "", 422, "unreadable"),
+        (PHOTO[:300], "", 422, "unreadable"),
+        (EMPTY, "?crop=true", 422, "no-subject"),
+        (encode(Image.new("RGB", (2000, 1001)), "PNG"), "", 413, "too-large"),
+        (b"x" * 4_000_001, "", 413, "too-many-bytes"),
+    ],
+)
+def test_what_cannot_be_done_is_a_problem(
+    server: Server, photo: bytes, query: str, status: int, code: str
+) -> None:
+    answer = server.send(photo, query)
+
+    assert (answer.status, answer.json["code"]) == (status, code)
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json["status"] == status
+    assert answer.json["title"]
+
+
+def test_no_file_of_the_server_is_named_from_outside(server: Server, tmp_path: Path) -> None:
+    there = tmp_path / "shelf.png"
+    there.write_bytes(EMPTY)
+
+    answers = [
+        server.send(PHOTO, "?" + urlencode({"background": str(path)}))
+        for path in (there, tmp_path / "not-there.png", "/etc/passwd")
+    ]
+
+    # Whether a file is there makes no difference.
+    assert len({answer.body for answer in answers}) == 1
+    assert answers[0].status == 400
+
+
+def test_models_are_those_of_the_server(server: Server) -> None:
+    small = server.send(PHOTO, "?model=lite")
+    refused = server.send(PHOTO, "?model=u2net")
+
+    assert small.status == 200
+    assert small.body != server.send(PHOTO).body
+    assert "use one of u2netp, lite" in refused.json["title"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/nothing", 404),
+        ("GET", "/cutouts/0123456789abcdef", 404),
+        ("GET", "/cutouts/..%2f..%2fsecret", 404),
+        ("GET", "/page/..%2f__init__.py", 404),
+        ("PUT", "/cutouts", 405),
+        ("GET", "/v1.0/removebg", 405),
+        ("POST", "/cutouts/0123456789abcdef", 405),
+    ],
+)
+def test_what_is_not_there(server: Server, method: str, path: str, status: int) -> None:
+    answer = server.request(method, path)
+
+    assert answer.status == status
+    assert answer.json
+
+
+def test_pages_of_another_site_may_call_when_they_are_named(server: Server) -> None:
+    shop = server.send(PHOTO, origin="https://shop.example")
+    other = server.send(PHOTO, origin="https://other.example")
+
+    assert shop.headers["access-control-allow-origin"] == "https://shop.example"
+    assert "access-control-allow-origin" not in other.headers
+
+
+# remove.bg's route --------------------------------------------------------------------------------
+
+
+def removebg(server: Server, fields: dict[str, str] | None = None, **headers: str) -> Any:
+    return server.post("/v1.0/removebg", fields or {}, {"image_file": PHOTO}, **headers)
+
+
+def test_remove_bg_s_request_gets_remove_bg_s_answer(server: Server) -> None:
+    answer = removebg(server)
+
+    assert (answer.status, answer.headers["content-type"]) == (200, "image/png")
+    cutout = picture(answer.body)
+    assert (cutout.mode, cutout.size) == ("RGBA", SIZE)
+    expected = {
+        "x-width": "120",
+        "x-height": "80",
+        "x-max-width": "120",
+        "x-max-height": "80",
+        "x-type": "other",
+        "x-credits-charged": "0",
+        "access-control-allow-origin": "*",
+        "x-ratelimit-limit": "64",
+    }
+    assert expected.items() <= answer.headers.items()
+    box = [answer.headers[f"x-foreground-{side}"] for side in ("left", "top", "width", "height")]
+    assert [int(side) for side in box] == pytest.approx([30, 20, 60, 40], abs=4)
+
+
+def test_a_preview_is_a_quarter_of_a_megapixel(server: Server) -> None:
+    large = encode(draw(size=(1200, 800)), "JPEG")
+
+    answer = server.post("/v1.0/removebg", {"size": "preview"}, {"image_file": large})
+
+    assert picture(answer.body).size == (612, 408)
+    assert (answer.headers["x-max-width"], answer.headers["x-max-height"]) == ("1200", "800")
+
+
+@pytest.mark.parametrize("kind", ["json", "urlencoded"])
+def test_the_photo_may_come_in_base64(server: Server, kind: str) -> None:
+    fields = {"image_file_b64": base64.b64encode(PHOTO).decode(), "format": "auto"}
+    body, content_type = {
+        "json": (json.dumps(fields | {"crop": False, "scale": None}), "application/json"),
+        "urlencoded": (urlencode(fields), "application/x-www-form-urlencoded"),
+    }[kind]
+
+    answer = server.request("POST", "/v1.0/removebg", body.encode(), {"Content-Type": content_type})
+
+    assert answer.body == removebg(server).body
+
+
+def test_the_answer_may_come_as_json(server: Server) -> None:
+    data = removebg(server, accept="application/json").json["data"]
+
+    assert base64.b64decode(data["result_b64"]) == removebg(server).body
+    assert data["foreground_width"] == pytest.approx(60, abs=4)
+
+
+def test_a_zip_holds_colours_and_alpha(server: Server) -> None:
+    answer = removebg(server, {"format": "zip"})
+
+    assert answer.headers["content-type"] == "application/zip"
+    with zipfile.ZipFile(io.BytesIO(answer.body)) as archive:
+        assert archive.namelist() == ["color.jpg", "alpha.png"]
+        colour, alpha = (picture(archive.read(name)) for name in archive.namelist())
+    assert (colour.mode, colour.size) == ("RGB", SIZE)
+    whole = picture(removebg(server, {"size": "full"}).body)
+    assert alpha.tobytes() == whole.getchannel("A").tobytes()
+
+
+@pytest.mark.parametrize(
+    ("fields", "size", "corner"),
+    [
+        ({"bg_color": "red"}, SIZE, (255, 0, 0)),
+        ({"bg_color": "00ff0080", "format": "png"}, SIZE, (0, 255, 0, 128)),
+        ({"channels": "alpha"}, SIZE, 0),
+        ({"crop": "true", "crop_margin": "10px 20px"}, (100, 60), (0, 0, 0, 0)),
+        ({"scale": "50%"}, SIZE, (0, 0, 0, 0)),
+        ({"position": "0% 0%"}, SIZE, (255, 255, 255, 255)),
+        ({"roi": "50% 0% 100% 100%", "crop": "true"}, (30, 40), (255, 255, 255, 255)),
+    ],
+)
+def test_fields_do_what_they_say(
+    server: Server, fields: dict[str, str], size: tuple[int, int], corner: Any
+) -> None:
+    cutout = picture(removebg(server, fields | {"size": "full"}).body)
+
+    assert cutout.size == pytest.approx(size, abs=8)
+    spot = cutout.getpixel((6, 6))
+    assert spot == pytest.approx(corner, abs=3)
+
+
+@pytest.mark.parametrize(
+    ("fields", "files", "status", "code"),
+    [
+        ({}, {}, 400, "missing_source"),
+        ({"image_url": "http://x.example/a.jpg"}, {}, 400, "invalid_image_url"),
+        ({"image_file_b64": "AAAA"}, {"image_file": PHOTO}, 400, "multiple_sources"),
+        ({"size": "huge"}, {"image_file": PHOTO}, 400, "invalid_size"),
+        ({"shadow_type": "car"}, {"image_file": PHOTO}, 400, "unsupported_shadow_type"),
+        ({"roi": "0 0 200 200"}, {"image_file": PHOTO}, 400, "roi_exceeds_bounds"),
+        ({}, {"image_file": b"no picture"}, 400, "failed_to_read_image"),
+        ({}, {"image_file": EMPTY}, 400, "unknown_foreground"),
+        ({"crop": "true"}, {"image_file": EMPTY}, 400, "unknown_foreground"),
+        ({}, {"image_file": b"x" * 4_000_001}, 400, "file_too_large"),
+        (
+            {},
+            {"image_file": encode(Image.new("RGB", (2000, 1001)), "PNG")},
+            400,
+            "resolution_too_high",
+        ),
+        ({}, {"image_file": PHOTO, "bg_image_file": b"none"}, 400, "invalid_bg_image_file"),
+    ],
+)
+def test_remove_bg_s_errors_have_its_form_and_codes(
+    server: Server, fields: dict[str, str], files: dict[str, bytes], status: int, code: str
+) -> None:
+    answer = server.post("/v1.0/removebg", fields, files)
+
+    [error] = answer.json["errors"]
+    assert (answer.status, error["code"]) == (status, code)
+    assert error["title"]
+    assert answer.headers["content-type"] == "application/json"
+
+
+def test_an_account_is_told(server: Server) -> None:
+    attributes = server.get("/v1.0/account").json["data"]["attributes"]
+
+    assert attributes["api"]["sizes"] == "all"
+
+
+# rembg's route ------------------------------------------------------------------------------------
+
+
+def test_rembg_s_request_gets_the_networks_own_matte(server: Server) -> None:
+    answer = server.post("/api/remove", {"om": "false"}, {"file": PHOTO})
+
+    assert answer.headers["content-type"] == "image/png"
+    assert answer.body == server.send(PHOTO, "?refine=false").body
+    mask = server.post("/api/remove", {"om": "true"}, {"file": PHOTO})
+    assert picture(mask.body).mode == "L"
+    red = server.post("/api/remove?bgc=255,0,0,255", {}, {"file": PHOTO})
+    assert picture(red.body).getpixel((1, 1))[:3] == (255, 0, 0)  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("query", "fields", "files", "status"),
+    [
+        ("", {"vm": "true"}, {"file": PHOTO}, 400),
+        ("?extras={}", {}, {"file": PHOTO}, 400),
+        ("", {"model": "birefnet"}, {"file": PHOTO}, 400),
+        ("", {}, {}, 422),
+        ("", {}, {"file": b"no picture"}, 422),
+    ],
+)
+def test_rembg_s_errors(
+    server: Server, query: str, fields: dict[str, str], files: dict[str, bytes], status: int
+) -> None:
+    answer = server.post(f"/api/remove{query}", fields, files)
+
+    assert (answer.status, list(answer.json)) == (status, ["detail"])
+    if not files:
+        assert server.get("/api/remove").status == 422
+
+
+# Operation ----------------------------------------------------------------------------------------
+
+
+def test_health_is_told(server: Server) -> None:
+    assert [server.get(path).status for path in ("/livez", "/readyz")] == [200, 200]
+
+
+def test_figures_are_counted(server: Server) -> None:
+    before = server.figure('bgx_requests_total{route="/cutouts",status="400"}')
+
+    server.send(PHOTO, "?nonsense=1")
+
+    assert server.figure('bgx_requests_total{route="/cutouts",status="400"}') == before + 1
+    assert server.figure("bgx_memory_bytes") > 1_000_000
+    assert server.figure("bgx_waiting") == 0
+
+
+def test_a_request_has_a_line_and_an_id(server: Server) -> None:
+    server.send(PHOTO, x_request_id="mine-1")
+    odd = server.send(PHOTO, x_request_id="a b").headers["x-request-id"]
+
+    server.wait_for(lambda: any(odd in line for line in server.lines), "the line")
+    lines = [json.loads(line) for line in server.lines if line.startswith("{")]
+    [mine] = [line for line in lines if line["id"] == "mine-1"]
+    assert mine["status"] == 200
+    assert (mine["method"], mine["path"]) == ("POST", "/cutouts")
+    assert mine["bytes"] > 100
+    assert len(odd) == 32
+
+
+def test_the_page_runs_no_foreign_code(server: Server) -> None:
+    page = server.get("/")
+
+    policy = page.headers["content-security-policy"]
+    assert page.status == 200
+    assert "script-src 'self'" in policy
+    assert "unsafe" not in policy
+    assert "http" not in policy
+    assert server.get("/page/config.json").json["models"] == ["u2netp", "lite"]
+
+
+def test_the_api_is_described_for_programs_and_people(server: Server) -> None:
+    document = server.get("/openapi.json").json
+    page = server.get("/api")
+
+    form = document["paths"]["/cutouts"]["post"]["requestBody"]["content"]["multipart/form-data"]
+    assert {"image", "crop", "margin", "quality", "model"} <= form["schema"]["properties"].keys()
+    assert form["schema"]["properties"]["model"]["enum"] == ["u2netp", "lite"]
+    assert page.headers["content-type"].startswith("text/html")
+    assert b"POST /v1.0/removebg" in page.body
+
+
+# Options of the server ----------------------------------------------------------------------------
+
+
+def test_keys_are_needed_where_they_are_set(stocked_home: Path, tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("# shops\nsecond-key\n")
+    with serving(
+        *("--model", "u2netp", "--no-cache", "--api-keys", tmp_path / "keys", "-vv"),
+        env={"BGX_HOME": str(stocked_home), "BGX_SERVE_API_KEY": "first-key"},
+    ) as server:
+        body, kind = multipart({}, {"image_file": PHOTO})
+
+        def ask(path: str, **headers: str) -> int:
+            given = {name.replace("_", "-"): text for name, text in headers.items()}
+            return server.request("POST", path, body, {"Content-Type": kind} | given).status
+
+        assert ask("/v1.0/removebg", x_api_key="first-key") == 200
+        assert ask("/v1.0/removebg", authorization="Bearer second-key") == 200
+        assert ask("/v1.0/removebg", x_api_key="wrong-key") == 403
+        assert ask("/v1.0/removebg") == 403
+        assert server.get("/v1.0/account", x_api_key="nonsense").status == 403
+        assert server.get("/v1.0/account", X_API_KEY="second-key").status == 200
+        refused = server.send(PHOTO, x_api_key="first-ke")
+        assert (refused.status, refused.headers["www-authenticate"]) == (401, "Bearer")
+        answer = server.send(PHOTO, x_api_key="first-key")
+        # Without a cache nothing has an address.
+        assert "content-location" not in answer.headers
+        assert server.send(PHOTO, x_api_key="first-key").headers["x-cache"] == "miss"
+        assert server.get("/readyz").status == 200
+        told = "\n".join(server.lines)
+    assert "-key" not in told.replace("--api-key", "")
+
+
+def test_without_its_page_a_server_has_none(stocked_home: Path, tmp_path: Path) -> None:
+    with serving(
+        *("--model", "u2netp", "--no-page", "--cache", tmp_path / "cache", "--quiet"),
+        env={"BGX_HOME": str(stocked_home)},
+        ready=False,
+    ) as server:
+        assert server.process.poll() is None
+    with serving(
+        "--no-page",
+        env={
+            "BGX_HOME": str(stocked_home),
+            "BGX_SERVE_MODEL": "u2netp",
+            "BGX_SERVE_CACHE": str(tmp_path / "cache"),
+        },
+    ) as server:
+        assert server.get("/").status == 404
+        assert server.send(PHOTO).status == 200
+        assert "with u2netp on cpu" in server.lines[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "told"),
+    [
+        (["--model", "no-such"], 3, "no-such"),
+        (["--device", "cuda:x"], 2, "--device cuda:x"),
+        (["--host", "no.such.host.invalid"], 2, "cannot listen there"),
+        (["--queue", "0"], 2, "--queue 0: use 1 or more"),
+        (["--max-body", "wide"], 2, "--max-body wide"),
+        (["--cors", "shop.example"], 2, "--cors shop.example"),
+        (["--api-key", "two words"], 2, "--api-key"),
+        (["--api-keys", "no-such-file"], 2, "--api-keys no-such-file"),
+        (["--cache", "/dev/null/x"], 5, "--cache /dev/null/x"),
+        (["--cache", "x", "--no-cache"], 2, "leave one of them out"),
+    ],
+)
+def test_a_server_that_cannot_start_says_why(
+    stocked_home: Path, options: list[str], code: int, told: str
+) -> None:
+    done = bgx("serve", "--port", "0", "--offline", *options)
+
+    assert done.code == code, done.err
+    assert told in done.err
+
+
+def test_open_to_others_without_a_key_is_warned_of(stocked_home: Path) -> None:
+    home = {"BGX_HOME": str(stocked_home)}
+    options = ("--model", "u2netp", "--no-cache", "--host", "0.0.0.0")
+    for more, warned in (((), True), (("--api-key", "x"), False)):
+        with serving(*options, *more, env=home, ready=False) as server:
+            server.wait_for(lambda: any("listening" in line for line in server.lines), "start")
+            assert any("no --api-key" in line for line in server.lines) == warned
