@@ -34,7 +34,6 @@ def plan(*inputs: Path, out: Path, existing: Existing = "skip", **options: Any) 
         open_folder(out),
         suffix=".png",
         existing=existing,
-        looks_like_picture=lambda head: head.startswith(JPEG),
         **options,
     )
 

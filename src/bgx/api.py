@@ -10,7 +10,6 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from bgx.image.identify import looks_like_picture
 from bgx.model.session import open_session
 from bgx.model.store import Store
 from bgx.options import PictureOptions, settle
@@ -142,7 +141,6 @@ class Remover:
             review=open_folder(review) if review is not None else None,
             sheet=open_file(sheet) if sheet is not None else None,
             read=output.reads,
-            looks_like_picture=looks_like_picture,
         )
         return self._carry_out(plan, Recipe(self._read, output, preview=plan.sheet is not None))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -59,7 +59,9 @@ def batch(
     for note in plan.notes:
         console.tell(note)
     if plan.ignored:
-        console.tell(f"left out of the folders, for being no pictures: {plan.ignored}")
+        console.tell(
+            f"left out of the folders, for being no pictures: {plan.ignored}; -v names them"
+        )
     if dry_run:
         for job in plan.jobs:
             put(f"{job.source} -> {job.target}")
@@ -87,7 +89,6 @@ def _plan(
     sheet: str | None,
     request: Request,
 ) -> Plan:
-    from bgx.image.identify import looks_like_picture
     from bgx.run.plan import Plan, plan_batch
 
     if not inputs:
@@ -102,7 +103,6 @@ def _plan(
         sheet=open_file(sheet) if sheet is not None else None,
         read=[*request.also_read, *([files_from] if files_from not in (None, "-") else [])],
         written=request.also_written,
-        looks_like_picture=looks_like_picture,
     )
 
 
@@ -112,7 +112,8 @@ def _read_list(name: str) -> bytes:
 
         return read_stdin()
     try:
-        return Path(name).read_bytes()
+        with open_file(name).open() as stream:
+            return stream.read()
     except OSError as error:
         raise UsageError(f"--files-from {name}: cannot be read: {error.strerror}") from error
 
@@ -123,7 +124,7 @@ def _run(plan: Plan, request: Request, console: Console) -> ExitCode:
 
     plan.prepare()
     with open_report(request.report) as stream:
-        report = Report(request.model or DEFAULT_MODEL, stream=stream)
+        report = Report(request.model or DEFAULT_MODEL, stream=stream, ignored=plan.ignored)
         try:
             for outcome in plan.skipped:
                 report.add(outcome)

@@ -45,11 +45,11 @@ def _open_both(
     """The file to read and the one to write; None for stdin and stdout."""
     from bgx.run.existing import refuse_overwriting
 
+    read = None if source == "-" else _open_source(source)
     if target is None:
         target = "-" if source == "-" else _name_target(source, request)
     if target == "-" and request.report == "-":
         raise UsageError("--report - and a picture on stdout: choose a file for one of them")
-    read = None if source == "-" else _open_source(source)
     written = None if target == "-" else _open_target(target)
     refuse_overwriting(
         [*map(open_file, request.also_read), *([read] if read else [])],
@@ -87,7 +87,7 @@ def _open_target(name: str) -> File:
 def _open_file(name: str) -> File:
     # A file may be called -, and is given as ./- then.
     path = Path(name)
-    return open_file(path.absolute() if str(path) == "-" else path)
+    return open_file(path.absolute() if str(path) == "-" else name)
 
 
 def _run(source: File | None, target: File | None, request: Request, console: Console) -> ExitCode:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import stat
 import sys
 import threading
 from contextlib import contextmanager
@@ -12,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from bgx.cli.memory import keep_memory
-from bgx.errors import ExitCode, OutputError
+from bgx.errors import ExitCode, OutputError, UsageError
+from bgx.files import lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,16 +36,30 @@ def open_report(name: str | None) -> Iterator[TextIO | None]:
             raise OutputError("--report -: cannot be written: stdout is closed")
         yield sys.stdout
         return
-    try:
-        stream = Path(name).open("w", encoding="utf-8")  # noqa: SIM115 - closed below
-    except OSError as error:
-        raise OutputError(f"--report {name}: cannot be written: {error.strerror}") from error
+    stream = _open_locked(name)
     try:
         yield stream
     finally:
         # Rows are flushed one by one; one that could not be written has been complained of.
         with contextlib.suppress(OSError):
             stream.close()
+
+
+def _open_locked(name: str) -> TextIO:
+    """An empty file, for this run alone. A pipe or a device may be shared."""
+    if not name:
+        raise UsageError("--report: an empty name; is a variable of the command unset?")
+    try:
+        # Not "w": what another run has written must not go.
+        stream = Path(name).open("a", encoding="utf-8")  # noqa: SIM115 - closed by the caller
+        if stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            if not lock(stream):
+                stream.close()
+                raise UsageError(f"--report {name}: another run writes to it; name another file")
+            stream.truncate(0)
+    except OSError as error:
+        raise OutputError(f"--report {name}: cannot be written: {error.strerror}") from error
+    return stream
 
 
 def open_network(request: Request, *, pictures: int) -> PendingSession:

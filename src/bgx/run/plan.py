@@ -19,7 +19,7 @@ from bgx.settings import Existing
 from bgx.storage import open_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
     from pathlib import Path
 
     from bgx.run.naming import Name
@@ -69,14 +69,12 @@ def plan_batch(
     sheet: File | None = None,
     read: Iterable[str | Path] = (),
     written: Iterable[str | Path] = (),
-    looks_like_picture: Callable[[bytes], bool] = lambda _: False,
 ) -> Plan:
     """Plan a batch.
 
     inputs: files, taken whatever they are, and folders (walked, their tree kept below out). suffix:
     of the targets, with its dot. review: a second output folder, for copies. sheet: a file that is
-    written too. read, written: what else the run reads and writes. looks_like_picture: tells a
-    picture in a folder by its first bytes where its suffix does not.
+    written too. read, written: what else the run reads and writes.
 
     Raises UsageError (nothing to do, an output folder would be read as input, what is written is
     read too or written twice, the sheet's suffix) and OutputError (an output folder is a file).
@@ -89,7 +87,7 @@ def plan_batch(
     for folder in outs:
         _check_folder(folder)
     named = sort_inputs(inputs, outs)
-    items, ignored = find_items(named, outs, suffix, looks_like_picture)
+    items, ignored = find_items(named, outs, suffix)
     if not items:
         raise UsageError("no pictures found in what was named; see `bgx batch --help`")
 

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 class Report:
     """What became of a run. stream: where rows go, one JSON object a line; None for none.
 
-    model, device, precision: names for the last row. Rows are flushed as they come: a killed run
+    model, device, precision: names for the last row. ignored: files of the input folders that are
+    no pictures. Rows are flushed as they come: a killed run
     leaves what it had done.
     """
 
@@ -33,6 +34,7 @@ class Report:
     unfinished: int = 0
     doubtful: int = 0
     bugs: int = 0
+    ignored: int = 0
     started: float = field(default_factory=time.monotonic)
 
     def add(self, outcome: Outcome) -> None:
@@ -62,6 +64,7 @@ class Report:
             "failed": self.failed,
             "unfinished": self.unfinished,
             "doubtful": self.doubtful,
+            "ignored": self.ignored,
             "seconds": round(seconds, 3),
             "pictures_per_second": round(self.done / seconds, 3) if seconds > 0 else 0.0,
             "model": self.model,

@@ -8,31 +8,24 @@ from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from bgx.errors import UsageError
-from bgx.image.read import SUFFIXES
+from bgx.image.identify import HEAD, RAW_SUFFIXES, SUFFIXES, looks_like_picture
 from bgx.run.existing import identify
 from bgx.run.naming import Name, fold
 from bgx.storage import find_folder, match, open_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
     from typing import BinaryIO
 
     from bgx.storage.base import File, Folder, Source
 
 log = logging.getLogger(__name__)
 
-_HEAD = 64
-"""Bytes by which a picture is told."""
-
-_LEFT_OUT = frozenset(
+_LEFT_OUT = RAW_SUFFIXES | {
     # Copies that programs keep beside a picture, downloads that are not finished, thumbnails.
-    {".bak", ".orig", ".old", ".tmp", ".temp", ".part", ".partial", ".crdownload", ".download"}
-    | {".jpg_original", ".jpeg_original", ".png_original", ".tif_original", ".thm"}
-    # Raw files of cameras: their first bytes are those of TIFF.
-    | {".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".iiq", ".kdc"}
-    | {".mef", ".mos", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2"}
-    | {".srf", ".srw", ".x3f"}
-)
+    *(".bak", ".orig", ".old", ".tmp", ".temp", ".part", ".partial", ".crdownload", ".download"),
+    *(".jpg_original", ".jpeg_original", ".png_original", ".tif_original", ".thm"),
+}
 """Suffixes, lower case, of files that are left out of folders whatever their first bytes say."""
 
 
@@ -129,18 +122,16 @@ def find_items(
     inputs: Inputs,
     outs: Sequence[Folder],
     suffix: str,
-    looks_like_picture: Callable[[bytes], bool],
 ) -> tuple[list[Item], int]:
     """Items, each file once, those in folders first; the number of files left out of the folders.
 
-    outs: the output folders, which are not searched. suffix: of the results. looks_like_picture:
-    tells one by its first bytes. Raises UsageError.
+    outs: the output folders, which are not searched. suffix: of the results. Raises UsageError.
     """
     items: dict[File, Item] = {}
     ignored = 0
     for folder in inputs.folders:
         for item in _search(folder, outs):
-            if item.error is not None or _is_picture(item.file, looks_like_picture):
+            if item.error is not None or _is_picture(item.file):
                 items.setdefault(item.file, item)
             else:
                 ignored += 1
@@ -192,7 +183,7 @@ def _search(folder: Folder, outs: Sequence[Folder]) -> Iterator[Item]:
         raise UsageError(f"{folder}: cannot be searched: {error.strerror}") from error
 
 
-def _is_picture(file: File, looks_like_picture: Callable[[bytes], bool]) -> bool:
+def _is_picture(file: File) -> bool:
     """By its suffix, else by its first bytes. What is none is named in the log."""
     status = file.status()
     if status is not None and status.kind != "file":
@@ -202,7 +193,7 @@ def _is_picture(file: File, looks_like_picture: Callable[[bytes], bool]) -> bool
         return True
     if file.suffix not in _LEFT_OUT and not file.name.endswith("~"):
         try:
-            if looks_like_picture(file.head(_HEAD)):
+            if looks_like_picture(file.head(HEAD)):
                 return True
         except OSError as error:
             log.warning("%s: was left out, it cannot be read: %s", file, error.strerror)
