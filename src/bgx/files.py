@@ -13,7 +13,7 @@ import os
 import re
 import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, BinaryIO
+from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -112,7 +112,7 @@ def temporary(folder: Path) -> Iterator[Path]:
             with stream:
                 if fcntl is None:
                     stream.close()  # Windows moves no open file
-                elif not _lock(stream, otherwise=True) or not os.path.lexists(path):
+                elif not lock(stream) or not os.path.lexists(path):
                     continue  # somebody who cleans up came before the lock
                 yield path
                 return
@@ -138,7 +138,7 @@ def _remove_if_left(path: Path) -> bool:
             old = time.time() - os.fstat(stream.fileno()).st_mtime > _LEFT_S
             if fcntl is None:
                 stream.close()  # Windows deletes no open file
-            if _lock(stream, otherwise=old) if fcntl else old:
+            if lock(stream, otherwise=old):
                 path.unlink()
                 return True
     except OSError:
@@ -146,8 +146,13 @@ def _remove_if_left(path: Path) -> bool:
     return False
 
 
-def _lock(stream: BinaryIO, *, otherwise: bool) -> bool:
-    """Whether this process holds the file now; ``otherwise`` where the file system has no locks."""
+def lock(stream: IO[Any], *, otherwise: bool = True) -> bool:
+    """Whether this process has the file to itself from now on, until it closes it.
+
+    otherwise: the answer where there are no locks, on Windows and on some network file systems.
+    """
+    if fcntl is None:
+        return otherwise
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

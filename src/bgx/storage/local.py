@@ -30,10 +30,11 @@ def _numbers(*names: str) -> frozenset[int]:
     return frozenset(getattr(errno, name) for name in names if hasattr(errno, name))
 
 
-_DISK = _numbers("ENOSPC", "EDQUOT", "EROFS", "EIO")
+_DISK = _numbers("ENOSPC", "EDQUOT", "EROFS", "EIO", "ENODEV", "ENOTCONN", "EHOSTDOWN")
 """What every later picture would meet as well."""
 
 _NO_FOLDER = _numbers("ENOTDIR", "EEXIST")
+_CLOSED = _numbers("EACCES", "EPERM", "EBUSY")
 
 _SYSTEM = frozenset(
     {"@eadir", "@tmp", "#recycle", "#snapshot", "@recycle", "@recently-snapshot"}  # file servers
@@ -258,5 +259,9 @@ def _explain(path: Path, error: OSError) -> BgxError:
             f"{path}: cannot be written: {error.strerror}; "
             "free space or choose another output folder, then run the same command again"
         )
-    reason = "its folder is a file" if error.errno in _NO_FOLDER else error.strerror
+    reason = error.strerror
+    if error.errno in _NO_FOLDER:
+        reason = "its folder is a file"
+    elif error.errno in _CLOSED:
+        reason = f"{reason}; make its folder writable, or close the program that has it open"
     return UnwritableError(f"{path}: cannot be written: {reason}")
