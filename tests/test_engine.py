@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -18,15 +18,14 @@ from hypothesis import strategies as st
 
 from bgx.errors import DeviceUnavailableError, InferenceError
 from bgx.options import CanvasSettings, OutputSettings
-from bgx.run.batch import wait_for
 from bgx.run.engine import Engine, Full
 from bgx.run.gather import Gatherer
 from bgx.run.memory import Memory, estimate_memory, plan_memory
 from bgx.run.outcome import Done, Job
 from bgx.run.recipe import Recipe
-from bgx.run.workers import Workers
 from bgx.settings import ReadSettings
 from bgx.storage.memory import InMemory
+from bgx.threads import wait_for
 from support.containers import container, run_in
 from support.fakes import (
     CrashingNetwork,
@@ -353,17 +352,6 @@ def test_a_picture_that_is_long_in_coming_does_not_hold_up_the_others() -> None:
 # Threads ------------------------------------------------------------------------------------------
 
 
-def test_as_many_tasks_as_threads_are_at_work_at_once() -> None:
-    workers = Workers(3, "test")
-    meeting = threading.Barrier(3)
-
-    futures = [workers.submit(lambda: meeting.wait(PATIENCE)) for _ in range(3)]
-
-    assert not wait(futures, PATIENCE).not_done
-    assert sorted(future.result() for future in futures) == [0, 1, 2]
-    workers.close()
-
-
 def test_an_engine_that_is_forgotten_leaves_no_threads() -> None:
     before = threading.active_count()
     engine = make_engine(FakeNetwork(cpu_plan(2)))
@@ -420,14 +408,3 @@ def test_where_threads_are_refused_every_picture_has_its_row(tmp_path: Path, mos
     assert len(rows) == 13, done.stderr
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "out").glob("*.png"))) == 12
-
-
-def test_a_pool_without_threads_does_its_tasks_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Thread, "start", refuse)
-    workers = Workers(4, "test")
-
-    assert [workers.submit(lambda: 7).result(0) for _ in range(3)] == [7, 7, 7]
-    workers.close()

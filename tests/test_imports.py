@@ -19,7 +19,7 @@ PACKAGE = Path(bgx.__file__).parent
 # A room may import from the rooms below it and from itself. Rooms side by side do not know each
 # other.
 FLOORS = [
-    {"errors", "install", "machine"},
+    {"errors", "install", "machine", "threads"},
     {"settings", "tables", "files"},
     {"parsers"},
     {"options"},

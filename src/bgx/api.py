@@ -14,7 +14,7 @@ from bgx.model.session import open_session
 from bgx.model.store import Store
 from bgx.options import PictureOptions, settle
 from bgx.presets import preset_options
-from bgx.run.batch import cut_in_order, run_batch, wait_for
+from bgx.run.batch import cut_in_order, run_batch
 from bgx.run.cutout import Cutout
 from bgx.run.engine import Engine
 from bgx.run.outcome import Done, Failed, Job
@@ -30,6 +30,7 @@ from bgx.settings import (
 )
 from bgx.storage import open_file, open_folder
 from bgx.storage.memory import InMemory
+from bgx.threads import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

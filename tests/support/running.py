@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from bgx.options import settle
-from bgx.run.batch import run_batch, wait_for
+from bgx.run.batch import run_batch
 from bgx.run.engine import Engine
 from bgx.run.outcome import Failed, Job
 from bgx.run.recipe import Recipe
 from bgx.settings import ReadSettings
 from bgx.storage import open_file
 from bgx.storage.memory import InMemory
+from bgx.threads import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

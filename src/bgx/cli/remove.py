@@ -131,9 +131,9 @@ def _cut(job: Job, request: Request, report: Report) -> Outcome:
     try:
         network = open_network(request, pictures=1)
         # While it loads.
-        from bgx.run.batch import wait_for
         from bgx.run.engine import Engine
         from bgx.run.recipe import Recipe
+        from bgx.threads import wait_for
 
         engine = Engine(lambda _: network, workers=1)
         picture = engine.submit(job, Recipe(request.read, request.output), alone=True)

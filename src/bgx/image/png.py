@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import struct
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from bgx.threads import map_at_once
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -102,8 +103,7 @@ def _deflate_rows(image: Image.Image, threads: int) -> list[bytes]:
     if count == 1:
         segments = [_deflate_segment(image, 0, image.height)]
     else:
-        with ThreadPoolExecutor(count, "deflate") as pool:
-            segments = list(pool.map(lambda span: _deflate_segment(image, *span), spans))
+        segments = map_at_once(lambda span: _deflate_segment(image, *span), spans, "deflate")
     adler = 1
     for segment in segments:
         adler = _combine_adler(adler, segment.adler, segment.size)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Literal
@@ -32,6 +32,7 @@ from bgx.model.providers import (
     runtime_errors,
     start,
 )
+from bgx.threads import begin, wait_for
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -141,13 +142,11 @@ class PendingSession:
         self, file: ModelFile, device: DeviceSettings, store: Store, *, pictures: int | None = None
     ) -> None:
         self.entry = file.entry
-        loader = ThreadPoolExecutor(1, "open")
-        self._opening = loader.submit(open_session, file, device, store, pictures=pictures)
-        loader.shutdown(wait=False)
+        self._opening = begin(partial(open_session, file, device, store, pictures=pictures), "open")
 
     def wait(self) -> Session:
         """The session, opened."""
-        return self._opening.result()
+        return wait_for(self._opening)
 
     @property
     def plan(self) -> EnginePlan:

@@ -7,8 +7,8 @@ from concurrent.futures import FIRST_COMPLETED, wait
 from typing import TYPE_CHECKING
 
 from bgx.errors import BgxError
-from bgx.run.engine import POLL
 from bgx.run.outcome import Done, Failed, Skipped, ends_run
+from bgx.threads import POLL, wait_for, wait_for_all
 
 if TYPE_CHECKING:
     import threading
@@ -85,13 +85,6 @@ def cut_in_order(jobs: Iterable[Job], recipe: Recipe, engine: Engine) -> Iterato
         _abandon(waiting)
 
 
-def wait_for(future: Future[Done | Failed]) -> Done | Failed:
-    """The future's result. Ctrl-C ends the wait on every system."""
-    while not wait([future], POLL).done:
-        pass
-    return future.result()
-
-
 def _cut_as_finished(
     jobs: Iterable[Job], recipe: Recipe, engine: Engine, stopped: Callable[[], bool]
 ) -> Iterator[tuple[int, Done | Failed]]:
@@ -124,7 +117,7 @@ def _cut_as_finished(
 
 def _abandon(futures: Iterable[Future[Done | Failed]]) -> None:
     """Cancel what has not begun, and wait for what has: nobody may write after the caller left."""
-    wait([future for future in futures if not future.cancel()])
+    wait_for_all([future for future in futures if not future.cancel()])
 
 
 def _count_held(futures: Iterable[Future[Done | Failed]]) -> int:

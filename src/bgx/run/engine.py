@@ -10,7 +10,7 @@ from bgx.machine import count_cores
 from bgx.run.gather import Gatherer
 from bgx.run.memory import Memory, plan_memory
 from bgx.run.picture import process
-from bgx.run.workers import Workers
+from bgx.threads import POLL, Workers, holding
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 
 _AHEAD = 2
 """Pictures that wait for a worker, so that none has to wait for a picture."""
-
-POLL = 0.5
-"""Seconds of one wait: on Windows, Ctrl-C is not heeded within one."""
 
 
 class Full(Exception):  # noqa: N818 - not an error: the caller asked not to wait
@@ -107,12 +104,12 @@ class Engine:
 
     def _go_alone(self) -> _Crew:
         """The crew for one picture alone, unless pictures have met already."""
-        with self._loading:
+        with holding(self._loading):
             self._alone = self._alone or self._shared or self._open(alone=True)
             return self._alone
 
     def _share(self) -> _Crew:
-        with self._loading:
+        with holding(self._loading):
             self._shared = self._shared or self._open(alone=False)
             # The other network's memory is given back when its picture is finished.
             self._alone = self._shared

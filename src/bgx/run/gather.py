@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bgx.run.outcome import ends_run
+from bgx.threads import join_all, start, wait_for
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -62,10 +63,7 @@ class Gatherer:
             thread = threading.Thread(
                 target=_serve, args=(self._queue, network, patience), name="gather", daemon=True
             )
-            try:
-                thread.start()
-            except (RuntimeError, MemoryError) as error:
-                log.warning("%s: pictures are not gathered into batches", error)
+            if not start(thread):
                 break
             self._threads.append(thread)
         self._end = weakref.finalize(self, _end, self._queue, self._threads)
@@ -114,7 +112,7 @@ class Expected:
             self._arrive()
         self._slots.__exit__(None, None, None)
         try:
-            return request.answer.result()
+            return wait_for(request.answer)
         finally:
             self._slots.__enter__()
 
@@ -173,6 +171,4 @@ def _end(queue: _Queue, threads: list[threading.Thread]) -> None:
     with queue.changed:
         queue.closed = True
         queue.changed.notify_all()
-    for thread in threads:
-        if thread is not threading.current_thread():
-            thread.join()
+    join_all(threads)

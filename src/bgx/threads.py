@@ -1,21 +1,82 @@
-"""Threads for pictures: as many as are asked for, or as the system gives."""
+"""Threads, as many as the system gives, and waits that Ctrl-C interrupts on every system."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import weakref
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
+from contextlib import contextmanager
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 _Result = TypeVar("_Result")
+_Item = TypeVar("_Item")
 _Queue = SimpleQueue["tuple[Future[Any], Callable[[], Any]] | None"]
 
 log = logging.getLogger(__name__)
+
+POLL = 0.5
+"""Seconds of one wait: on Windows, Ctrl-C is not heeded within one."""
+
+
+def wait_for(future: Future[_Result]) -> _Result:
+    """The future's result; raises what its task raised."""
+    wait_for_all([future])
+    return future.result()
+
+
+def wait_for_all(futures: Iterable[Future[Any]]) -> None:
+    """Wait until all are done or cancelled."""
+    waiting = set(futures)
+    while waiting:
+        waiting = wait(waiting, POLL).not_done
+
+
+@contextmanager
+def holding(lock: threading.Lock) -> Iterator[None]:
+    """Hold a lock that another thread may hold for seconds."""
+    while not lock.acquire(timeout=POLL):
+        pass
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def join_all(threads: Iterable[threading.Thread]) -> None:
+    """Wait until the threads have ended, but for the one that this is called on."""
+    for thread in threads:
+        while thread is not threading.current_thread() and thread.is_alive():
+            thread.join(POLL)
+
+
+def start(thread: threading.Thread) -> bool:
+    """Whether the thread could be started; the log says so where it could not."""
+    try:
+        thread.start()
+    except (RuntimeError, MemoryError) as error:
+        log.warning(
+            "%s: going on with fewer threads; raise the limit of processes or of memory",
+            str(error) or "no memory for a thread",
+        )
+        return False
+    return True
+
+
+def begin(task: Callable[[], _Result], name: str) -> Future[_Result]:
+    """Have a task done on a thread of its own, which ends with the process.
+
+    It is done before this returns where no thread is to be had.
+    """
+    future: Future[_Result] = Future()
+    if not start(threading.Thread(target=_carry_out, args=(future, task), name=name, daemon=True)):
+        _carry_out(future, task)
+    return future
 
 
 class Workers:
@@ -56,18 +117,22 @@ class Workers:
         thread = threading.Thread(
             target=_work, args=(self._tasks, self._idle), name=self._name, daemon=True
         )
-        try:
-            thread.start()
-        except (RuntimeError, MemoryError) as error:
-            self._limit = len(self._threads)
-            log.warning(
-                "%s: %d of the threads wanted are running; going on with them (raise the limit of "
-                "processes, or lower --workers)",
-                str(error) or "no memory for a thread",
-                len(self._threads),
-            )
-        else:
+        if start(thread):
             self._threads.append(thread)
+        else:
+            self._limit = len(self._threads)
+
+
+def map_at_once(
+    task: Callable[[_Item], _Result], items: Sequence[_Item], name: str
+) -> list[_Result]:
+    """What the task gives for each item, a thread for each; raises what the first one raised."""
+    workers = Workers(len(items), name)
+    try:
+        futures = [workers.submit(partial(task, item)) for item in items]
+        return [wait_for(future) for future in futures]
+    finally:
+        workers.close()
 
 
 def _work(tasks: _Queue, idle: threading.Semaphore) -> None:
@@ -97,6 +162,4 @@ def _carry_out(future: Future[Any], task: Callable[[], Any]) -> None:
 def _end(tasks: _Queue, threads: list[threading.Thread]) -> None:
     for _ in threads:
         tasks.put(None)
-    for thread in threads:
-        if thread is not threading.current_thread():
-            thread.join()
+    join_all(threads)
