@@ -378,12 +378,14 @@ def make_app(service: Service) -> Observed:
         lifespan=lifespan,
     )
     app.state.models = lambda: service.networks.names
-    return Observed(
+    observed = Observed(
         app,
         service.metrics,
         as_json=settings.log_json,
         most_open=settings.queue + _OPEN_BESIDE_QUEUE,
     )
+    service.metrics.watch("bgx_open", "Requests that are not answered yet.", lambda: observed.open)
+    return observed
 
 
 def _matches(condition: str, tag: str) -> bool:

@@ -121,8 +121,9 @@ class RemoveBgDoor:
         if isinstance(error, PictureError) and error.exit_code is not ExitCode.BUG:
             return removebg.picture_refusal(error.code, str(error))
         if isinstance(error, UsageError) and "background" in str(error):
-            title = "Invalid background image"
-            return Refusal(400, "invalid_bg_image_file", title, detail=str(error))
+            return Refusal(
+                400, "invalid_bg_image_file", "Invalid background image", detail=str(error)
+            )
         return blame(error)
 
     def refuse(self, refusal: Refusal) -> Response:
