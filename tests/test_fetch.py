@@ -1,4 +1,4 @@
-"""Fetching from a real server on this machine, with the real pooch."""
+"""Downloading from a real server on this machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -86,6 +85,20 @@ def send(content: bytes, *, announced: int | None = None) -> Answer:
 
 def fetch_from(server: Server, folder: Path, entry: ModelEntry = ENTRY, **options: Any) -> Path:
     return fetch(entry, folder, mirror=f"{server.url}/mirror/", **options)
+
+
+def start_fetch(server: Server, folder: Path) -> subprocess.Popen[str]:
+    """A process of its own that fetches."""
+    code = (
+        # A shell starts what runs in the background with Ctrl-C ignored, and children inherit that.
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "sys.path[:0] = sys.argv[3:];"
+        "from test_fetch import _fetch_elsewhere; from pathlib import Path;"
+        "_fetch_elsewhere(sys.argv[1], Path(sys.argv[2]))"
+    )
+    here = str(Path(__file__).parent)
+    arguments = [sys.executable, "-c", code, server.url, str(folder), here]
+    return subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
 
 
 def left_in(folder: Path) -> list[str]:
@@ -233,7 +246,7 @@ def test_nobody_there(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 70, "a:b"])
 def test_an_address_that_is_none_is_no_wrong_hash(tmp_path: Path, host: str) -> None:
-    with pytest.raises(MissingModelError, match="cannot be fetched") as caught:
+    with pytest.raises(MissingModelError, match="cannot be downloaded") as caught:
         fetch(ENTRY, tmp_path, mirror=f"http://me:secret@{host}")
     assert "secret" not in str(caught.value)
 
@@ -254,18 +267,30 @@ def test_without_a_stderr_there_is_no_bar(
     assert fetch(ENTRY, tmp_path, mirror=server.url, progress=True).read_bytes() == CONTENT
 
 
-def test_what_a_killed_fetch_left_goes_when_nobody_writes_to_it(
+@pytest.mark.skipif(os.name != "posix", reason="a process is killed by a POSIX signal")
+def test_what_a_killed_download_left_goes_and_what_is_in_work_stays(
     server: Server, tmp_path: Path
 ) -> None:
+    half = threading.Event()
+
+    def stop_halfway(request: BaseHTTPRequestHandler) -> None:
+        send(CONTENT[: len(CONTENT) // 2], announced=len(CONTENT))(request)
+        half.set()
+        server.release.wait()
+
+    server.answer = stop_halfway
+    process = start_fetch(server, tmp_path)
+    assert half.wait(PATIENCE)
+    [part] = left_in(tmp_path)
     server.answer = send(CONTENT)
-    for name, age in ((".fetch-dead", 2 * 3600), (".fetch-alive", 60)):
-        part = tmp_path / name / "part"
-        part.parent.mkdir()
-        part.write_bytes(b"half")
-        for path in (part, part.parent):
-            os.utime(path, (time.time() - age,) * 2)
+
     fetch_from(server, tmp_path)
-    assert left_in(tmp_path) == [".fetch-alive", "part", "tiny.onnx"]
+    assert left_in(tmp_path) == [part, "tiny.onnx"]
+
+    process.kill()
+    process.communicate()
+    fetch_from(server, tmp_path)
+    assert left_in(tmp_path) == ["tiny.onnx"]
 
 
 def test_a_login_in_the_mirrors_address_is_not_shown(tmp_path: Path) -> None:
@@ -288,7 +313,7 @@ def test_a_full_disk_is_told_so(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr("shutil.move", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(ModelError, match=r"the disk is full.*BGX_HOME") as caught:
         fetch_from(server, tmp_path)
     assert str(tmp_path) in str(caught.value)
@@ -333,19 +358,7 @@ def test_ctrl_c_in_the_middle_leaves_nothing(server: Server, tmp_path: Path) -> 
         server.release.wait()
 
     server.answer = answer
-    code = (
-        # A shell starts what runs in the background with Ctrl-C ignored, and children inherit that.
-        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
-        "sys.path[:0] = sys.argv[3:];"
-        "from test_fetch import _fetch_elsewhere; from pathlib import Path;"
-        "_fetch_elsewhere(sys.argv[1], Path(sys.argv[2]))"
-    )
-    here = str(Path(__file__).parent)
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, server.url, str(tmp_path), here],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = start_fetch(server, tmp_path)
     assert half.wait(60)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)

@@ -35,7 +35,8 @@ FLOORS = [
 OWNERS = {
     "click": ["bgx.cli"],
     "tqdm": ["bgx.cli.console", "bgx.model.fetch"],
-    "pooch": ["bgx.model.fetch"],
+    "requests": ["bgx.model.fetch"],
+    "urllib3": ["bgx.model.fetch"],
     "platformdirs": ["bgx.model.store"],
     "onnxruntime": ["bgx.model.halve", "bgx.model.providers", "bgx.model.session"],
     "onnx": [
@@ -55,7 +56,7 @@ OWNERS = {
     "h11": ["bgx.serve.fetch"],
 }
 
-HEAVY = {"numpy", "PIL", "onnxruntime", "onnx", "openvino", "pooch", "tqdm", "platformdirs"}
+HEAVY = {"numpy", "PIL", "onnxruntime", "onnx", "openvino", "requests", "tqdm", "platformdirs"}
 
 
 @dataclass(frozen=True)

@@ -1,42 +1,46 @@
-"""Fetching a published model file: temporary file, hash, move.
+"""Downloads a published model file: into a temporary file, which is renamed if its hash is right.
 
-The only room that knows pooch. A machine without internet gets its error within
-`FIRST_ANSWER_S` + 1 seconds, whatever part of the connection hangs.
+The only module that knows requests and urllib3. Without internet the error comes within
+``FIRST_ANSWER_S`` + 1 seconds, whatever part of the connection hangs.
 """
 
 from __future__ import annotations
 
 import errno
 import filecmp
-import logging
 import os
 import sys
-import tempfile
 import threading
 from concurrent.futures import Future
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import urlsplit
 
 from bgx.errors import BadModelError, MissingModelError, ModelError
-from bgx.model import files
+from bgx.files import remove_leftovers, temporary
+from bgx.model.digests import hash_file
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from requests import Response
     from requests.exceptions import RequestException
 
     from bgx.model.registry import ModelEntry
 
 FIRST_ANSWER_S = 10.0
-"""Names, addresses, TLS and redirects together may take this long."""
+"""Looking up the name, connecting, TLS and redirects together may take this long."""
 
 STALL_S = 15.0
 """A transfer without a byte for this long has stalled."""
 
 _CONNECT_S = 5.0
 _CHUNK = 1 << 18
-# A protobuf message, which an ONNX file is, cannot be larger.
 _LARGEST = 2**31
+"""An ONNX file is a protobuf message, which cannot be larger."""
+
+
+class NoAnswerError(MissingModelError):
+    """The server, or something on the way to it, let us wait in vain."""
 
 
 def fetch(
@@ -50,48 +54,41 @@ def fetch(
 ) -> Path:
     """Download `entry`'s file to ``folder/NAME.onnx`` and return that path.
 
-    The file appears there whole and with the registry's hash, or not at all. mirror: base URL that
-    replaces the published one. progress: show a bar on stderr where that is a terminal.
+    The file appears there complete and with the registry's hash, or not at all. mirror: base URL
+    that replaces the published one. progress: show a bar on stderr if that is a terminal.
     first_answer, stall: seconds.
 
-    Raises MissingModelError (no URL, no connection, not there), BadModelError (larger than the
-    registry says, wrong hash) and ModelError (the folder cannot be written).
+    Raises MissingModelError (no URL, no connection, not on the server; NoAnswerError after a time
+    limit), BadModelError (larger than the registry says, wrong hash) and ModelError (the folder
+    cannot be written).
     """
-    if entry.url is None:
+    if entry.url is None or entry.hash is None:
         raise MissingModelError(
             f"{entry.name}: the registry has no address for it; "
             f"run: bgx models add {entry.name} FILE.onnx"
         )
-    url = entry.url if mirror is None else f"{mirror.rstrip('/')}/{entry.url.rpartition('/')[2]}"
+    url = address_of(entry, mirror)
     shown = _without_login(url)
 
-    import pooch
     import requests
 
-    # pooch announces each download and prints hashes; bgx says what there is to say.
-    pooch.get_logger().setLevel(logging.ERROR)
-    download = _Download(entry, progress, first_answer, stall)
     target = folder / f"{entry.name}.onnx"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        files.remove_old(folder, ".fetch-*")
-        # A folder of its own, so that two processes fetching one file do not meet, and one rename
-        # at the end, which every platform does in one step.
-        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as private:
-            fetched = pooch.retrieve(
-                url, entry.hash, fname=target.name, path=private, downloader=download
-            )
-            _move(Path(fetched), target)
+        remove_leftovers(folder)
+        with temporary(folder) as private:
+            _Download(entry, progress, first_answer, stall).save(url, private)
+            if not hash_file(private).fits(entry.hash):
+                raise BadModelError(
+                    f"{entry.name}: {shown} does not have the hash of the registry; nothing was "
+                    f"kept; try again, or run: bgx models add {entry.name} FILE.onnx"
+                )
+            _move(private, target)
     except requests.RequestException as error:
-        raise MissingModelError(
-            f"{entry.name}: cannot be fetched from {shown}: {_cause(error)}; connect to the "
-            "internet, set BGX_MODEL_MIRROR, or run: "
-            f"bgx models add {entry.name} FILE.onnx"
-        ) from None
-    except ValueError:
-        raise BadModelError(
-            f"{entry.name}: {shown} does not have the hash of the registry; nothing was kept; "
-            f"try again, or run: bgx models add {entry.name} FILE.onnx"
+        cause, waited = _explain(error)
+        raise (NoAnswerError if waited else MissingModelError)(
+            f"{entry.name}: cannot be downloaded from {shown}: {cause}; connect to the internet, "
+            f"set BGX_MODEL_MIRROR, or run: bgx models add {entry.name} FILE.onnx"
         ) from None
     except OSError as error:
         cause = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
@@ -102,8 +99,14 @@ def fetch(
     return target
 
 
+def address_of(entry: ModelEntry, mirror: str | None) -> str:
+    """Where the entry's file is downloaded from. The entry must have a URL."""
+    url = entry.url or ""
+    return url if mirror is None else f"{mirror.rstrip('/')}/{url.rpartition('/')[2]}"
+
+
 class _Download:
-    """What pooch calls to bring one URL into one file."""
+    """One model file's download, with its limits of size and time."""
 
     def __init__(
         self, entry: ModelEntry, progress: bool, first_answer: float, stall: float
@@ -114,25 +117,24 @@ class _Download:
         self._first_answer = first_answer
         self._stall = stall
 
-    def __call__(self, url: str, output_file: str, pooch: object) -> None:
+    def save(self, url: str, target: Path) -> None:
+        """Raises BadModelError for a file that is too large, RequestException and OSError."""
         with self._open(url) as response:
             response.raise_for_status()
             announced = response.headers.get("Content-Length", "")
             size = int(announced) if announced.isdigit() else None
             if size is not None and size > self._limit:
                 raise self._too_large(url)
-            # pooch made it readable by this user alone; anew it is as any other file.
-            Path(output_file).unlink()
-            with open(output_file, "xb") as file:
+            with target.open("wb") as file:
                 self._copy(response, file, size, url)
                 file.flush()
-                os.fsync(file.fileno())  # a power cut must not leave the name alone
+                os.fsync(file.fileno())  # a power cut must not leave the name without the content
 
     def _open(self, url: str) -> Response:
         """Start the request and wait for its headers, no longer than `first_answer`.
 
-        Timeouts of sockets count per address, and none covers the look-up of the name, so the
-        request starts in a thread that is left behind when its time is over.
+        A socket's timeout applies to each address anew, and none covers looking up the name, so the
+        request is made in a thread that is abandoned when its time is over.
         """
         import requests
 
@@ -148,9 +150,9 @@ class _Download:
                 )
             except requests.RequestException as error:
                 answer.set_exception(error)
-            except OSError as error:  # a file of certificates that is none
+            except OSError as error:  # REQUESTS_CA_BUNDLE names a file that is not there
                 answer.set_exception(requests.RequestException(str(error)))
-            except Exception as error:  # noqa: BLE001 - an address that is none, in many ways
+            except Exception as error:  # noqa: BLE001 - raised for a malformed URL: many kinds
                 answer.set_exception(requests.exceptions.InvalidURL(str(error)))
             else:
                 answer.set_result(response)
@@ -197,7 +199,7 @@ def _move(source: Path, target: Path) -> None:
     try:
         source.replace(target)
     except PermissionError:
-        # Windows replaces no file that is open: another process has just fetched the same.
+        # Windows does not replace an open file: another process has just downloaded the same.
         if not target.is_file() or not filecmp.cmp(source, target, shallow=False):
             raise
 
@@ -207,27 +209,28 @@ def _without_login(url: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
-def _cause(error: RequestException) -> str:
-    """One short line out of the nested messages of requests and urllib3."""
+def _explain(error: RequestException) -> tuple[str, bool]:
+    """The cause in a few words, and whether a time limit ended the request."""
     import requests
     from urllib3.exceptions import ReadTimeoutError
 
     if isinstance(error, requests.HTTPError) and error.response is not None:
-        return f"the server answered {error.response.status_code} {error.response.reason}".rstrip()
+        status = f"{error.response.status_code} {error.response.reason}".rstrip()
+        return f"the server answered {status}", False
     if isinstance(error, requests.exceptions.SSLError):
-        return "no secure connection (TLS)"
+        return "no secure connection (TLS)", False
     if isinstance(error, requests.exceptions.ProxyError):
-        return "no connection to the proxy"
-    if isinstance(error, requests.ConnectTimeout):
-        return "no answer in time"
+        return "no connection to the proxy", False
+    if isinstance(error, requests.Timeout):
+        return "no answer in time", True
     if isinstance(error, requests.exceptions.ChunkedEncodingError):
-        return "the connection broke off"
+        return "the connection broke off", False
     if error.args and isinstance(error.args[0], ReadTimeoutError):
-        return "the transfer stalled"
+        return "the transfer stalled", True
     if isinstance(error, requests.ConnectionError):
-        return "no connection"
+        return "no connection", False
     if isinstance(error, requests.exceptions.InvalidURL):
-        return "its address is none"  # whose login must not be shown
+        return "the address is malformed", False  # its text may hold a login
     if type(error) is requests.RequestException:
-        return str(error).partition("\n")[0]
-    return type(error).__name__
+        return str(error).partition("\n")[0], False
+    return type(error).__name__, False
