@@ -21,7 +21,7 @@ import pytest
 from bgx.errors import BadModelError, MissingModelError, ModelError
 from bgx.model.fetch import FIRST_ANSWER_S, fetch
 from bgx.model.registry import ModelEntry, load_registry
-from bgx.model.store import Store
+from bgx.model.store import RETRY_S, Store
 from bgx.settings import ModelSettings
 from support.shell import PATIENCE
 
@@ -389,3 +389,40 @@ def test_offline_asks_no_server(server: Server, tmp_path: Path) -> None:
     with pytest.raises(MissingModelError, match="offline"):
         store.resolve("tiny", {"tiny": ENTRY})
     assert server.paths == []
+
+
+def test_the_default_network_is_not_waited_for_again_and_again(
+    server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Behind a firewall that drops packets each command would take ten seconds longer."""
+    server.answer = lambda _: server.release.wait()
+    settings = ModelSettings(folder=tmp_path, mirror=server.url)
+    registry = load_registry()
+
+    for _ in range(3):
+        store = Store(settings, first_answer=0.2)
+        assert store.resolve(None, registry).entry.name == "lite"
+    assert len(server.paths) == 1
+    assert caplog.text.count("taking lite") == 3
+    assert "u2net: its server did not answer" in caplog.text
+
+    # One that is named is asked for, and so is another server.
+    with pytest.raises(MissingModelError, match="no answer in time"):
+        Store(settings, first_answer=0.2).resolve("u2net", registry)
+    moved = replace(settings, mirror=f"{server.url}/other")
+    Store(moved, first_answer=0.2).resolve(None, registry)
+    assert len(server.paths) == 3
+
+    # After a while it is tried again.
+    note = tmp_path / "stamps" / "no-answer"
+    os.utime(note, (note.stat().st_mtime - RETRY_S,) * 2)
+    Store(moved, first_answer=0.2).resolve(None, registry)
+    assert len(server.paths) == 4
+
+
+def test_a_refusal_is_asked_again_each_time(server: Server, tmp_path: Path) -> None:
+    server.answer = lambda request: request.send_error(503)
+    for _ in range(2):
+        store = Store(ModelSettings(folder=tmp_path, mirror=server.url))
+        assert store.resolve(None, load_registry()).entry.name == "lite"
+    assert len(server.paths) == 2

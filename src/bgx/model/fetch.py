@@ -49,14 +49,14 @@ def fetch(
     *,
     mirror: str | None = None,
     progress: bool = False,
-    first_answer: float = FIRST_ANSWER_S,
+    first_answer: float | None = None,
     stall: float = STALL_S,
 ) -> Path:
     """Download `entry`'s file to ``folder/NAME.onnx`` and return that path.
 
     The file appears there complete and with the registry's hash, or not at all. mirror: base URL
     that replaces the published one. progress: show a bar on stderr if that is a terminal.
-    first_answer, stall: seconds.
+    first_answer, stall: seconds; None is FIRST_ANSWER_S.
 
     Raises MissingModelError (no URL, no connection, not on the server; NoAnswerError after a time
     limit), BadModelError (larger than the registry says, wrong hash) and ModelError (the folder
@@ -77,7 +77,7 @@ def fetch(
         folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(folder)
         with temporary(folder) as private:
-            _Download(entry, progress, first_answer, stall).save(url, private)
+            _Download(entry, progress, first_answer or FIRST_ANSWER_S, stall).save(url, private)
             if not hash_file(private).fits(entry.hash):
                 raise BadModelError(
                     f"{entry.name}: {shown} does not have the hash of the registry; nothing was "

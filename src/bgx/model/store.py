@@ -12,10 +12,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -43,6 +45,9 @@ log = logging.getLogger(__name__)
 Origin = Literal["builtin", "fetched", "added", "rembg", "file"]
 _LARGEST_OF_OURS = 64_000_000
 
+RETRY_S = 600.0
+"""How long the default network is not asked for again after its server did not answer, seconds."""
+
 OF_FILE = "file"
 """Name of the entry of a file that says itself how it is fed."""
 
@@ -65,9 +70,13 @@ class ModelFile:
 
 @dataclass(frozen=True)
 class Store:
-    """Finds, fetches, adds and removes model files as `settings` say."""
+    """Finds, fetches, adds and removes model files as `settings` say.
+
+    first_answer: seconds that a server may take to begin to answer; None is bgx's own limit.
+    """
 
     settings: ModelSettings = field(default_factory=ModelSettings)
+    first_answer: float | None = None
 
     @cached_property
     def folder(self) -> Path:
@@ -165,8 +174,9 @@ class Store:
         return ModelFile(_describe(path, registry), path, digest, "file")
 
     def _resolve_default(self, registry: Mapping[str, ModelEntry], *, progress: bool) -> ModelFile:
+        entry = find_entry(registry, DEFAULT_MODEL)
         try:
-            return self.resolve(DEFAULT_MODEL, registry, progress=progress)
+            return self.locate(entry) or self._download_default(entry, progress=progress)
         except MissingModelError as error:
             for name in FALLBACKS:
                 try:
@@ -178,6 +188,30 @@ class Store:
                     reason = str(error).partition(";")[0]
                     log.warning("%s; taking %s, the best network that is here", reason, name)
                     return found
+            raise
+
+    def _download_default(self, entry: ModelEntry, *, progress: bool) -> ModelFile:
+        """Download the default network, unless its server kept us waiting in vain a while ago.
+
+        Behind a firewall that drops packets, every command would wait otherwise.
+        """
+        from bgx.model.fetch import NoAnswerError, address_of
+
+        note = self.folder / "stamps" / "no-answer"
+        # The address may hold a login.
+        asked = hashlib.sha256(address_of(entry, self.settings.mirror).encode()).digest()
+        if _is_recent(note) and note.read_bytes() == asked:
+            raise MissingModelError(
+                f"{entry.name}: its server did not answer a few minutes ago; "
+                f"run: bgx models download {entry.name}"
+            )
+        try:
+            return self.download(entry, progress=progress)
+        except NoAnswerError:
+            try:
+                write_whole(note, asked)
+            except OSError as error:
+                log.debug("%s: not kept: %s", note, error)
             raise
 
     def download(self, entry: ModelEntry, *, progress: bool = False) -> ModelFile:
@@ -201,7 +235,13 @@ class Store:
             )
         from bgx.model.fetch import fetch
 
-        path = fetch(entry, self.models, mirror=self.settings.mirror, progress=progress)
+        path = fetch(
+            entry,
+            self.models,
+            mirror=self.settings.mirror,
+            progress=progress,
+            first_answer=self.first_answer,
+        )
         self._record(entry.name).unlink(missing_ok=True)
         return self._check_own(entry, path)
 
@@ -321,6 +361,14 @@ def _describe(path: Path, registry: Mapping[str, ModelEntry]) -> ModelEntry:
         return entry_from_table(OF_FILE, table, path)
     except UsageError as error:
         raise BadModelError(f"{error}; the file was not made by this version of bgx") from None
+
+
+def _is_recent(note: Path) -> bool:
+    """Whether a note was written less than RETRY_S ago."""
+    try:
+        return 0 <= time.time() - note.stat().st_mtime < RETRY_S
+    except OSError:
+        return False
 
 
 def _is_path(model: str) -> bool:
