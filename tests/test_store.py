@@ -153,6 +153,56 @@ def test_adding_again_replaces(store: Store, network: Path, tmp_path: Path) -> N
     assert store.resolve("shoes", store.registry()).digest == sha256(other)
 
 
+@pytest.mark.parametrize("name", ["mine", "u2netp"])
+def test_between_the_two_steps_of_an_add_the_old_file_is_still_good(
+    store: Store, network: Path, tmp_path: Path, name: str
+) -> None:
+    """For a look-up at the same time, and for good where the process is killed there."""
+    old = add(store, name, network)
+    other = tiny_network(tmp_path / "other.onnx", note="another file")
+    asked_before = store.registry()
+    new = add(store, name, other)
+    for registry in (asked_before, store.registry()):
+        assert store.resolve(name, registry).digest == new.digest
+
+    # The record is written first, the file follows.
+    new.path.write_bytes(network.read_bytes())
+
+    for registry in (asked_before, store.registry()):
+        found = store.resolve(name, registry)
+        assert (found.digest, found.entry.feed) == (old.digest, old.entry.feed)
+    # Anything else is not.
+    new.path.write_bytes(b"damaged")
+    with pytest.raises(BadModelError, match="damaged or replaced"):
+        store.resolve(name, store.registry())
+
+
+def test_between_the_two_steps_of_an_add_a_downloaded_file_is_still_good(
+    store: Store, network: Path, tmp_path: Path
+) -> None:
+    registry = {"u2netp": replace(load_registry()["u2netp"], hash=sha256(network))}
+    path = put(store.models / "u2netp.onnx", network.read_bytes())
+    downloaded = store.resolve("u2netp", registry)
+    store = Store(replace(store.settings, registry=tmp_path / "models.toml"))
+    (tmp_path / "models.toml").write_text(f'[u2netp]\nhash = "{sha256(network)}"\n')
+    add(store, "u2netp", tiny_network(tmp_path / "other.onnx", note="another file"))
+
+    path.write_bytes(network.read_bytes())
+
+    assert store.resolve("u2netp", registry).digest == downloaded.digest
+
+
+def test_a_name_that_is_fed_otherwise_from_now_on_is_never_fed_in_the_old_way(
+    store: Store, network: Path
+) -> None:
+    add(store, "mine", network)
+    asked_before = store.registry()
+    new = add(store, "mine", builtin_file("lite.onnx"))
+
+    assert store.resolve("mine", asked_before).entry.feed == new.entry.feed
+    assert store.resolve("mine", asked_before).digest == new.digest
+
+
 @pytest.mark.parametrize("content", [b"", b"no network at all", bytes(4096)])
 def test_garbage_is_refused_and_nothing_replaced(
     store: Store, network: Path, tmp_path: Path, content: bytes

@@ -25,7 +25,7 @@ class Digests:
     sha256: str
     md5: str
 
-    def fits(self, known: str) -> bool:
+    def fits(self, known: object) -> bool:
         """Whether a hash of the registry, ``sha256:…`` or ``md5:…``, is the file's."""
         # A tuple, not a set: what a record holds may not be hashable.
         return known in (f"sha256:{self.sha256}", f"md5:{self.md5}")

@@ -48,6 +48,9 @@ _LARGEST_OF_OURS = 64_000_000
 RETRY_S = 600.0
 """How long the default network is not asked for again after its server did not answer, seconds."""
 
+_BEFORE = "before"
+"""Key of a record: the table of the file that was replaced."""
+
 OF_FILE = "file"
 """Name of the entry of a file that says itself how it is fed."""
 
@@ -114,7 +117,7 @@ class Store:
             if name in registry:
                 continue
             try:
-                registry[name] = entry_from_table(name, _read_json(record), record)
+                registry[name] = entry_from_table(name, _read_record(record)[0], record)
             except (BadModelError, UsageError) as error:
                 # It must not stand in the way of every other network.
                 log.warning("%s", error)
@@ -200,7 +203,7 @@ class Store:
         note = self.folder / "stamps" / "no-answer"
         # The address may hold a login.
         asked = hashlib.sha256(address_of(entry, self.settings.mirror).encode()).digest()
-        if _is_recent(note) and note.read_bytes() == asked:
+        if not self.settings.offline and _read_recent(note) == asked:
             raise MissingModelError(
                 f"{entry.name}: its server did not answer a few minutes ago; "
                 f"run: bgx models download {entry.name}"
@@ -273,9 +276,10 @@ class Store:
                 check(copy, entry, str(file))
                 digest, size = f"sha256:{hash_file(copy).sha256}", copy.stat().st_size
                 added = replace(entry, url=None, builtin=None, hash=digest, bytes=size)
-                # Room for the record is found before the old network goes.
-                record = json.dumps(_table(added), indent=2).encode()
-                write_whole(self._record(name), record)
+                # The record first, so that a full disk costs no network. Until the file follows,
+                # and if it never does, the record tells of the old file too.
+                record = _table(added) | {_BEFORE: self._describe_own(name, published)}
+                write_whole(self._record(name), json.dumps(record, indent=2).encode())
                 copy.replace(self._own(name))
         except OSError as error:
             raise ModelError(
@@ -332,17 +336,34 @@ class Store:
     def _record(self, name: str) -> Path:
         return self.models / f"{name}.json"
 
+    def _describe_own(
+        self, name: str, published: Mapping[str, ModelEntry]
+    ) -> dict[str, Any] | None:
+        """The table of the file that is kept under a name; None where it is not known."""
+        if files.is_file(self._record(name)):
+            try:
+                return _read_record(self._record(name))[0]
+            except BadModelError:
+                return None
+        return _table(published[name]) if name in published else None
+
     def _check_own(self, entry: ModelEntry, path: Path, *, trust_stamp: bool = True) -> ModelFile:
+        # The file before its record: `add` writes them the other way round.
+        digests = self._digests(path, trust_stamp=trust_stamp)
         record = self._record(entry.name)
         added = files.is_file(record)
-        known = _read_json(record).get("hash") if added else entry.hash
-        digests = self._digests(path, trust_stamp=trust_stamp)
-        if known is not None and not digests.fits(known):
+        tables = _read_record(record) if added else [{"hash": entry.hash}]
+        hashes = [table.get("hash") for table in tables]
+        fitting = [table for table in tables if digests.fits(table.get("hash"))]
+        if not fitting and hashes != [None]:
             remedy = "add {} FILE.onnx" if added or entry.url is None else "download {}"
             raise BadModelError(
-                f"{path}: damaged or replaced, its hash is not {known}; "
+                f"{path}: damaged or replaced, its hash is not {hashes[0]}; "
                 f"run: bgx models {remedy.format(entry.name)}"
             )
+        if added and fitting and entry.url is None and entry.hash in hashes:
+            # A name of the user's own, of which the record alone says how it is fed.
+            entry = entry_from_table(entry.name, fitting[0], record)
         return ModelFile(entry, path, f"sha256:{digests.sha256}", "added" if added else "fetched")
 
     def _digests(self, path: Path, *, trust_stamp: bool = True) -> Digests:
@@ -363,12 +384,13 @@ def _describe(path: Path, registry: Mapping[str, ModelEntry]) -> ModelEntry:
         raise BadModelError(f"{error}; the file was not made by this version of bgx") from None
 
 
-def _is_recent(note: Path) -> bool:
-    """Whether a note was written less than RETRY_S ago."""
+def _read_recent(note: Path) -> bytes | None:
+    """A note that was written less than RETRY_S ago."""
     try:
-        return 0 <= time.time() - note.stat().st_mtime < RETRY_S
+        age = time.time() - note.stat().st_mtime
+        return note.read_bytes() if 0 <= age < RETRY_S else None
     except OSError:
-        return False
+        return None
 
 
 def _is_path(model: str) -> bool:
@@ -392,11 +414,11 @@ def _table(entry: ModelEntry) -> dict[str, Any]:
     return {field: value for field, value in values.items() if value is not None}
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_record(path: Path) -> list[dict[str, Any]]:
+    """The table of an added file and, if there was one, of the file that it replaced."""
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        content = None
-    if not isinstance(content, dict):
-        raise BadModelError(f"{path}: damaged; run: bgx models add {path.stem} FILE.onnx")
-    return content
+        table = json.loads(path.read_bytes())
+        before = table.pop(_BEFORE, None)
+    except (OSError, ValueError, AttributeError, TypeError):
+        raise BadModelError(f"{path}: damaged; run: bgx models add {path.stem} FILE.onnx") from None
+    return [table, before] if isinstance(before, dict) else [table]
