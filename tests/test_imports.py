@@ -35,6 +35,7 @@ FLOORS = [
 OWNERS = {
     "click": ["bgx.cli"],
     "tqdm": ["bgx.cli.console", "bgx.model.fetch"],
+    "pooch": ["bgx.model.fetch"],
     "requests": ["bgx.model.fetch"],
     "urllib3": ["bgx.model.fetch"],
     "platformdirs": ["bgx.model.store"],
@@ -56,7 +57,8 @@ OWNERS = {
     "h11": ["bgx.serve.fetch"],
 }
 
-HEAVY = {"numpy", "PIL", "onnxruntime", "onnx", "openvino", "requests", "tqdm", "platformdirs"}
+HEAVY = {"numpy", "PIL", "onnxruntime", "onnx", "openvino"}
+HEAVY |= {"pooch", "requests", "tqdm", "platformdirs"}
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""Downloads a published model file: into a temporary file, which is renamed if its hash is right.
+"""Downloads a published model file: into a folder of its own, then renamed if its hash is right.
 
-The only module that knows requests and urllib3. Without internet the error comes within
+The only module that knows pooch, requests and urllib3. Without internet the error comes within
 ``FIRST_ANSWER_S`` + 1 seconds, whatever part of the connection hangs.
 """
 
@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import errno
 import filecmp
-import os
+import logging
+import shutil
 import sys
+import tempfile
 import threading
+import time
 from concurrent.futures import Future
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import urlsplit
 
 from bgx.errors import BadModelError, MissingModelError, ModelError
-from bgx.files import remove_leftovers, temporary
-from bgx.model.digests import hash_file
+from bgx.files import temporary
+from bgx.model.files import found
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from requests import Response
     from requests.exceptions import RequestException
 
@@ -34,6 +37,11 @@ STALL_S = 15.0
 """A transfer without a byte for this long has stalled."""
 
 _CONNECT_S = 5.0
+
+_LEFT_S = 3600.0
+"""A download that nothing was written to for so long is left over from a killed process."""
+
+_PRIVATE = ".fetch-"
 _CHUNK = 1 << 18
 _LARGEST = 2**31
 """An ONNX file is a protobuf message, which cannot be larger."""
@@ -70,25 +78,37 @@ def fetch(
     url = address_of(entry, mirror)
     shown = _without_login(url)
 
+    import pooch
     import requests
 
+    # pooch announces each download and prints hashes; bgx says what there is to say.
+    pooch.get_logger().setLevel(logging.ERROR)
+    download = _Download(entry, progress, first_answer or FIRST_ANSWER_S, stall)
     target = folder / f"{entry.name}.onnx"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(folder)
-        with temporary(folder) as private:
-            _Download(entry, progress, first_answer or FIRST_ANSWER_S, stall).save(url, private)
-            if not hash_file(private).fits(entry.hash):
-                raise BadModelError(
-                    f"{entry.name}: {shown} does not have the hash of the registry; nothing was "
-                    f"kept; try again, or run: bgx models add {entry.name} FILE.onnx"
-                )
-            _move(private, target)
+        _remove_leftovers(folder)
+        # Two processes that download one file do not meet in a folder of their own.
+        with (
+            tempfile.TemporaryDirectory(prefix=_PRIVATE, dir=folder) as private,
+            temporary(folder) as ordinary,
+        ):
+            fetched = pooch.retrieve(
+                url, entry.hash, fname=target.name, path=private, downloader=download
+            )
+            # pooch's file is for its owner alone; this one is as the umask says.
+            Path(fetched).chmod(ordinary.stat().st_mode)
+            _move(Path(fetched), target)
     except requests.RequestException as error:
         cause, waited = _explain(error)
         raise (NoAnswerError if waited else MissingModelError)(
             f"{entry.name}: cannot be downloaded from {shown}: {cause}; connect to the internet, "
             f"set BGX_MODEL_MIRROR, or run: bgx models add {entry.name} FILE.onnx"
+        ) from None
+    except ValueError:
+        raise BadModelError(
+            f"{entry.name}: {shown} does not have the hash of the registry; nothing was kept; "
+            f"try again, or run: bgx models add {entry.name} FILE.onnx"
         ) from None
     except OSError as error:
         cause = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
@@ -105,8 +125,20 @@ def address_of(entry: ModelEntry, mirror: str | None) -> str:
     return url if mirror is None else f"{mirror.rstrip('/')}/{url.rpartition('/')[2]}"
 
 
+def _remove_leftovers(folder: Path) -> None:
+    """Delete the folders of downloads that were killed.
+
+    By age, since machines may share a folder: who downloads writes all the time.
+    """
+    for path in found(folder, f"{_PRIVATE}*"):
+        with suppress(OSError):
+            newest = max(entry.stat().st_mtime for entry in (path, *path.glob("*")))
+            if time.time() - newest > _LEFT_S:
+                shutil.rmtree(path)
+
+
 class _Download:
-    """One model file's download, with its limits of size and time."""
+    """What pooch calls to download one model file, with limits of size and time."""
 
     def __init__(
         self, entry: ModelEntry, progress: bool, first_answer: float, stall: float
@@ -117,7 +149,7 @@ class _Download:
         self._first_answer = first_answer
         self._stall = stall
 
-    def save(self, url: str, target: Path) -> None:
+    def __call__(self, url: str, output_file: str, pooch: object) -> None:
         """Raises BadModelError for a file that is too large, RequestException and OSError."""
         with self._open(url) as response:
             response.raise_for_status()
@@ -125,10 +157,8 @@ class _Download:
             size = int(announced) if announced.isdigit() else None
             if size is not None and size > self._limit:
                 raise self._too_large(url)
-            with target.open("wb") as file:
+            with open(output_file, "wb") as file:
                 self._copy(response, file, size, url)
-                file.flush()
-                os.fsync(file.fileno())  # a power cut must not leave the name without the content
 
     def _open(self, url: str) -> Response:
         """Start the request and wait for its headers, no longer than `first_answer`.
