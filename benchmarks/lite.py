@@ -30,8 +30,8 @@ from PIL import Image
 from bgx.image.matte import upsample_matte
 from bgx.image.read import SUFFIXES, read_photo
 from bgx.model.engines import EnginePlan
+from bgx.model.opening import open_session
 from bgx.model.providers import load_runtime, start
-from bgx.model.session import Session, open_session
 from bgx.model.store import ModelFile, Store
 from bgx.run.picture import make_matte, make_tensor
 from bgx.settings import DeviceSettings, ModelSettings, ReadSettings
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+    from bgx.model.session import Session
 
 THRESHOLDS = 255
 

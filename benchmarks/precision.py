@@ -21,7 +21,7 @@ import measure
 from bgx.image.matte import stretch_map
 from bgx.image.read import SUFFIXES, read_photo
 from bgx.machine import count_cores
-from bgx.model.session import Session, open_session
+from bgx.model.opening import open_session
 from bgx.model.store import Store
 from bgx.run.picture import make_tensor
 from bgx.settings import DeviceSettings, ModelSettings, ReadSettings
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+    from bgx.model.session import Session
 
     Tensor = NDArray[np.float32]
 

@@ -44,7 +44,7 @@ import measure
 import photos
 import vs_rembg
 from bgx.errors import MissingModelError
-from bgx.model.session import open_session
+from bgx.model.opening import open_session
 from bgx.model.store import Store
 from bgx.options import OutputSettings
 from bgx.run.batch import wait_for

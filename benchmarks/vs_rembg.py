@@ -36,7 +36,7 @@ from tqdm import tqdm
 
 import measure
 import photos
-from bgx.model.session import Session, open_session
+from bgx.model.opening import open_session
 from bgx.model.store import Store
 from bgx.settings import DeviceSettings, ModelSettings
 
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
+
+    from bgx.model.session import Session
 
 MODEL = "u2netp"
 REMBG_VERSION = "2.0.86"

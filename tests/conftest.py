@@ -50,8 +50,9 @@ def _fresh_machine(
 @pytest.fixture(scope="session")
 def _stocked_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BGX_HOME where a tiny network lies under the name of u2netp, prepared."""
-    from bgx.model.session import check_network, open_session
+    from bgx.model.opening import open_session
     from bgx.model.store import Store
+    from bgx.model.trial import check_network
     from bgx.settings import DeviceSettings, ModelSettings
 
     folder = tmp_path_factory.mktemp("stocked")

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bgx.model.opening import open_session
 from bgx.model.registry import load_registry
-from bgx.model.session import open_session
 from bgx.model.store import Store
 from bgx.run.outcome import Done
 from bgx.settings import DeviceSettings, ModelSettings

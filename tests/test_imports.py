@@ -39,7 +39,7 @@ OWNERS = {
     "requests": ["bgx.model.fetch"],
     "urllib3": ["bgx.model.fetch"],
     "platformdirs": ["bgx.model.store"],
-    "onnxruntime": ["bgx.model.halve", "bgx.model.providers", "bgx.model.session"],
+    "onnxruntime": ["bgx.model.halve", "bgx.model.providers"],
     "onnx": [
         "bgx.model.halve",
         "bgx.model.int8",

@@ -23,11 +23,12 @@ from bgx.image.matte import stretch_map
 from bgx.model import optimized
 from bgx.model.engines import EnginePlan
 from bgx.model.halve import halve
+from bgx.model.opening import open_session
 from bgx.model.optimized import Measurement
 from bgx.model.prepare import prepare
 from bgx.model.quantize import Quantized, quantize
 from bgx.model.registry import load_registry
-from bgx.model.session import Session, open_session
+from bgx.model.session import Session
 from bgx.model.store import ModelFile, Store
 from bgx.run import optimize as room
 from bgx.run.optimize import optimize
@@ -212,7 +213,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         found = {"cuda": [cuda], "cpu": [EnginePlan("cpu")]}
         return found.get(device.kind, [*found["cuda"], *found["cpu"]])
 
-    monkeypatch.setattr("bgx.model.session.plan_engines", plan_engines)
+    monkeypatch.setattr("bgx.model.opening.plan_engines", plan_engines)
 
 
 @pytest.mark.usefixtures("fast", "gpu")
@@ -402,14 +403,14 @@ def test_half_precision_is_for_gpus(device: str) -> None:
 def test_without_a_gpu_half_precision_is_an_error_of_the_device(
     file: ModelFile, store: Store, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bgx.model.session.list_providers", lambda _: ["CPUExecutionProvider"])
+    monkeypatch.setattr("bgx.model.opening.list_providers", lambda _: ["CPUExecutionProvider"])
     optimized.install(file, store, halve(prepare(file.path)), GOOD, "cuda:0")
 
     for run_it in (
         lambda: open_session(file, FP16, store),
         lambda: optimize(file, store, photos, 4, FP16, tell=ignore),
     ):
-        with pytest.raises(DeviceUnavailableError, match=r"fp16.*bgx\[gpu\]") as caught:
+        with pytest.raises(DeviceUnavailableError, match=r"fp16.*\[gpu\]") as caught:
             run_it()
         assert caught.value.exit_code == ExitCode.DEVICE
     assert open_session(file, DeviceSettings(), store).precision == "fp32"
@@ -489,7 +490,7 @@ def test_without_a_gpu_optimize_says_what_to_do(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BGX_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr("bgx.model.session.list_providers", lambda _: ["CPUExecutionProvider"])
+    monkeypatch.setattr("bgx.model.opening.list_providers", lambda _: ["CPUExecutionProvider"])
     network = tiny_network(tmp_path / "mine.onnx")
     asked = ("models", "optimize", network, "--precision", "fp16", "--calibrate", photos)
 

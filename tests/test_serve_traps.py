@@ -50,8 +50,9 @@ def noise(seed: int, size: tuple[int, int] = (1200, 800)) -> bytes:
 @pytest.fixture(scope="module")
 def slow_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BGX_HOME with a network that takes its time: U²-Net's true small graph."""
-    from bgx.model.session import check_network, open_session
+    from bgx.model.opening import open_session
     from bgx.model.store import Store
+    from bgx.model.trial import check_network
     from bgx.settings import DeviceSettings, ModelSettings
 
     folder = tmp_path_factory.mktemp("slow")

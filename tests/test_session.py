@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -17,12 +20,15 @@ import onnx
 import pytest
 
 from bgx.errors import BadModelError, DeviceUnavailableError, ExitCode, InferenceError
+from bgx.install import install_hint
 from bgx.model.engines import EnginePlan
+from bgx.model.opening import PendingSession, open_session
 from bgx.model.prepare import prepare
 from bgx.model.providers import load_runtime
 from bgx.model.registry import ModelEntry, load_registry
-from bgx.model.session import Session, check_network, open_session
+from bgx.model.session import Session
 from bgx.model.store import ModelFile, Store
+from bgx.model.trial import check_network
 from bgx.settings import DeviceSettings, ModelSettings
 from support.networks import tiny_network, u2net_network, written_network
 
@@ -197,7 +203,7 @@ def test_a_damaged_copy_is_made_anew(
     again = open_session(file, CPU, store).run(picture())
     assert np.array_equal(first, again)
     assert copy.read_bytes() == whole
-    assert f"{copy}: damaged, made anew" in caplog.text
+    assert f"{copy}: damaged, it is made again" in caplog.text
 
 
 def test_a_damaged_copy_that_cannot_be_deleted_is_not_used(
@@ -219,15 +225,128 @@ def test_a_damaged_copy_that_cannot_be_deleted_is_not_used(
 def test_a_run_that_fails_while_a_copy_is_tried_is_not_remembered(
     store: Store, network: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> None:
-        raise InferenceError("no memory left")
+    def fail(_: NDArray[np.float32]) -> NDArray[np.float32]:
+        raise MemoryError
 
     with monkeypatch.context() as short:
-        short.setattr("bgx.model.session._compare", fail)
+        short.setattr("bgx.model.session.start", lambda *_: FakeEngine(fail))
         open_session(file_of(store, network), CPU, store)
     assert not store.prepared.exists()
     open_session(file_of(store, network), CPU, store)
     assert list(store.prepared.glob("*.onnx"))
+
+
+def test_a_file_that_is_replaced_while_it_is_opened_gets_no_copy_under_the_old_name(
+    store: Store, network: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.onnx"
+    path.write_bytes(network.read_bytes())
+    file = file_of(store, path)
+    tiny_network(path, mean=(0, 0, 0))
+
+    with pytest.raises(BadModelError, match=r"mine\.onnx: was replaced"):
+        open_session(file, CPU, store)
+    assert not store.prepared.exists()
+
+    path.write_bytes(network.read_bytes())
+    expected = fixed(network, EnginePlan("cpu")).run(picture())
+    assert np.abs(open_session(file, CPU, store).run(picture()) - expected).max() <= 1e-4
+
+
+def test_where_no_thread_can_be_started_the_caller_opens_the_session(
+    store: Store, network: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    expected = open_session(file_of(store, network), CPU, store).run(picture())
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+
+    pending = PendingSession(file_of(store, network), CPU, store)
+
+    assert np.array_equal(pending.run(picture()), expected)
+    assert pending.wait().device == pending.plan.device == "cpu"
+
+
+@pytest.mark.parametrize("threads", [True, False])
+def test_what_opening_raises_is_raised_where_the_session_is_needed(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: bool
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    path = tmp_path / "none.onnx"
+    path.write_bytes(b"no network")
+    if not threads:
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+
+    pending = PendingSession(file_of(store, path), CPU, store)
+
+    assert pending.entry == U2NET
+    with pytest.raises(BadModelError, match=r"none\.onnx"):
+        pending.wait()
+
+
+# A process of its own, since a limit cannot be raised again. It is set when all is imported.
+LIMITED = """
+import logging, resource, sys
+import numpy as np
+from onnx import helper, numpy_helper
+from bgx.install import install_hint
+from bgx.model.engines import EnginePlan
+from bgx.model.providers import load_runtime, start
+logging.basicConfig(format="%(message)s")
+load_runtime()
+shape = [1, 1, 4096, 4096]
+value = lambda name: helper.make_tensor_value_info(name, 1, shape)
+weights = numpy_helper.from_array(np.ones(shape, np.float32), "w")
+node = helper.make_node("Add", ["x", "w"], ["y"])
+graph = helper.make_graph([node], "g", [value("x")], [value("y")], [weights])
+opset = [helper.make_opsetid("", 13)]
+content = helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString()
+"""
+
+
+def run_limited(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", LIMITED + code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of memory are Linux's")
+@pytest.mark.parametrize("megabytes", [4, 48, 100])
+def test_too_little_memory_for_a_network_is_no_fault_of_its_file(megabytes: int) -> None:
+    code = """
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+limit = used + (int(sys.argv[1]) << 20)
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+try:
+    start(content, EnginePlan("cpu"), "big.onnx")
+except Exception as error:
+    print(type(error).__name__, error.exit_code.value, error)
+"""
+    done = run_limited(code, megabytes)
+
+    assert done.stdout.startswith("NoMemoryError 4 big.onnx: too little memory"), done
+    assert "ulimit -v" in done.stdout
+    assert done.stdout.count("\n") == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the number of threads is limited on Linux")
+def test_a_network_runs_on_one_thread_where_the_system_gives_no_more() -> None:
+    code = """
+import os
+import re
+resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
+if os.getuid() == 0:  # whom the limit does not concern
+    os.setuid(65534)
+engine = start(content, EnginePlan("cpu", threads=4), "big.onnx")
+[sums] = engine.run(None, {"x": np.ones(shape, np.float32)})
+print(sums.min(), sums.max())
+"""
+    done = run_limited(code)
+
+    assert done.stdout == "2.0 2.0\n", done
+    assert "big.onnx: the system gives it no threads; it runs on one" in done.stderr
 
 
 def test_another_file_has_a_copy_of_its_own(store: Store, network: Path, tmp_path: Path) -> None:
@@ -246,7 +365,7 @@ def test_a_copy_that_differs_is_not_used(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     wrong = tiny_network(tmp_path / "wrong.onnx", mean=(0, 0, 0)).read_bytes()
-    monkeypatch.setattr("bgx.model.session.prepare", lambda *_, **__: wrong)
+    monkeypatch.setattr("bgx.model.prepared.prepare", lambda *_, **__: wrong)
     with caplog.at_level(logging.DEBUG):
         session = open_session(file_of(store, network), CPU, store)
     original = fixed(network, EnginePlan("cpu"))
@@ -390,7 +509,7 @@ def test_auto_takes_what_there_is(store: Store, network: Path) -> None:
 def test_a_device_asked_for_by_name_is_delivered_or_refused(store: Store, network: Path) -> None:
     if "CUDAExecutionProvider" in load_runtime().get_available_providers():
         pytest.skip("this runtime has CUDA")
-    with pytest.raises(DeviceUnavailableError, match=r"bgx\[gpu\]") as caught:
+    with pytest.raises(DeviceUnavailableError, match=re.escape(install_hint("gpu"))) as caught:
         open_session(file_of(store, network), DeviceSettings("cuda"), store)
     assert caught.value.exit_code is ExitCode.DEVICE
 
@@ -398,7 +517,7 @@ def test_a_device_asked_for_by_name_is_delivered_or_refused(store: Store, networ
 @pytest.fixture
 def two_flavours(monkeypatch: pytest.MonkeyPatch) -> None:
     both = {"onnxruntime": "1", "onnxruntime-gpu": "1"}
-    monkeypatch.setattr("bgx.model.session.find_flavours", lambda: both)
+    monkeypatch.setattr("bgx.model.opening.find_flavours", lambda: both)
 
 
 @pytest.mark.usefixtures("two_flavours")
@@ -427,7 +546,7 @@ def test_auto_walks_down_to_what_loads_and_says_why(
 ) -> None:
     cpu = ("CPUExecutionProvider", {})
     plans = [EnginePlan("cuda:0", (("CUDAExecutionProvider", {}), cpu)), EnginePlan("cpu")]
-    monkeypatch.setattr("bgx.model.session.plan_engines", lambda *_, **__: plans)
+    monkeypatch.setattr("bgx.model.opening.plan_engines", lambda *_, **__: plans)
     with (
         caplog.at_level(logging.INFO),
         pytest.warns(UserWarning, match="not in available provider"),

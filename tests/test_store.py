@@ -19,10 +19,11 @@ from bgx.errors import (
     UnknownModelError,
     UsageError,
 )
+from bgx.model.opening import open_session
 from bgx.model.registry import ModelEntry, builtin_file, load_registry
 from bgx.model.rembg import rembg_paths
-from bgx.model.session import check_network, open_session
 from bgx.model.store import ModelFile, Store
+from bgx.model.trial import check_network
 from bgx.settings import DeviceSettings, ModelSettings
 from support.networks import tiny_network
 

@@ -171,7 +171,7 @@ def test_a_faint_haze_is_no_subject() -> None:
 @pytest.mark.weights
 def test_confidence_ranks_real_photos_as_their_true_masks_do(weights: Path, shared: Path) -> None:
     from bgx.image.read import read_photo
-    from bgx.model.session import open_session
+    from bgx.model.opening import open_session
     from bgx.model.store import Store
     from bgx.run.picture import make_tensor
     from bgx.settings import DeviceSettings, ModelSettings, ReadSettings

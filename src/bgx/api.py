@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from bgx.model.session import open_session
+from bgx.model.opening import open_session
 from bgx.model.store import Store
 from bgx.options import PictureOptions, settle
 from bgx.presets import preset_options

@@ -17,7 +17,8 @@
     │   └── BadModelError           wrong hash, wrong size, or not a network bgx can run
     ├── DeviceError           4   the runtime or the device
     │   ├── RuntimeMissingError     no onnxruntime flavour installed, or two at once
-    │   └── DeviceUnavailableError  the device asked for is not delivered
+    │   ├── DeviceUnavailableError  the device asked for is not delivered
+    │   └── NoMemoryError           too little memory to load the runtime or the network
     └── OutputError           5   the output folder: full, read-only, not a folder
 
 The code sits on the class. Messages are one line that names the file and the remedy. The library
@@ -124,6 +125,10 @@ class RuntimeMissingError(DeviceError):
 
 class DeviceUnavailableError(DeviceError):
     code = "device-unavailable"
+
+
+class NoMemoryError(DeviceError):
+    code = "no-memory"
 
 
 class OutputError(BgxError):

@@ -65,7 +65,7 @@ def _find(photos: tuple[str, ...], count: int, folder: Path) -> list[Source]:
 def _measure(photos: list[Source], request: Request) -> list[Result]:
     from bgx.image.read import prepare_process
     from bgx.machine import count_cores
-    from bgx.model.session import open_session
+    from bgx.model.opening import open_session
     from bgx.model.store import Store
     from bgx.run.bench import make_policies, measure
 

@@ -90,7 +90,7 @@ def add(name: str, file: Path) -> None:
     NAME is one of the registry or a new one. From then on the file is checked against its own
     hash, not against the published one.
     """
-    from bgx.model.session import check_network
+    from bgx.model.trial import check_network
 
     store = _open_store()
     added = store.add(name, file, store.registry(), check=check_network)

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from bgx.cli.options import Request
-    from bgx.model.session import PendingSession, Session
+    from bgx.model.opening import PendingSession
+    from bgx.model.session import Session
     from bgx.run.report import Report
 
 
@@ -65,7 +66,7 @@ def _open_locked(name: str) -> TextIO:
 def open_network(request: Request, *, pictures: int) -> PendingSession:
     """Find or fetch the network and begin to load it on the device asked for."""
     from bgx.image.read import prepare_process
-    from bgx.model.session import PendingSession
+    from bgx.model.opening import PendingSession
     from bgx.model.store import Store
 
     prepare_process()

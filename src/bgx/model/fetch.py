@@ -12,9 +12,7 @@ import logging
 import shutil
 import sys
 import tempfile
-import threading
 import time
-from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -23,8 +21,11 @@ from urllib.parse import urlsplit
 from bgx.errors import BadModelError, MissingModelError, ModelError
 from bgx.files import temporary
 from bgx.model.files import found
+from bgx.threads import begin
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from requests import Response
     from requests.exceptions import RequestException
 
@@ -168,26 +169,22 @@ class _Download:
         """
         import requests
 
-        answer: Future[Response] = Future()
-
-        def ask() -> None:
+        def ask() -> Response:
             try:
-                response = requests.get(
+                return requests.get(
                     url,
                     stream=True,
                     timeout=(min(_CONNECT_S, self._first_answer), self._stall),
                     headers={"User-Agent": "bgx", "Accept-Encoding": "identity"},
                 )
-            except requests.RequestException as error:
-                answer.set_exception(error)
+            except requests.RequestException:
+                raise
             except OSError as error:  # REQUESTS_CA_BUNDLE names a file that is not there
-                answer.set_exception(requests.RequestException(str(error)))
-            except Exception as error:  # noqa: BLE001 - raised for a malformed URL: many kinds
-                answer.set_exception(requests.exceptions.InvalidURL(str(error)))
-            else:
-                answer.set_result(response)
+                raise requests.RequestException(str(error)) from None
+            except Exception as error:  # raised for a malformed URL: many kinds
+                raise requests.exceptions.InvalidURL(str(error)) from None
 
-        threading.Thread(target=ask, name="bgx-fetch", daemon=True).start()
+        answer = begin(ask, "bgx-fetch")
         try:
             return answer.result(self._first_answer)
         except TimeoutError:

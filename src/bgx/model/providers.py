@@ -13,11 +13,17 @@ import logging
 import os
 import re
 import sys
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bgx.errors import BadModelError, DeviceUnavailableError, RuntimeMissingError
+from bgx.errors import (
+    BadModelError,
+    DeviceUnavailableError,
+    NoMemoryError,
+    RuntimeMissingError,
+)
 from bgx.install import install_hint
 from bgx.model.engines import OPENVINO, PROVIDERS_BY_DEVICE, REPAIR, explain_install
 from bgx.model.prepare import BATCH
@@ -51,11 +57,17 @@ _MODEL_ERRORS = frozenset(
     {"InvalidProtobuf", "InvalidGraph", "NoModel", "NoSuchFile", "NotImplemented"}
 )
 
+# What its pool says where the system refuses a thread, on POSIX and on Windows.
+_NO_THREAD = ("pthread_create failed", "_beginthreadex failed")
+
+# How allocators report that there is no memory: C++ on POSIX and on Windows, ONNX Runtime's, Linux.
+_NO_MEMORY = ("bad_alloc", "bad allocation", "Failed to allocate memory", "Cannot allocate memory")
+
 
 def load_runtime() -> ModuleType:
     """Import ONNX Runtime, quiet and without telemetry.
 
-    Raises RuntimeMissingError when no flavour is installed or it does not load.
+    Raises RuntimeMissingError if no flavour is installed or it does not load, NoMemoryError.
     """
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     try:
@@ -63,8 +75,10 @@ def load_runtime() -> ModuleType:
 
         # What fails is raised and said once by bgx; ONNX Runtime would print it as well.
         onnxruntime.set_default_logger_severity(4)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, MemoryError) as error:
         # AttributeError: one of two flavours was uninstalled and took the other's files with it.
+        if lacks_memory(error):
+            raise NoMemoryError(explain_no_memory("onnxruntime")) from None
         raise RuntimeMissingError(_explain_missing(error)) from None
     return onnxruntime  # type: ignore[no-any-return]
 
@@ -140,8 +154,8 @@ def explain_conflict(flavours: Mapping[str, str]) -> str | None:
 def start(source: Path | bytes, plan: EnginePlan, name: str) -> Any:
     """Create the plan's ``onnxruntime.InferenceSession``, or its like, from a file or its bytes.
 
-    name: what messages call the file. Raises DeviceUnavailableError when the plan's provider does
-    not load, BadModelError when the file is not a network ONNX Runtime can run.
+    name: what messages call the file. Raises DeviceUnavailableError if the plan's provider does not
+    load, BadModelError if the file is not a network ONNX Runtime can run, NoMemoryError.
     """
     if plan.provider == OPENVINO:
         from bgx.model.openvino import OpenvinoSession
@@ -179,6 +193,11 @@ def start(source: Path | bytes, plan: EnginePlan, name: str) -> Any:
             enable_fallback=0,
         )
     except runtime_errors() as error:
+        if plan.pool_size > 1 and any(words in str(error) for words in _NO_THREAD):
+            log.warning("%s: the system gives it no threads; it runs on one", name)
+            return start(source, replace(plan, threads=1), name)
+        if plan.device == "cpu" and lacks_memory(error):
+            raise NoMemoryError(explain_no_memory(name)) from None
         if plan.device == "cpu" or type(error).__name__ in _MODEL_ERRORS:
             reason = (
                 one_line(error).replace(str(source), "it")
@@ -230,6 +249,19 @@ def runtime_errors() -> tuple[type[Exception], ...]:
         if isinstance(value, type) and issubclass(value, Exception)
     ]
     return (*own, RuntimeError, ValueError, MemoryError)
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether a runtime's exception says that there was not enough memory."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY)
+
+
+def explain_no_memory(name: str) -> str:
+    """What to do if there is too little memory to load a network's file or a runtime."""
+    return (
+        f"{name}: too little memory to load it; raise the limit (ulimit -v, the container's), or "
+        "take a smaller network, such as --model lite"
+    )
 
 
 def one_line(error: BaseException) -> str:

@@ -15,10 +15,12 @@ from bgx.image.read import SUFFIXES, read_photo
 from bgx.machine import count_cores
 from bgx.model import optimized
 from bgx.model.halve import halve
+from bgx.model.opening import open_session
 from bgx.model.optimized import Measurement
+from bgx.model.prepared import read_prepared
 from bgx.model.providers import explain_no_gpu
 from bgx.model.quantize import quantize
-from bgx.model.session import Session, open_session, read_prepared
+from bgx.model.session import Session
 from bgx.run.picture import make_tensor
 from bgx.settings import ReadSettings
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import bgx
 from bgx.machine import count_cores, memory_limit, memory_used
-from bgx.model.session import open_session
+from bgx.model.opening import open_session
 from bgx.model.store import Store
 from bgx.run.engine import Engine
 from bgx.run.memory import plan_memory

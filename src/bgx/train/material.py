@@ -14,7 +14,7 @@ from PIL import Image
 from bgx.errors import PictureError, UsageError
 from bgx.image.read import read_photo
 from bgx.machine import count_cores
-from bgx.model.session import open_session
+from bgx.model.opening import open_session
 from bgx.run.picture import make_matte, make_tensor
 from bgx.settings import DeviceSettings, ReadSettings
 from bgx.train.mixtures import PER_PHOTO, mix

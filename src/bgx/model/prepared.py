@@ -1,0 +1,76 @@
+"""The prepared copy of a network: made once, compared with the original, and kept."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from bgx.errors import BadModelError, InferenceError
+from bgx.files import remove_leftovers, write_whole
+from bgx.model import files
+from bgx.model.digests import hash_file
+from bgx.model.prepare import PREPARE_VERSION, DoesNotFit, prepare
+from bgx.model.trial import check_copy
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bgx.model.store import ModelFile, Store
+
+log = logging.getLogger(__name__)
+
+
+def find_prepared(file: ModelFile, store: Store, *, for_cpu: bool) -> tuple[Path | bytes, int]:
+    """The network to run, and the index of its output that is the matte.
+
+    That is the prepared copy, which is made the first time, or the original where no copy can be
+    made. for_cpu: with the rewrites that only the CPU gains by.
+    """
+    entry = file.entry
+    stem = f"{file.digest.partition(':')[2]}-{entry.output}-v{PREPARE_VERSION}"
+    copy = store.prepared / f"{stem}{'-cpu' if for_cpu else ''}.onnx"
+    refusal = store.prepared / f"{stem}.txt"
+    if files.is_file(copy):
+        return copy, 0
+    try:
+        if files.is_file(refusal):
+            raise DoesNotFit(refusal.read_text(encoding="utf-8", errors="replace"))
+        content = _make(file, for_cpu=for_cpu)
+    except DoesNotFit as reason:
+        log.debug("%s: used as it is: %s", file.path, reason)
+        _keep(refusal, str(reason).encode())
+        return file.path, entry.output
+    except InferenceError as error:
+        # A run may fail for lack of memory, which the next process may have.
+        log.debug("%s: used as it is: %s", file.path, error)
+        return file.path, entry.output
+    return (copy if _keep(copy, content) else content), 0
+
+
+def read_prepared(file: ModelFile, store: Store) -> bytes:
+    """The prepared copy's bytes. Raises BadModelError where no copy can be made."""
+    source, _ = find_prepared(file, store, for_cpu=False)
+    if source == file.path:
+        raise BadModelError(f"{file.path}: its graph has a form that bgx cannot prepare")
+    return source if isinstance(source, bytes) else source.read_bytes()
+
+
+def _make(file: ModelFile, *, for_cpu: bool) -> bytes:
+    """Raises DoesNotFit, BadModelError, InferenceError, NoMemoryError."""
+    content = prepare(file.path, file.entry.output, for_cpu=for_cpu)
+    check_copy(content, file.path, file.entry)
+    # The copy is kept under the digest of the file that was looked up.
+    if not hash_file(file.path).fits(file.digest):
+        raise BadModelError(f"{file.path}: was replaced while it was being opened; try again")
+    return content
+
+
+def _keep(path: Path, content: bytes) -> bool:
+    """Write a file that is named by its content; returns whether it is there afterwards."""
+    if not files.is_file(path):
+        try:
+            remove_leftovers(path.parent)
+            write_whole(path, content)
+        except OSError as error:
+            log.debug("%s: not kept: %s", path, error)
+    return files.is_file(path)

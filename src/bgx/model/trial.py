@@ -1,0 +1,69 @@
+"""Trial runs of a network on noise: does it run as its registry entry says, does a copy agree."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bgx.errors import BadModelError, InferenceError
+from bgx.machine import count_cores
+from bgx.model.engines import EnginePlan
+from bgx.model.prepare import DoesNotFit
+from bgx.model.session import Session
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from bgx.model.registry import ModelEntry
+
+TOLERANCE = 1e-4
+"""Largest difference allowed between a prepared copy's matte and the original's, in 0..1."""
+
+
+def check_network(path: Path, entry: ModelEntry, name: str) -> None:
+    """Run a file once as `entry` says. name: what messages call it.
+
+    Raises BadModelError if it is no such network, NoMemoryError.
+    """
+    session = Session(path, _plan(1), entry, name=name, output=entry.output)
+    try:
+        session.run(_make_noise(1, entry))
+    except InferenceError as error:
+        raise BadModelError(str(error)) from None
+
+
+def check_copy(copy: bytes, original: Path, entry: ModelEntry) -> None:
+    """Raise DoesNotFit unless a batch of two gives in the copy what each gives in the original.
+
+    entry: how the original is fed; the copy's matte is its first output. Raises BadModelError if
+    the original is no network that is fed so, InferenceError, NoMemoryError.
+    """
+    batch = _make_noise(2, entry)
+    fine = Session(original, _plan(1), entry, name=str(original), output=entry.output)
+    try:
+        expected = fine.run(batch)
+        given = Session(copy, _plan(2), entry, name="the copy", output=0).run(batch)
+    except BadModelError as error:
+        raise DoesNotFit(str(error)) from None
+    difference = float(np.abs(given - expected).max())
+    if difference > TOLERANCE:
+        raise DoesNotFit(f"the copy's mattes differ from the original's by {difference:.2g}")
+
+
+def _make_noise(count: int, entry: ModelEntry) -> NDArray[np.float32]:
+    width, height = entry.input
+    return np.random.default_rng(0).standard_normal((count, 3, height, width), np.float32)
+
+
+def _plan(batch_size: int) -> EnginePlan:
+    # Without pattern and reuse: a trial must not take more memory than the pictures will.
+    return EnginePlan(
+        "cpu",
+        threads=count_cores(),
+        batch_size=batch_size,
+        memory_pattern=False,
+        memory_reuse=False,
+    )
