@@ -181,7 +181,7 @@ class _Download:
                 raise
             except OSError as error:  # REQUESTS_CA_BUNDLE names a file that is not there
                 raise requests.RequestException(str(error)) from None
-            except Exception as error:  # raised for a malformed URL: many kinds
+            except Exception as error:  # noqa: BLE001 - many kinds, for a malformed URL
                 raise requests.exceptions.InvalidURL(str(error)) from None
 
         answer = begin(ask, "bgx-fetch")
