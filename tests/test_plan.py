@@ -194,9 +194,9 @@ def test_links_to_files_are_taken_and_links_to_folders_are_told(
     made = plan(tmp_path / "in", out=tmp_path / "out")
 
     assert sources(made, tmp_path) == ["in/a.jpg", "in/gone.jpg"]
-    assert [record.args for record in caplog.records] == [
-        (tmp_path / "in/circle",),
-        (tmp_path / "in/more",),
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path / 'in' / name}: is a link to a folder; to search it, name it"
+        for name in ("circle", "more")
     ]
 
 

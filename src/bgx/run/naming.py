@@ -41,6 +41,8 @@ class Name:
 
 def fold(name: str) -> str:
     """Equal for names that are one file on a system that ignores case or Unicode's forms."""
+    if name.isascii():
+        return name.lower()
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bgx.errors import UsageError
-from bgx.storage.local import LocalFile, LocalFolder
+from bgx.storage.local import local_file, local_folder
 
 if TYPE_CHECKING:
     from bgx.storage.base import File, Folder
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 def open_file(name: str | Path) -> File:
     """The file of that name, there or not. Raises UsageError for an empty name."""
-    return LocalFile(_to_path(name))
+    return local_file(_to_path(name))
 
 
 def open_folder(name: str | Path) -> Folder:
     """The folder of that name, there or not. Raises UsageError for an empty name."""
-    return LocalFolder(_to_path(name))
+    return local_folder(_to_path(name))
 
 
 def find_folder(name: str | Path) -> Folder | None:

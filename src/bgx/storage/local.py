@@ -46,39 +46,40 @@ dot before their name are hidden anyway."""
 
 @dataclass(frozen=True, slots=True)
 class LocalFile:
-    """A file by its path; see :class:`bgx.storage.base.File`."""
+    """A file by its path; see :class:`bgx.storage.base.File`.
 
-    path: Path = field(compare=False)
-    location: str = field(init=False, repr=False)
+    path: text, which takes a third of the time of a Path: a plan may hold millions.
+    """
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "location", _locate(self.path))
+    path: str = field(compare=False)
+    location: str
 
     def __str__(self) -> str:
-        return str(self.path)
+        return self.path
 
     @property
     def name(self) -> str:
-        return self.path.name
+        return os.path.basename(self.path)  # noqa: PTH119
 
     @property
     def suffix(self) -> str:
-        return self.path.suffix.lower()
+        return os.path.splitext(self.path)[1].lower()  # noqa: PTH122
 
     @property
     def folder(self) -> LocalFolder:
-        return LocalFolder(self.path.parent)
+        folder = os.path.dirname(self.path) or "."  # noqa: PTH120
+        return LocalFolder(folder, self.location.rpartition("/")[0] or "/")
 
     def open(self) -> BinaryIO:
         """A pipe is read whole: decoders go back and forth."""
-        stream = self.path.open("rb")
+        stream = Path(self.path).open("rb")  # noqa: SIM115 - closed by the caller
         if stream.seekable():
             return stream
         with stream:
             return io.BytesIO(stream.read())
 
     def head(self, size: int) -> bytes:
-        with self.path.open("rb") as stream:
+        with Path(self.path).open("rb") as stream:
             return stream.read(size)
 
     def status(self) -> Status | None:
@@ -86,11 +87,11 @@ class LocalFile:
 
     def write(self, *pieces: bytes, create: bool = False) -> bool:
         with _explained(self.path):
-            return files.write_whole(self.path, *pieces, create=create)
+            return files.write_whole(Path(self.path), *pieces, create=create)
 
     def link(self, page: File) -> str:
         if not isinstance(page, LocalFile):
-            return self.path.absolute().as_uri()
+            return Path(self.location).as_uri()
         try:
             relative = os.path.relpath(self.location, page.folder.location)
         except ValueError:  # on another drive
@@ -102,20 +103,17 @@ class LocalFile:
 class LocalFolder:
     """A folder by its path; see :class:`bgx.storage.base.Folder`."""
 
-    path: Path = field(compare=False)
-    location: str = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "location", _locate(self.path))
+    path: str = field(compare=False)
+    location: str
 
     def __str__(self) -> str:
-        return str(self.path)
+        return self.path
 
     def status(self) -> Status | None:
         return _status(self.path)
 
     def file(self, below: str) -> LocalFile:
-        return LocalFile(self.path / below)
+        return LocalFile(*self._join(below))
 
     def contains(self, other: Folder) -> bool:
         if not isinstance(other, LocalFolder):
@@ -125,74 +123,82 @@ class LocalFolder:
     def walk(self, leave_out: Collection[Folder] = ()) -> Iterator[Found]:
         left_out = {status.identity for folder in leave_out if (status := folder.status())}
         # Not os.walk(): it recurses, and a tree can be deeper than Python's stack.
-        waiting = [_Open("", self.path, frozenset())]
+        waiting: list[tuple[str, frozenset[Hashable]]] = [("", frozenset())]
         while waiting:
-            here = waiting.pop()
+            below, above = waiting.pop()
+            here = LocalFolder(*self._join(below)) if below else self
             folders, names, error = _list(here.path)
             if error is not None:
-                if not here.below:
+                if here is self:
                     raise error
-                yield Found(here.below, LocalFile(here.path), error)
+                yield Found(below, LocalFile(here.path, here.location), error)
+            prefix = f"{below}/" if below else ""
             for name in names:
-                yield Found(here.join(name), LocalFile(here.path / name))
-            waiting += reversed(
-                [inner for name in folders if (inner := here.enter(name, left_out))]
-            )
+                yield Found(prefix + name, here.file(name))
+            if status := here.status():
+                above |= {status.identity}
+            inner = [name for name in folders if _is_searched(here.file(name), above, left_out)]
+            waiting += [(prefix + name, above) for name in reversed(inner)]
 
     def files(self, names: Iterable[str]) -> Iterator[File]:
         return map(self.file, names)
 
     def is_system(self) -> bool:
-        return self.path.name.lower() in _SYSTEM
+        return Path(self.path).name.lower() in _SYSTEM
 
     def make(self) -> None:
         try:
-            files.make_folder(self.path)
+            files.make_folder(Path(self.path))
         except OSError as error:
             raise OutputError(
                 f"{self}: cannot be made: {error.strerror}; choose another output folder"
             ) from error
 
     def check_writable(self) -> None:
-        here = next(path for path in (self.path, *self.path.parents) if os.path.lexists(path))
+        folder = Path(self.path)
+        here = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
         with _explained(self.path), files.temporary(here):
             pass
 
     def remove_leftovers(self) -> int:
-        return files.remove_leftovers(self.path)
+        return files.remove_leftovers(Path(self.path))
+
+    def _join(self, below: str) -> tuple[str, str]:
+        """Path and location of what has that name below it."""
+        path = below if self.path == "." else os.path.join(self.path, below)  # noqa: PTH118
+        return path.replace("/", os.sep), f"{self.location.rstrip('/')}/{below}"
 
 
-@dataclass(frozen=True, slots=True)
-class _Open:
-    """A folder on the way of a walk. above: identities of the folders that it lies in."""
-
-    below: str
-    path: Path
-    above: frozenset[Hashable]
-
-    def join(self, name: str) -> str:
-        return f"{self.below}/{name}" if self.below else name
-
-    def enter(self, name: str, left_out: Collection[Hashable]) -> _Open | None:
-        """The folder of that name in it; None for one that is not searched."""
-        path = self.path / name
-        if name.lower() in _SYSTEM:
-            log.info("%s: belongs to the system and was not searched", path)
-            return None
-        if os.path.islink(path):  # noqa: PTH114 - Path's own raises where a folder is closed
-            log.warning("%s: is a link to a folder; to search it, name it", path)
-            return None
-        here, inner = _status(self.path), _status(path)
-        above = self.above | {here.identity} if here else self.above
-        if inner is not None and inner.identity in above:
-            log.warning("%s: is a folder that it lies in; it was not searched again", path)
-            return None
-        if inner is not None and inner.identity in left_out:
-            return None
-        return _Open(self.join(name), path, above)
+def local_file(path: Path) -> LocalFile:
+    """The file of that path, absolute or seen from the working directory."""
+    return LocalFile(str(path), _locate(path))
 
 
-def _list(folder: Path) -> tuple[list[str], list[str], OSError | None]:
+def local_folder(path: Path) -> LocalFolder:
+    """The folder of that path, absolute or seen from the working directory."""
+    return LocalFolder(str(path), _locate(path))
+
+
+def _is_searched(
+    folder: LocalFile, above: Collection[object], left_out: Collection[object]
+) -> bool:
+    """Whether a folder that a walk met is searched too. above: folders that it lies in."""
+    if folder.name.lower() in _SYSTEM:
+        log.info("%s: belongs to the system and was not searched", folder)
+        return False
+    if os.path.islink(folder.path):  # noqa: PTH114 - Path's own raises where a folder is closed
+        log.warning("%s: is a link to a folder; to search it, name it", folder)
+        return False
+    status = folder.status()
+    if status is None:
+        return True  # searching it will say what is wrong
+    if status.identity in above:
+        log.warning("%s: is a folder that it lies in; it was not searched again", folder)
+        return False
+    return status.identity not in left_out
+
+
+def _list(folder: str) -> tuple[list[str], list[str], OSError | None]:
     """Names of the folders and of the other files in it, those not hidden, and what went wrong."""
     folders: list[str] = []
     names: list[str] = []
@@ -220,17 +226,17 @@ def _locate(path: Path) -> str:
         return path.as_posix()
 
 
-def _resolve(path: Path) -> str:
+def _resolve(path: str) -> str:
     """Absolute, without links."""
     try:
         return os.path.realpath(path)  # not resolve(): that raises where links lead in a circle
     except OSError:  # the working directory is gone
-        return str(path)
+        return path
 
 
-def _status(path: Path) -> Status | None:
+def _status(path: str) -> Status | None:
     try:
-        found = path.stat()
+        found = os.stat(path)  # noqa: PTH116
     except (OSError, ValueError):
         return None
     kind = "folder" if stat.S_ISDIR(found.st_mode) else "other"
@@ -245,7 +251,7 @@ def _status(path: Path) -> Status | None:
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def _explained(path: str) -> Iterator[None]:
     """Raise an OSError met in writing as bgx's own."""
     try:
         yield
@@ -253,7 +259,7 @@ def _explained(path: Path) -> Iterator[None]:
         raise _explain(path, error) from error
 
 
-def _explain(path: Path, error: OSError) -> BgxError:
+def _explain(path: str, error: OSError) -> BgxError:
     if error.errno in _DISK:
         return OutputError(
             f"{path}: cannot be written: {error.strerror}; "
