@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
@@ -48,6 +49,32 @@ def test_regions_are_those_one_can_walk(mask: NDArray[np.bool_], diagonal: bool)
     assert found == flood(mask, diagonal)
     assert np.array_equal(labels > 0, mask)
     assert areas.tolist() == [0, *np.bincount(labels.ravel())[1:]]
+
+
+def spiral(side: int) -> NDArray[np.bool_]:
+    """A path one pixel wide from a corner to the middle, turns of it one free pixel apart."""
+    mask = np.zeros((side, side), np.bool_)
+    y, x, dy, dx = 0, -1, 0, 1
+    for length in [side, *(rest for rest in range(side - 1, 0, -2) for _ in range(2))]:
+        for _ in range(length):
+            y, x = y + dy, x + dx
+            mask[y, x] = True
+        dy, dx = dx, -dy
+    return mask
+
+
+@pytest.mark.parametrize("diagonal", [False, True])
+@pytest.mark.parametrize("turned", [False, True])
+def test_long_ways_round_are_one_region(turned: bool, diagonal: bool) -> None:
+    comb = np.zeros((41, 40), np.bool_)
+    comb[:, ::2] = comb[-1] = True
+    snake = np.zeros((40, 41), np.bool_)
+    snake[:, ::2] = snake[0, 3::4] = snake[-1, 1::4] = True
+
+    for mask in (spiral(40), comb, snake):
+        labels, areas = label_regions(mask[::-1] if turned else mask, diagonal=diagonal)
+        assert areas.tolist() == [0, mask.sum()]
+        assert labels.max() == 1
 
 
 @given(arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, max_side=12)))
