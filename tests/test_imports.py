@@ -51,6 +51,7 @@ OWNERS = {
     "pillow_heif": ["bgx.image"],
     "isal": ["bgx.image"],
     "torch": ["bgx.train"],
+    "obstore": ["bgx.storage.objects"],
     "starlette": ["bgx.serve"],
     "uvicorn": ["bgx.serve.server"],
     "python_multipart": ["bgx.serve.forms"],

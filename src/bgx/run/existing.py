@@ -10,10 +10,10 @@ from bgx.errors import UsageError
 from bgx.run.naming import fold
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from bgx.settings import Existing
-    from bgx.storage.base import File, Folder, Status
+    from bgx.storage.base import File, Status
 
 
 def find_result(target: File) -> Status | None:
@@ -50,9 +50,9 @@ def refuse_overwriting(
     targets: written too, and distinct by their names. Files that are not there yet are told apart
     by their names alone.
     """
-    inputs = {identity for file in read if (identity := identify(file))}
+    inputs = {file.identity() for file in read} - {None}
     for file in chain(targets, written):
-        if identify(file) in inputs:
+        if file.identity() in inputs:
             raise UsageError(
                 f"{file}: would overwrite an input; choose another output folder or another name"
             )
@@ -62,9 +62,3 @@ def refuse_overwriting(
     for file in written:
         if places[fold(file.location)] > 1:
             raise UsageError(f"{file}: would be written twice; choose another name")
-
-
-def identify(place: File | Folder) -> Hashable | None:
-    """Equal for two names of one thing that is there, whatever links or spelling lead to it."""
-    status = place.status()
-    return status.identity if status is not None else None

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from bgx.errors import UsageError
 from bgx.image.identify import HEAD, RAW_SUFFIXES, SUFFIXES, looks_like_picture
-from bgx.run.existing import identify
 from bgx.run.naming import Name, fold
 from bgx.storage import find_folder, match, open_file
 
@@ -93,13 +92,13 @@ def sort_inputs(inputs: Iterable[str], outs: Sequence[Folder]) -> Inputs:
     """
     named = [(given, find_folder(given)) for given in inputs]
     files = [open_file(given) for given, folder in named if folder is None]
-    identities = {identify(out): out for out in outs} | {None: None}
+    identities = {out.identity(): out for out in outs} | {None: None}
     folders: list[Folder] = []
     notes: list[str] = []
     for _, folder in named:
         if folder is None:
             continue
-        if out := identities.get(identify(folder)):
+        if out := identities.get(folder.identity()):
             notes.append(f"{out}: is the output folder and was not searched")
         elif folder.is_system() and len(named) > 1:
             notes.append(
@@ -135,9 +134,9 @@ def find_items(
                 items.setdefault(item.file, item)
             else:
                 ignored += 1
-    identities = {identify(out) for out in outs} - {None}
+    identities = {out.identity() for out in outs} - {None}
     for file in inputs.files:
-        if file.suffix == suffix and identify(file.folder) in identities:
+        if file.suffix == suffix and file.folder.identity() in identities:
             raise UsageError(
                 f"{file}: lies in the output folder as its results do; choose another output "
                 "folder or --format"

@@ -25,21 +25,33 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
+_SYSTEM = frozenset(
+    {"@eadir", "@tmp", "#recycle", "#snapshot", "@recycle", "@recently-snapshot"}  # file servers
+    | {"$recycle.bin", "recycler", "system volume information", "__macosx", "lost+found"}
+)
+
+
+def is_system(name: str) -> bool:
+    """Whether systems keep copies, thumbnails and what was deleted in a folder of this name.
+
+    Those with a dot before their name are hidden anyway.
+    """
+    return name.lower() in _SYSTEM
+
+
 @dataclass(frozen=True, slots=True)
 class Status:
     """What lies under a name.
 
     kind: ``file``, ``folder`` or ``other`` (a pipe, a device). size: bytes. modified: when its
     content was last changed, nanoseconds since the epoch. arrived: when it came to lie there under
-    this name, or later; in an object store the same as modified. identity: equal for two names of
-    one file.
+    this name, or later; in an object store the same as modified.
     """
 
     kind: Literal["file", "folder", "other"]
     size: int
     modified: int
     arrived: int
-    identity: Hashable
 
 
 class Place(Protocol):
@@ -107,6 +119,12 @@ class File(Source, Target, Protocol):
         Of a file that :meth:`Folder.walk` or :meth:`Folder.files` gave it may be as of then.
         """
 
+    def identity(self) -> Hashable | None:
+        """Equal for two names of one thing, whatever links or spelling lead to it.
+
+        None where nothing is there; an object's is its location, whether it is there or not.
+        """
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -133,6 +151,9 @@ class Folder(Protocol):
     def status(self) -> Status | None:
         """As :meth:`File.status`."""
 
+    def identity(self) -> Hashable | None:
+        """As :meth:`File.identity`."""
+
     def file(self, below: str) -> File:
         """The file of that name below it."""
 
@@ -148,7 +169,7 @@ class Folder(Protocol):
         """
 
     def files(self, names: Iterable[str]) -> Iterator[File]:
-        """As :meth:`file` for many names, in their order."""
+        """As :meth:`file` for many names, in their order. Raises OutputError."""
 
     def is_system(self) -> bool:
         """Whether its name is of those where systems keep copies and deleted files."""

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from bgx import files
 from bgx.errors import BgxError, OutputError, UnwritableError
-from bgx.storage.base import Found, Status
+from bgx.storage.base import Found, Status, is_system
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Hashable, Iterable, Iterator
@@ -35,13 +35,6 @@ _DISK = _numbers("ENOSPC", "EDQUOT", "EROFS", "EIO", "ENODEV", "ENOTCONN", "EHOS
 
 _NO_FOLDER = _numbers("ENOTDIR", "EEXIST")
 _CLOSED = _numbers("EACCES", "EPERM", "EBUSY")
-
-_SYSTEM = frozenset(
-    {"@eadir", "@tmp", "#recycle", "#snapshot", "@recycle", "@recently-snapshot"}  # file servers
-    | {"$recycle.bin", "recycler", "system volume information", "__macosx", "lost+found"}
-)
-"""Folders, lower case, where systems keep copies, thumbnails and what was deleted. Those with a
-dot before their name are hidden anyway."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +78,9 @@ class LocalFile:
     def status(self) -> Status | None:
         return _status(self.path)
 
+    def identity(self) -> Hashable | None:
+        return _identify(self.path)
+
     def write(self, *pieces: bytes, create: bool = False) -> bool:
         with _explained(self.path):
             return files.write_whole(Path(self.path), *pieces, create=create)
@@ -112,6 +108,9 @@ class LocalFolder:
     def status(self) -> Status | None:
         return _status(self.path)
 
+    def identity(self) -> Hashable | None:
+        return _identify(self.path)
+
     def file(self, below: str) -> LocalFile:
         return LocalFile(*self._join(below))
 
@@ -121,7 +120,7 @@ class LocalFolder:
         return Path(_resolve(other.path)).is_relative_to(_resolve(self.path))
 
     def walk(self, leave_out: Collection[Folder] = ()) -> Iterator[Found]:
-        left_out = {status.identity for folder in leave_out if (status := folder.status())}
+        left_out = {folder.identity() for folder in leave_out} - {None}
         # Not os.walk(): it recurses, and a tree can be deeper than Python's stack.
         waiting: list[tuple[str, frozenset[Hashable]]] = [("", frozenset())]
         while waiting:
@@ -135,8 +134,7 @@ class LocalFolder:
             prefix = f"{below}/" if below else ""
             for name in names:
                 yield Found(prefix + name, here.file(name))
-            if status := here.status():
-                above |= {status.identity}
+            above |= {here.identity()} - {None}
             inner = [name for name in folders if _is_searched(here.file(name), above, left_out)]
             waiting += [(prefix + name, above) for name in reversed(inner)]
 
@@ -144,7 +142,7 @@ class LocalFolder:
         return map(self.file, names)
 
     def is_system(self) -> bool:
-        return Path(self.path).name.lower() in _SYSTEM
+        return is_system(Path(self.path).name)
 
     def make(self) -> None:
         try:
@@ -183,19 +181,19 @@ def _is_searched(
     folder: LocalFile, above: Collection[object], left_out: Collection[object]
 ) -> bool:
     """Whether a folder that a walk met is searched too. above: folders that it lies in."""
-    if folder.name.lower() in _SYSTEM:
+    if is_system(folder.name):
         log.info("%s: belongs to the system and was not searched", folder)
         return False
     if os.path.islink(folder.path):  # noqa: PTH114 - Path's own raises where a folder is closed
         log.warning("%s: is a link to a folder; to search it, name it", folder)
         return False
-    status = folder.status()
-    if status is None:
+    identity = folder.identity()
+    if identity is None:
         return True  # searching it will say what is wrong
-    if status.identity in above:
+    if identity in above:
         log.warning("%s: is a folder that it lies in; it was not searched again", folder)
         return False
-    return status.identity not in left_out
+    return identity not in left_out
 
 
 def _list(folder: str) -> tuple[list[str], list[str], OSError | None]:
@@ -246,8 +244,15 @@ def _status(path: str) -> Status | None:
         found.st_mtime_ns,
         # POSIX: of the last change to name, content or permissions; Windows: of its creation.
         found.st_ctime_ns,
-        (found.st_dev, found.st_ino),
     )
+
+
+def _identify(path: str) -> Hashable | None:
+    try:
+        found = os.stat(path)  # noqa: PTH116 - without making a Path of it
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino
 
 
 @contextmanager

@@ -1,0 +1,569 @@
+"""Objects in the buckets of a cloud: ``s3://BUCKET/KEY``, ``gs://BUCKET/KEY``, ``az://CONTAINER/KEY``.
+
+Credentials and addresses come from the environment, under the names that each cloud's own tools
+use. There are no folders in a bucket: one is whatever keys begin with its name and ``/``.
+
+A request that fails because the network or the service does is made again, after pauses that grow,
+until :data:`_PATIENCE_S` have passed; the first one of a bucket only for :data:`_FIRST_S`, so that
+a misspelt address is told soon.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import logging
+import mimetypes
+import os
+import random
+import re
+import time
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from functools import lru_cache, partial
+from itertools import takewhile
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, TypeVar, cast
+from urllib.parse import quote, urlsplit
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError, GenericError, InvalidPathError
+from obstore.store import AzureStore, GCSStore, S3Store
+
+from bgx.errors import OutputError, UnwritableError, UsageError
+from bgx.settings import is_address
+from bgx.storage.base import Found, Status, is_system
+
+if TYPE_CHECKING:
+    from collections.abc import (
+        Callable,
+        Collection,
+        Hashable,
+        Iterable,
+        Iterator,
+        Mapping,
+        Sequence,
+    )
+    from typing import Any, BinaryIO
+
+    from obstore import ListResult, ObjectMeta
+    from obstore.store import ObjectStore
+
+    from bgx.storage.base import File, Folder
+
+    Service = Callable[..., ObjectStore]
+
+_Answer = TypeVar("_Answer")
+
+log = logging.getLogger(__name__)
+
+_PATIENCE_S = 120.0
+"""A request is tried for so long, seconds."""
+
+_FIRST_S = 10.0
+"""So is the first one, before the service has answered once."""
+
+_PAUSE_S = 0.5
+_LONGEST_PAUSE_S = 8.0
+"""Between two tries, seconds; each pause is twice the last one."""
+
+_TIMEOUT_S = 30
+"""One try of a small request takes so long at most; one of a large object longer."""
+
+_SLOWEST = 200_000
+"""Bytes a second: a slower transfer is given up."""
+
+_FEW = 32
+"""For so many files each is asked for; more are listed."""
+
+_UNNAMEABLE = "an empty part, . or .. between slashes, which bgx cannot ask for"
+
+_SUFFIX = re.compile(r"[^/]\.[A-Za-z][A-Za-z0-9]{1,4}$")
+
+_STATUS = re.compile(r"status code: (\d{3})")
+_CODE = re.compile(r"<Code>(\w+)</Code>")
+_METADATA_SERVICE = "169.254.169.254"
+"""Where a cloud's machines get credentials from, which is asked when the environment has none."""
+
+_PASSING = frozenset({408, 425, 429})
+"""Answers below 500 that another try may change."""
+
+
+def _open_s3(bucket: str, **options: Any) -> ObjectStore:
+    return S3Store(bucket, **options)
+
+
+def _open_gcs(bucket: str, **options: Any) -> ObjectStore:
+    return GCSStore(bucket, **options)
+
+
+def _open_azure(container: str, **options: Any) -> ObjectStore:
+    # The names that Azure's own command line reads, where obstore has others.
+    names = {"AZURE_STORAGE_ACCOUNT": "account_name", "AZURE_STORAGE_KEY": "account_key"}
+    config = {key: os.environ[name] for name, key in names.items() if os.environ.get(name)}
+    return AzureStore(container, config=cast("Any", config), **options)
+
+
+@dataclass(frozen=True, slots=True)
+class _Cloud:
+    """open: a client for one bucket. endpoints: variables with another address, the first first.
+    prefix: of all its variables. credentials: what to set where there are none."""
+
+    open: Service
+    endpoints: tuple[str, ...]
+    prefix: str
+    credentials: str
+
+
+_CLOUDS: Mapping[str, _Cloud] = {
+    "s3": _Cloud(
+        _open_s3,
+        ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
+        "AWS_",
+        "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    ),
+    "gs": _Cloud(_open_gcs, (), "GOOGLE_", "GOOGLE_APPLICATION_CREDENTIALS"),
+    "az": _Cloud(
+        _open_azure,
+        ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
+        "AZURE_",
+        "AZURE_STORAGE_ACCOUNT and AZURE_STORAGE_KEY",
+    ),
+}
+
+
+class Bucket:
+    """The client of one bucket. Thread-safe; must not be used on both sides of a fork."""
+
+    def __init__(self, scheme: str, name: str) -> None:
+        self._cloud = _CLOUDS[scheme]
+        self._url = f"{scheme}://{name}"
+        self._name = name
+        self._stores: dict[int, ObjectStore] = {}
+        self._reached = False
+        self._troubled = False
+        endpoints = {name: os.environ.get(name) for name in self._cloud.endpoints}
+        for variable, endpoint in endpoints.items():
+            if endpoint and not is_address(endpoint, "http", "https"):
+                raise UsageError(f"{variable} {endpoint}: use an http(s) address")
+        # obstore asks for this beside an address of that kind.
+        self._plain = any(one and urlsplit(one).scheme == "http" for one in endpoints.values())
+
+    def __str__(self) -> str:
+        return self._url
+
+    def ask(self, action: Callable[[ObjectStore], _Answer], *, size: int = 0) -> _Answer:
+        """What the action returns; it is tried until it works or :data:`_PATIENCE_S` have passed.
+
+        size: bytes to transfer. Raises AlreadyExistsError, InvalidPathError, and OSError with the
+        reason.
+        """
+        end = time.monotonic() + (_PATIENCE_S if self._reached else _FIRST_S)
+        pause = _PAUSE_S
+        while True:
+            try:
+                answer = action(self._store(size))
+            except (AlreadyExistsError, InvalidPathError):
+                raise
+            except (BaseError, OSError, ValueError) as error:
+                trouble = self._explain(error)
+                wait = pause * random.uniform(0.5, 1.0)  # noqa: S311 - not for secrets
+                if not _may_pass(error) or time.monotonic() + wait > end:
+                    raise trouble from error
+            else:
+                self._reached, self._troubled = True, False
+                return answer
+            if self._reached and not self._troubled:
+                self._troubled = True
+                log.warning("%s: %s; trying again", self, trouble.strerror)
+            time.sleep(wait)
+            pause = min(2 * pause, _LONGEST_PAUSE_S)
+
+    def _store(self, size: int) -> ObjectStore:
+        """A client whose time limit fits the size; there are few of them."""
+        doublings = (size // (_SLOWEST * _TIMEOUT_S)).bit_length()
+        if doublings not in self._stores:
+            self._stores[doublings] = self._cloud.open(
+                self._name,
+                client_options={
+                    "timeout": timedelta(seconds=_TIMEOUT_S << doublings),
+                    "allow_http": self._plain,
+                },
+                # More tries are made by `ask`, which says so and tries create-only writes again.
+                retry_config={"max_retries": 2, "retry_timeout": timedelta(seconds=_FIRST_S)},
+            )
+        return self._stores[doublings]
+
+    def _explain(self, error: Exception) -> OSError:
+        """An error of obstore's as an OSError with a reason of one line."""
+        text = str(error)
+        status, code = _find_answer(text)
+        named = f"({code or f'status {status}'})"
+        if code in {"NoSuchBucket", "ContainerNotFound"}:
+            return FileNotFoundError(errno.ENXIO, f"there is no bucket {self}")
+        if _METADATA_SERVICE in text or "must be specified" in text:
+            return PermissionError(errno.EACCES, f"no credentials; set {self._cloud.credentials}")
+        if status in {401, 403}:
+            return PermissionError(errno.EACCES, f"access denied {named}; check the credentials")
+        if isinstance(error, FileNotFoundError) or status == 404:
+            return FileNotFoundError(errno.ENOENT, "no such object")
+        if "redirect" in text or status in {301, 307}:
+            return OSError(errno.ENXIO, f"{self} is in another region; set AWS_REGION")
+        if isinstance(error, ValueError):
+            return OSError(errno.EINVAL, _UNNAMEABLE)
+        if not _may_pass(error):
+            return OSError(errno.EINVAL, f"the object store refuses it {named}")
+        named = f" {named}" if status else ""
+        return TimeoutError(errno.ETIMEDOUT, f"the object store does not answer{named}")
+
+
+@lru_cache
+def _open_bucket(scheme: str, name: str, environment: tuple[tuple[str, str], ...]) -> Bucket:
+    """One client for all objects of a bucket; another one where the environment is changed."""
+    return Bucket(scheme, name)
+
+
+def _find_answer(text: str) -> tuple[int, str]:
+    """The status and the service's code in an error's text; 0 and "" where it has none."""
+    status, code = _STATUS.search(text), _CODE.search(text)
+    return int(status[1]) if status else 0, code[1] if code else ""
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether another try may succeed: the network or the service failed, not the request."""
+    text = str(error)
+    if not isinstance(error, GenericError) or _METADATA_SERVICE in text:
+        return False
+    status, _ = _find_answer(text)
+    return status >= 500 or status in _PASSING or (not status and "HTTP error" in text)
+
+
+def open_object(name: str) -> ObjectFile:
+    """The object of that name, there or not. Raises UsageError for a name that is none."""
+    bucket, key = _split(name)
+    if not key:
+        raise UsageError(f"{name}: is a bucket; name an object in it")
+    return ObjectFile(bucket, key)
+
+
+def open_prefix(name: str) -> ObjectFolder:
+    """The folder of that name, there or not. Raises UsageError for a name that is none."""
+    bucket, key = _split(name)
+    return ObjectFolder(bucket, key.removesuffix("/"))
+
+
+def find_prefix(name: str) -> ObjectFolder | None:
+    """The folder of that name if there is one. Raises UsageError where that cannot be told.
+
+    One without a final ``/`` whose last part has a suffix is taken for an object: nobody can ask
+    for every name of a long list.
+    """
+    folder = open_prefix(name)
+    if not name.endswith("/") and _SUFFIX.search(folder.prefix):
+        return None
+    try:
+        return folder if folder.look() else None
+    except OSError as error:
+        raise UsageError(f"{name}: cannot be searched: {error.strerror}") from error
+
+
+def is_there(name: str) -> bool:
+    """Whether there is an object or a folder of that name. Raises UsageError as above."""
+    if find_prefix(name):
+        return True
+    bucket, key = _split(name)
+    try:
+        return bool(key) and ObjectFile(bucket, key).look() is not None
+    except OSError as error:
+        raise UsageError(f"{name}: cannot be read: {error.strerror}") from error
+
+
+def _split(name: str) -> tuple[Bucket, str]:
+    scheme, _, rest = name.partition("://")
+    bucket, _, key = rest.partition("/")
+    if not bucket:
+        raise UsageError(f"{name}: names no bucket; use {scheme}://BUCKET/KEY")
+    prefix = _CLOUDS[scheme].prefix
+    environment = tuple(sorted(item for item in os.environ.items() if item[0].startswith(prefix)))
+    return _open_bucket(scheme, bucket, environment), key
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectFile:
+    """An object by its key; see :class:`bgx.storage.base.File`.
+
+    known: what a listing said of it, which is nothing where it was not there. listed: whether there
+    was a listing.
+    """
+
+    bucket: Bucket
+    key: str
+    known: Status | None = field(default=None, compare=False, repr=False)
+    listed: bool = field(default=False, compare=False, repr=False)
+
+    def __str__(self) -> str:
+        return self.location
+
+    @property
+    def location(self) -> str:
+        return f"{self.bucket}/{self.key}"
+
+    @property
+    def name(self) -> str:
+        return self.key.rpartition("/")[2]
+
+    @property
+    def suffix(self) -> str:
+        return PurePosixPath(self.name).suffix.lower()
+
+    @property
+    def folder(self) -> ObjectFolder:
+        return ObjectFolder(self.bucket, self.key.rpartition("/")[0])
+
+    def open(self) -> BinaryIO:
+        """The object is read whole."""
+        size = self.known.size if self.known else 0
+        content = self._ask(lambda store: obstore.get(store, self.key).bytes(), size=size)
+        return io.BytesIO(content.to_bytes())
+
+    def head(self, size: int) -> bytes:
+        if self.known and not self.known.size:
+            return b""  # it has no range
+        content = self._ask(lambda store: obstore.get_range(store, self.key, start=0, length=size))
+        return content.to_bytes()
+
+    def status(self) -> Status | None:
+        if self.listed:
+            return self.known
+        try:
+            return self.look()
+        except OSError as error:
+            log.warning("%s: cannot be looked at: %s", self, error.strerror)
+            return None
+
+    def look(self) -> Status | None:
+        """What is there now, None for nothing. Raises OSError."""
+        try:
+            return _describe(self._ask(lambda store: obstore.head(store, self.key)))
+        except FileNotFoundError as error:
+            if error.errno == errno.ENOENT:
+                return None
+            raise
+
+    def identity(self) -> Hashable:
+        return self.location
+
+    def write(self, *pieces: bytes, create: bool = False) -> bool:
+        content = b"".join(pieces)
+        kind = mimetypes.guess_type(self.name)[0] or "application/octet-stream"
+        tries = 0
+
+        def put(store: ObjectStore) -> None:
+            nonlocal tries
+            tries += 1
+            obstore.put(
+                store,
+                self.key,
+                content,
+                attributes={"Content-Type": kind},
+                mode="create" if create else "overwrite",
+                # In one request: parts of a killed upload would stay in the bucket, and be paid.
+                use_multipart=False,
+            )
+
+        try:
+            try:
+                self._ask(put, size=len(content))
+            except AlreadyExistsError:
+                return self._write_existing(content, tried_before=tries > 1)
+        except OSError as error:
+            raise self._explain_write(error) from error
+        return True
+
+    def _write_existing(self, content: bytes, *, tried_before: bool) -> bool:
+        """Whether it is written, where a create-only write met an object. Raises OSError."""
+        status = self.look()
+        if status is None or not status.size:
+            return self.write(content)
+        # A try whose answer got lost may have written it.
+        return tried_before and self.open().read() == content
+
+    def remove(self) -> None:
+        try:
+            self._ask(lambda store: obstore.delete(store, self.key))
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise self._explain_write(error) from error
+
+    def link(self, page: File) -> str:
+        if isinstance(page, ObjectFile) and page.bucket == self.bucket:
+            return "../" * page.key.count("/") + quote(self.key)
+        return f"{self.bucket}/{quote(self.key)}"
+
+    def _ask(self, action: Callable[[ObjectStore], _Answer], *, size: int = 0) -> _Answer:
+        if "//" in f"/{self.key}":
+            # obstore would leave out the first one.
+            raise OSError(errno.EINVAL, _UNNAMEABLE)
+        return self.bucket.ask(action, size=size)
+
+    def _explain_write(self, error: OSError) -> UnwritableError | OutputError:
+        message = f"{self}: cannot be written: {error.strerror}"
+        if error.errno == errno.EINVAL:
+            return UnwritableError(message)
+        return OutputError(f"{message}; then run the same command again")
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectFolder:
+    """The objects whose keys begin with ``prefix`` and ``/``; see
+    :class:`bgx.storage.base.Folder`. An empty prefix is the whole bucket."""
+
+    bucket: Bucket
+    prefix: str
+
+    def __str__(self) -> str:
+        return self.location
+
+    @property
+    def location(self) -> str:
+        return f"{self.bucket}/{self.prefix}" if self.prefix else str(self.bucket)
+
+    def status(self) -> Status | None:
+        try:
+            return self.look()
+        except OSError as error:
+            log.warning("%s: cannot be looked at: %s", self, error.strerror)
+            return None
+
+    def look(self) -> Status | None:
+        """A folder where an object lies in it, else None. Raises OSError."""
+        try:
+            there = self.bucket.ask(
+                lambda store: any(obstore.list(store, self._prefix, chunk_size=1))
+            )
+        except InvalidPathError:
+            there = True
+        return Status("folder", 0, 0, 0) if there else None
+
+    def identity(self) -> Hashable:
+        return self.location
+
+    def file(self, below: str) -> ObjectFile:
+        return ObjectFile(self.bucket, self._key(below))
+
+    def contains(self, other: Folder) -> bool:
+        return isinstance(other, ObjectFolder) and f"{other}/".startswith(f"{self}/")
+
+    def walk(self, leave_out: Collection[Folder] = ()) -> Iterator[Found]:
+        found = self._list()
+        for below in sorted(found, key=_order):
+            file = ObjectFile(self.bucket, self._key(below), listed=True)
+            *folders, name = below.split("/")
+            if any(part.startswith(".") or is_system(part) for part in folders):
+                continue
+            if name.startswith(".") or any(folder.contains(file.folder) for folder in leave_out):
+                continue
+            there = found[below]
+            if isinstance(there, OSError):
+                yield Found(below, file, there)
+            else:
+                yield Found(below, replace(file, known=there))
+
+    def files(self, names: Iterable[str]) -> Iterator[File]:
+        """Raises OutputError where they cannot be listed."""
+        names = list(names)
+        if len(names) <= _FEW:
+            yield from map(self.file, names)
+            return
+        shared = _find_shared_folder(names)
+        searched = ObjectFolder(self.bucket, self._key(shared)) if shared else self
+        skip = len(shared) + 1 if shared else 0
+        try:
+            there = searched._list()
+        except OSError as error:
+            raise OutputError(f"{self}: cannot be listed: {error.strerror}") from error
+        for name in names:
+            status = there.get(name[skip:])
+            known = status if isinstance(status, Status) else None
+            yield ObjectFile(self.bucket, self._key(name), known, listed=True)
+
+    def is_system(self) -> bool:
+        return is_system(self.prefix.rpartition("/")[2])
+
+    def make(self) -> None:
+        """Only see that there is such a bucket."""
+        try:
+            self.look()
+        except OSError as error:
+            raise OutputError(f"{self}: cannot be written: {error.strerror}") from error
+
+    def check_writable(self) -> None:
+        """Nothing tells before something is written."""
+
+    def remove_leftovers(self) -> int:
+        """There are none: an object appears whole."""
+        return 0
+
+    @property
+    def _prefix(self) -> str | None:
+        return self.prefix or None
+
+    def _key(self, below: str) -> str:
+        return f"{self.prefix}/{below}" if self.prefix else below
+
+    def _list(self) -> dict[str, Status | OSError]:
+        """What lies below it, by name; of a folder that cannot be listed the error.
+
+        Raises OSError where the folder itself cannot be listed.
+        """
+        skip = len(self._key(""))
+
+        def collect(store: ObjectStore) -> dict[str, Status | OSError]:
+            pages = obstore.list(store, self._prefix, chunk_size=1000)
+            return {meta["path"][skip:]: _describe(meta) for page in pages for meta in page}
+
+        try:
+            return self.bucket.ask(collect)
+        except InvalidPathError:
+            return self._list_by_folders(skip)
+
+    def _list_by_folders(self, skip: int) -> dict[str, Status | OSError]:
+        """One name that obstore has no form for fails a whole listing; here only its folder's."""
+        found: dict[str, Status | OSError] = {}
+        waiting = [self.prefix]
+        while waiting:
+            prefix = waiting.pop()
+            try:
+                listed = self.bucket.ask(partial(_list_folder, prefix=prefix or None))
+            except InvalidPathError as error:
+                trouble = OSError(errno.EINVAL, f"holds a name with {_UNNAMEABLE}")
+                if prefix == self.prefix:
+                    raise trouble from error
+                found[prefix[skip:]] = trouble
+                continue
+            found |= {meta["path"][skip:]: _describe(meta) for meta in listed["objects"]}
+            waiting += listed["common_prefixes"]
+        return found
+
+
+def _list_folder(store: ObjectStore, prefix: str | None) -> ListResult[Sequence[ObjectMeta]]:
+    return obstore.list_with_delimiter(store, prefix)
+
+
+def _find_shared_folder(names: Sequence[str]) -> str:
+    """The folder that all of these lie in; empty where they share none."""
+    folders = [name.split("/")[:-1] for name in names]
+    pairs = zip(min(folders), max(folders), strict=False)
+    return "/".join(part for part, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
+def _describe(meta: ObjectMeta) -> Status:
+    modified = int(meta["last_modified"].timestamp() * 1_000_000_000)
+    return Status("file", meta["size"], modified, modified)
+
+
+def _order(below: str) -> list[tuple[bool, str]]:
+    """Sorts a folder's files before the folders in it."""
+    *folders, name = below.split("/")
+    return [*((True, folder) for folder in folders), (False, name)]
