@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from bgx.errors import BgxError
+from bgx.presets import load_presets
 from bgx.serve import page, removebg
 from bgx.serve.asks import Link, Refusal
 from bgx.serve.cache import Cache, reckon_address
@@ -114,6 +115,18 @@ class Service:
         waiting = self.queue.waiting.requests
         limit = self.queue.limit.requests
         return limit, limit - waiting, self.queue.retry_after() if waiting else 0
+
+    def describe(self) -> dict[str, Any]:
+        """What the page must know. revision: changes with everything that decides on results."""
+        names = self.networks.names
+        identity = self.networks.open(self.settings.models[0]).identity if self.loaded else {}
+        return {
+            "models": names,
+            "presets": {name: preset.rule for name, preset in load_presets().items()},
+            "max_body": self.settings.max_body,
+            "needs_key": bool(self.settings.keys),
+            "revision": self._address(code=self._fingerprint, names=names, **identity)[:16],
+        }
 
     async def cut(self, door: Door, request: Request) -> Response:
         """Answer a request for a picture."""
@@ -361,9 +374,7 @@ def make_app(service: Service) -> Observed:
         Route("/api", show_api),
     ]
     if settings.page:
-        routes += page.routes(
-            service.networks, max_body=settings.max_body, needs_key=bool(settings.keys)
-        )
+        routes += page.routes(service.describe)
     cors = Middleware(
         CORSMiddleware,
         allow_origins=settings.cors,

@@ -10,6 +10,7 @@ from starlette.responses import HTMLResponse
 from bgx import __version__
 from bgx.options import OPTIONS
 from bgx.presets import load_presets
+from bgx.serve.work import MEDIA
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from bgx.options import Option
 
 _BINARY = {"type": "string", "format": "binary"}
-_IMAGES = {name: {"schema": _BINARY} for name in ("image/png", "image/jpeg", "image/webp")}
+_IMAGES = {media: {"schema": _BINARY} for media in MEDIA.values()}
 _SIZES = ["preview", "small", "regular", "medium", "hd", "full", "4k", "50MP", "auto"]
 
 

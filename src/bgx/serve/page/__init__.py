@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from bgx.presets import load_presets
-
 if TYPE_CHECKING:
-    from starlette.requests import Request
+    from collections.abc import Callable
+    from typing import Any
 
-    from bgx.serve.networks import Networks
+    from starlette.requests import Request
 
 _KINDS = {
     ".html": "text/html; charset=utf-8",
@@ -34,22 +33,13 @@ _HEADERS = {
 }
 
 
-def routes(networks: Networks, *, max_body: int, needs_key: bool) -> list[Route]:
-    """The page at ``/`` and its files below ``/page/``."""
+def routes(read_config: Callable[[], dict[str, Any]]) -> list[Route]:
+    """The page at ``/`` and its files below ``/page/``. read_config: what it must know."""
     folder = files(__package__)
     found = [file for file in folder.iterdir() if file.name[file.name.rfind(".") :] in _KINDS]
 
     async def config(_: Request) -> Response:
-        presets = {name: preset.rule for name, preset in load_presets().items()}
-        return JSONResponse(
-            {
-                "models": networks.names,
-                "presets": presets,
-                "max_body": max_body,
-                "needs_key": needs_key,
-            },
-            headers={"Cache-Control": "no-cache"},
-        )
+        return JSONResponse(read_config(), headers={"Cache-Control": "no-cache"})
 
     served = {file.name: file.read_bytes() for file in found}
     return [

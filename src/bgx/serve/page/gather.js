@@ -1,0 +1,38 @@
+// Photos from a drop, with folders and all that is in them, from the clipboard, from a dialog.
+
+const SUFFIXES = /\.(jpe?g|jpe|jfif|png|apng|webp|tiff?|bmp|dib|gif|avif|hei[cf]|hif|mpo)$/i;
+
+/** Splits files into { photos, others }. */
+export function sort(files) {
+  const photos = [];
+  let others = 0;
+  for (const file of files) {
+    if (file.type.startsWith("image/") || SUFFIXES.test(file.name)) photos.push(file);
+    else others++;
+  }
+  return { photos, others };
+}
+
+/** All files of a drop, in the order of their names within each folder. */
+export async function readDrop(transfer) {
+  const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.() ?? null);
+  if (!entries.some((entry) => entry?.isDirectory)) return [...transfer.files];
+  const found = await Promise.all(entries.filter(Boolean).map(walk));
+  return found.flat();
+}
+
+async function walk(entry) {
+  if (entry.isFile) {
+    return [await new Promise((resolve, reject) => entry.file(resolve, reject))];
+  }
+  const reader = entry.createReader();
+  const children = [];
+  // It gives them in portions.
+  for (;;) {
+    const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+    if (!some.length) break;
+    children.push(...some);
+  }
+  children.sort((one, other) => one.name.localeCompare(other.name));
+  return (await Promise.all(children.map(walk))).flat();
+}
