@@ -27,8 +27,9 @@ import numpy as np
 import onnx
 from PIL import Image
 
+from bgx.image.identify import SUFFIXES
 from bgx.image.matte import upsample_matte
-from bgx.image.read import SUFFIXES, read_photo
+from bgx.image.read import read_photo
 from bgx.model.engines import EnginePlan
 from bgx.model.opening import open_session
 from bgx.model.providers import load_runtime, start

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import measure
+from bgx.image.identify import SUFFIXES
 from bgx.image.matte import stretch_map
-from bgx.image.read import SUFFIXES, read_photo
+from bgx.image.read import read_photo
 from bgx.machine import count_cores
 from bgx.model.opening import open_session
 from bgx.model.store import Store

@@ -20,7 +20,7 @@ from PIL import Image
 
 from bgx.errors import PictureError, TooLargeError, UnreadableError
 from bgx.image.compose import cut_out
-from bgx.image.read import count_pixels, open_photo, read_photo
+from bgx.image.read import open_photo, read_photo
 from bgx.install import install_hint
 from bgx.settings import FORMATS, ReadSettings
 from support.pictures import (
@@ -654,16 +654,6 @@ def test_a_given_image_stays_untouched() -> None:
     assert image.info["dpi"] == (300, 300)
 
 
-def test_count_pixels(tmp_path: Path) -> None:
-    data = encode(quarters(), "JPEG")
-    (tmp_path / "a.jpg").write_bytes(data)
-    assert (
-        count_pixels(tmp_path / "a.jpg") == count_pixels(data) == count_pixels(quarters()) == 3072
-    )
-    for nothing in (b"", b"text", data[:30], tmp_path, tmp_path / "missing.jpg"):
-        assert count_pixels(nothing) == 0
-
-
 # Refusals ---------------------------------------------------------------------------------------
 
 
@@ -815,7 +805,6 @@ def _decode_or_complain(data: bytes) -> None:
     photo, complaint = None, ""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        count_pixels(data)
         try:
             photo = read(data, max_pixels=1_000_000, max_size=64)
         except PictureError as error:
@@ -881,17 +870,15 @@ def test_a_process_of_bgx_s_own_is_quiet_and_has_one_limit(tmp_path: Path) -> No
         import sys
         from pathlib import Path
         from bgx.errors import PictureError
-        from bgx.image.read import count_pixels, prepare_process, read_photo
+        from bgx.image.read import prepare_process, read_photo
         from bgx.settings import ReadSettings
 
         prepare_process()
         for path in sorted(Path(sys.argv[1]).iterdir()):
-            count_pixels(path)
             try:
                 read_photo(path, ReadSettings(max_pixels=10_000_000), name=path.name)
             except PictureError as error:
                 print(error)
-        assert count_pixels(Path(sys.argv[1]) / "large") == 14_000**2
     """
     result = subprocess.run(
         [sys.executable, "-W", "always", "-c", textwrap.dedent(program), str(tmp_path)],

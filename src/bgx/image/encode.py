@@ -5,16 +5,18 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Any
 
-from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
 from bgx.errors import UnwritableError
+from bgx.image.exif import PREFIX, add_to_tiff, with_resolution
 from bgx.image.jpeg import encode_white_jpeg
 from bgx.image.png import encode_png
 from bgx.settings import LOSSLESS_FORMATS, Format, PngLevel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from PIL import Image
 
     from bgx.image.metadata import Metadata
 
@@ -43,8 +45,9 @@ def encode_picture(
 
     name: what messages call it. quality: 1..100; None is lossless for WebP. exact_white: white
     pixels of a JPEG are white again after decoding (at quality 80 or more). threads: that one
-    picture may use. An ICC profile is not written to a grey picture, which it could not describe.
-    Raises UnwritableError where the format cannot hold the picture.
+    picture may use. metadata: as :func:`bgx.image.metadata.fit_metadata` leaves it. An ICC profile
+    is not written to a grey picture, which it could not describe. Raises UnwritableError where the
+    format cannot hold the picture.
     """
     width, height = picture.size
     most = _MAX_SIDE.get(file_format)
@@ -55,17 +58,19 @@ def encode_picture(
         )
     if picture.mode == "L":
         icc = None
+    white_jpeg = exact_white and file_format == "jpg" and picture.mode == "RGB"
     exif, xmp = (metadata.exif, metadata.xmp) if metadata else (None, None)
+    if dpi and (exif or white_jpeg or file_format in {"webp", "avif"}):
+        # Where the format has no field of its own for the resolution, EXIF's tags serve.
+        exif = with_resolution(exif, dpi)
     if file_format == "png" and png_level == "fast":
         return encode_png(picture, icc=icc, dpi=dpi, exif=exif, xmp=xmp, threads=threads)
     options: dict[str, Any] = {"icc_profile": icc} if icc else {}
     quality = quality or _DEFAULT_QUALITIES.get(file_format)
-    white_jpeg = exact_white and file_format == "jpg" and picture.mode == "RGB"
-    if dpi and (white_jpeg or file_format in {"webp", "avif"}):
-        exif = _exif_with_dpi(dpi, exif)
-    elif dpi:
+    if dpi and not white_jpeg and file_format not in {"webp", "avif"}:
         options["dpi"] = dpi
-    options |= _describe(file_format, exif, xmp)
+    if file_format != "tiff":
+        options |= _describe(file_format, exif, xmp)
     match file_format:
         case "png":
             options |= {"optimize": True}
@@ -95,6 +100,8 @@ def encode_picture(
             f"{name}: {width} x {height} cannot be stored as {file_format} ({error}); "
             "use --format png"
         ) from error
+    if file_format == "tiff" and (exif or xmp):
+        return add_to_tiff(stream.getvalue(), exif, xmp)
     return [stream.getvalue()]
 
 
@@ -141,27 +148,10 @@ def encode_within(
 
 def _describe(file_format: Format, exif: bytes | None, xmp: bytes | None) -> dict[str, Any]:
     """Pillow's options for EXIF and XMP."""
-    options: dict[str, Any] = {"exif": exif} if exif else {}
-    match file_format:
-        case "png" if xmp:
-            options["pnginfo"] = PngInfo()
-            options["pnginfo"].add_itxt("XML:com.adobe.xmp", xmp.decode("utf-8", "replace"))
-        case "tiff" if exif or xmp:
-            options["exif"] = tags = Image.Exif()
-            tags.load(exif or b"")
-            for directory in ExifTags.IFD:  # which libtiff would have to lay out itself
-                tags.pop(directory, None)
-            if xmp:
-                tags[0x02BC] = xmp
-        case _ if xmp:
-            options["xmp"] = xmp
+    options: dict[str, Any] = {"exif": PREFIX + exif} if exif else {}
+    if xmp and file_format == "png":
+        options["pnginfo"] = PngInfo()
+        options["pnginfo"].add_itxt("XML:com.adobe.xmp", xmp.decode("utf-8", "replace"))
+    elif xmp:
+        options["xmp"] = xmp
     return options
-
-
-def _exif_with_dpi(dpi: tuple[float, float], exif: bytes | None) -> bytes:
-    """Where the format has no field of its own for the resolution, EXIF's tags serve."""
-    tags = Image.Exif()
-    tags.load(exif or b"")
-    tags[0x011A], tags[0x011B] = dpi
-    tags[0x0128] = 2  # per inch
-    return tags.tobytes()

@@ -2,61 +2,63 @@
 
 from __future__ import annotations
 
-import logging
-import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from PIL import ExifTags, Image
+from bgx.image.exif import PREFIX, without_maker_note
+from bgx.image.xmp import clean_xmp
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from bgx.image.exif import Exif
+    from bgx.settings import Format
 
-_TAGS = ExifTags.Base
+_SEGMENT = 65533
+"""Bytes that a segment of a JPEG holds (ITU-T T.81, B.1.1.4)."""
 
-# They describe how a TIFF file stores its pixels, or their number: not true of another file.
-_OF_THE_FILE = frozenset(
-    {
-        *range(0x0100, 0x0104),  # size, bits, compression
-        *(0x0106, 0x010A, 0x0111, 0x0115, 0x0116, 0x0117, 0x011C),  # layout of the strips
-        *(0x013D, 0x0140, 0x0142, 0x0143, 0x0144, 0x0145, 0x014A, 0x0152, 0x0153, 0x015B),
-        *(0x0200, 0x0201, 0x0202, 0x0211, 0x0212, 0x0213, 0x0214),  # JPEG inside, colour coding
-        *(0x02BC, 0x8773),  # XMP, ICC profile: written by themselves
-    }
-)
+_MOST_EXIF = _SEGMENT - len(PREFIX) - 64
+"""With room for a resolution that is added."""
 
-_XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:=[\"']|>)\s*)\d")
+_MOST_XMP = _SEGMENT - len(b"http://ns.adobe.com/xap/1.0/\0")
+
+_NAMES = {"jpg": "a JPEG", "tiff": "a TIFF"}
 
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """exif: as :meth:`PIL.Image.Exif.tobytes` gives it. xmp: the packet. None where there is none.
+    """exif: a TIFF structure. xmp: the packet. None where there is none.
 
-    Both are for an upright picture of any size: orientation 1, no thumbnail (it would show the
-    removed background), no number of pixels.
+    Both are for an upright picture of any size and without its background: no orientation, no
+    number of pixels, no copies of the photo.
     """
 
     exif: bytes | None = None
     xmp: bytes | None = None
 
 
-def read_metadata(image: Image.Image) -> Metadata:
-    """Of an image that Pillow opened and loaded. What is damaged is left out."""
-    xmp = image.info.get("xmp")
-    xmp = xmp.encode() if isinstance(xmp, str) else xmp
-    return Metadata(_read_exif(image), _XMP_ORIENTATION.sub(rb"\g<1>1", xmp) if xmp else None)
+def clean_metadata(exif: Exif | None, xmp: bytes | None) -> tuple[Metadata, list[str]]:
+    """What may be kept, and notes on what else was left out than the pictures that are in EXIF."""
+    kept, notes = exif.rewrite() if exif else (None, [])
+    packet, more = clean_xmp(xmp)
+    return Metadata(kept, packet), notes + more
 
 
-def _read_exif(image: Image.Image) -> bytes | None:
-    try:
-        exif = image.getexif()
-        for tag in _OF_THE_FILE & exif.keys():
-            del exif[tag]
-        if not exif:
-            return None
-        details = exif.get_ifd(ExifTags.IFD.Exif)
-        for tag in (_TAGS.ExifImageWidth, _TAGS.ExifImageHeight):
-            details.pop(tag, None)
-        exif[_TAGS.Orientation] = 1
-        return exif.tobytes()
-    except Exception as error:  # noqa: BLE001 - broken EXIF says nothing about the pixels
-        log.debug("EXIF ignored: %s", error)
-        return None
+def fit_metadata(metadata: Metadata | None, file_format: Format) -> tuple[Metadata, list[str]]:
+    """What goes into a file of the format, and notes on what is too large for it."""
+    if metadata is None:
+        return Metadata(), []
+    exif, xmp = metadata.exif, metadata.xmp
+    notes = []
+    # bgx writes TIFFs in this byte order alone, and a maker's note cannot be turned round.
+    unfit = file_format == "tiff" and exif is not None and not exif.startswith(b"II")
+    if file_format == "jpg" and exif and len(exif) > _MOST_EXIF:
+        unfit = True
+    if unfit and exif and (shorter := without_maker_note(exif)):
+        exif = shorter
+        notes.append(f"the maker's note left out: it does not fit into {_NAMES[file_format]}")
+    if file_format == "jpg" and exif and len(exif) > _MOST_EXIF:
+        exif = None
+        notes = ["EXIF left out: too large for a JPEG"]
+    if file_format == "jpg" and xmp and len(xmp) > _MOST_XMP:
+        xmp = None
+        notes.append("XMP left out: too large for a JPEG")
+    return Metadata(exif, xmp), notes

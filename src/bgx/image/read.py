@@ -11,24 +11,27 @@ import contextlib
 import ctypes
 import io
 import logging
-import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError, _imaging
+from PIL import Image, ImageCms, _imaging
 
 from bgx.errors import PictureError, TooLargeError, UnreadableError
 from bgx.image.compose import flatten
-from bgx.image.metadata import read_metadata
+from bgx.image.decoded import NotReadError
+from bgx.image.identify import HEAD, RAW_REMEDY, identify, name_unread
+from bgx.image.metadata import clean_metadata
+from bgx.image.pillow import PillowReader, open_by_pillow
 from bgx.image.rgb import to_rgb
-from bgx.install import install_hint
+from bgx.image.tiff import TiffReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
+    from bgx.image.decoded import Decoded, Reader
     from bgx.image.metadata import Metadata
     from bgx.settings import ReadSettings
 
@@ -38,19 +41,8 @@ Picture = Path | bytes | BinaryIO | Image.Image
 """Where a photo may come from: a file, a whole file's bytes, a stream that can seek, an image of
 Pillow's."""
 
-READ_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "HEIF")
-"""Pillow's names of the formats that are tried; HEIF needs the extra ``heif``."""
-
-SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".tif", ".tiff"}
-    | {".bmp", ".dib", ".gif", ".avif", ".heic", ".heif"}
-)
-"""Suffixes, lower case, of what is taken for a picture when a folder is walked."""
-
 _MAX_DPI = 65535
 """The most that JPEG can say. A resolution of 1 or less is what writers put who know none."""
-
-_HEIF_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"heim", b"heis", b"hevm", b"mif1", b"msf1"})
 
 # Pixels hidden under the photo's own alpha must not reach the network. Mid-grey leaves white
 # products and black ones both visible against it.
@@ -78,7 +70,7 @@ class Photo:
     the image unless it was read reduced. working: mode RGB, long side at most
     ``ReadSettings.max_size``; what the network sees. icc: an RGB profile that describes ``image``.
     dpi: horizontal, vertical. notes: what the report should say about the file. metadata: EXIF and
-    XMP, where they were asked for.
+    XMP, where they were asked for. damaged: some pixels are not the photo's; a note says which.
     """
 
     image: Image.Image
@@ -89,6 +81,7 @@ class Photo:
     dpi: tuple[float, float] | None
     notes: tuple[str, ...] = ()
     metadata: Metadata | None = None
+    damaged: bool = False
 
 
 def prepare_process() -> None:
@@ -104,19 +97,6 @@ def prepare_process() -> None:
         ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
 
 
-def count_pixels(source: Picture) -> int:
-    """Width x height from the file's header, 0 where it cannot be read; never raises."""
-    if isinstance(source, Image.Image):
-        return source.width * source.height
-    if isinstance(source, Path) and not os.path.isfile(source):  # noqa: PTH113 - Path's own raises
-        return 0  # a pipe gives its bytes once, and may let us wait for them
-    try:
-        with _open_source(source) as stream, _identify(stream) as opened:
-            return opened.width * opened.height
-    except Exception:  # noqa: BLE001 - the reader says what is wrong with it, in its turn
-        return 0
-
-
 class OpenedPhoto:
     """A picture whose header is read, and nothing else yet.
 
@@ -124,20 +104,17 @@ class OpenedPhoto:
     :func:`open_photo`, and of use only inside its ``with``.
     """
 
-    def __init__(
-        self, image: Image.Image, settings: ReadSettings, *, name: str, owned: bool
-    ) -> None:
-        self.size = image.size
-        self._image = image
+    def __init__(self, reader: Reader, settings: ReadSettings, *, name: str) -> None:
+        self.size = reader.size
+        self._reader = reader
         self._settings = settings
         self._name = name
-        self._owned = owned
 
     @property
     def upright_size(self) -> tuple[int, int]:
         """Width and height of the picture turned upright, as far as its header tells."""
-        turn = _TURNS.get(_read_exif(self._image).get(ExifTags.Base.Orientation, 1))
         width, height = self.size
+        turn = _TURNS.get(self._reader.orientation)
         return (height, width) if turn in _SIDEWAYS else (width, height)
 
     def decode(self, *, metadata: bool = False, reduced: bool = False) -> Photo:
@@ -145,11 +122,12 @@ class OpenedPhoto:
 
         metadata: read EXIF and XMP too. reduced: the image itself is not needed; a JPEG is decoded
         to no more than the working image asks for, in half the time. Raises UnreadableError
-        (truncated, damaged) and TooLargeError (more than memory holds).
+        (truncated, damaged, a kind that is not read) and TooLargeError (more than memory holds).
         """
         with _one_line(self._name):
-            image = self._image if self._owned else self._image.copy()
-            return _make_photo(image, self._settings, metadata=metadata, reduced=reduced)
+            least = _fit(self.size, self._settings.max_size) if reduced else None
+            decoded = self._reader.decode(least)
+            return _make_photo(decoded, self.size, self._settings, metadata=metadata)
 
 
 @contextlib.contextmanager
@@ -159,17 +137,16 @@ def open_photo(
     """Open a picture and read its header; decode it inside the ``with``, from the same open file.
 
     source: a stream that can seek, read from its start and left open, or an image of Pillow's,
-    which stays untouched. name: what messages call it. Raises UnreadableError (empty, not a
-    picture) and TooLargeError (more than ``settings.max_pixels``).
+    which stays untouched. name: what messages call it; its suffix may tell a camera's raw file.
+    Raises UnreadableError (empty, not a picture, a kind that is not read) and TooLargeError (more
+    than ``settings.max_pixels``).
     """
-    with contextlib.ExitStack() as opened:
-        with _one_line(name):
-            owned = not isinstance(source, Image.Image)
-            image = source if isinstance(source, Image.Image) else _open(source, name)
-            if owned:
-                opened.enter_context(image)
-            _check_size(image, settings, name)
-        yield OpenedPhoto(image, settings, name=name, owned=owned)
+    with _one_line(name):
+        if isinstance(source, Image.Image):
+            _check_size(source.size, settings, name)  # before it is copied
+        reader = _open(source, name)
+        _check_size(reader.size, settings, name)
+    yield OpenedPhoto(reader, settings, name=name)
 
 
 def read_photo(
@@ -210,6 +187,8 @@ def _one_line(name: str) -> Iterator[None]:
         yield
     except PictureError:
         raise
+    except NotReadError as error:
+        raise UnreadableError(f"{name}: {error}") from error
     except Image.DecompressionBombError as error:
         raise TooLargeError(
             f"{name}: more pixels than PIL.Image.MAX_IMAGE_PIXELS allows; raise it if you trust it"
@@ -220,42 +199,66 @@ def _one_line(name: str) -> Iterator[None]:
         raise UnreadableError(f"{name}: cannot be read: {_explain(error)}") from error
 
 
-def _make_photo(
-    image: Image.Image, settings: ReadSettings, *, metadata: bool, reduced: bool
-) -> Photo:
-    """A photo from an opened image, which is taken over. Raises whatever Pillow's decoder raises.
+def _explain(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno:
+        return str(error.strerror)  # the system's word on the file
+    # Decoders of damaged files raise nearly anything: OSError, SyntaxError, struct.error.
+    detail = " ".join(str(error).split()) or type(error).__name__
+    return f"damaged or truncated ({detail})"
 
-    metadata, reduced: as for :meth:`OpenedPhoto.decode`.
-    """
-    several = getattr(image, "is_animated", False)
-    # A phone's MPO holds one photo and its previews, not an animation.
-    notes = ("first frame of several",) if several and image.format != "MPO" else ()
-    bare = not several and image.format != "TIFF"
-    size = image.size
-    if reduced:
-        image.draft(None, _fit(size, settings.max_size))
-    image.load()
-    exif = _read_exif(image)
-    dpi = _read_dpi(image, exif)
-    kept = read_metadata(image) if metadata else None
-    turn = _TURNS.get(exif.get(ExifTags.Base.Orientation, 1))
+
+def _open(source: BinaryIO | Image.Image, name: str) -> Reader:
+    if isinstance(source, Image.Image):
+        return PillowReader(source.copy())
+    source.seek(0)
+    head = source.read(HEAD)
+    source.seek(0)
+    match identify(head):
+        case "":
+            raise NotReadError(_explain_unidentified(head))
+        case "RAW":
+            raise NotReadError(f"is a camera's raw file; {RAW_REMEDY}")
+        case "TIFF":
+            return TiffReader(source, name)
+        case file_format:
+            return PillowReader(open_by_pillow(source, file_format))
+
+
+def _explain_unidentified(head: bytes) -> str:
+    if not head:
+        return "is empty (0 bytes)"
+    readable = "JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF, HEIC"
+    kind = name_unread(head)
+    if kind:
+        return f"is {kind}, which bgx does not read; save it as one of {readable}"
+    return f"not a picture bgx can read ({readable})"
+
+
+def _make_photo(
+    decoded: Decoded, size: tuple[int, int], settings: ReadSettings, *, metadata: bool
+) -> Photo:
+    """A photo from what was decoded, which is taken over. size: of the whole picture, as stored."""
+    image, alpha, dpi = decoded.image, decoded.alpha, decoded.dpi
+    turn = _TURNS.get(decoded.orientation)
     if turn is not None:
         image = image.transpose(turn)
+        alpha = alpha and alpha.transpose(turn)
         if turn in _SIDEWAYS:
             size = size[::-1]
-            dpi = dpi[::-1] if dpi else None
-    rgb, alpha, icc = to_rgb(image, _read_icc(image))
-    if rgb is image and not bare:
-        # Pillow's writers would go back to the file for its other frames and its tags.
-        rgb = image.copy()
-    # They would copy what it says into the output: the orientation, an RGB photo's CMYK profile.
+            dpi = dpi and dpi[::-1]
+    rgb, own_alpha, icc = to_rgb(image, _fitting_profile(image, decoded.icc))
+    if alpha is None or alpha.getextrema() == (255, 255):
+        alpha = own_alpha
+    # Pillow's writers would copy what it says into the output: an RGB photo's CMYK profile, say.
     rgb.info = {}
+    kept, left_out = clean_metadata(decoded.exif, decoded.xmp) if metadata else (None, [])
     working = _shrink(rgb, alpha, _fit(size, settings.max_size))
-    return Photo(rgb, alpha, size, working, icc, dpi, notes, kept)
+    notes = (*decoded.notes, *left_out)
+    return Photo(rgb, alpha, size, working, icc, _sane_dpi(dpi), notes, kept, decoded.damaged)
 
 
-def _check_size(image: Image.Image, settings: ReadSettings, name: str) -> None:
-    width, height = image.size
+def _check_size(size: tuple[int, int], settings: ReadSettings, name: str) -> None:
+    width, height = size
     if not width * height:
         raise UnreadableError(f"{name}: {width} x {height} holds no pixels")
     if width * height > settings.max_pixels:
@@ -265,92 +268,12 @@ def _check_size(image: Image.Image, settings: ReadSettings, name: str) -> None:
         )
 
 
-def _identify(stream: BinaryIO) -> Image.Image:
-    """Open a picture, not yet decoded. Raises UnidentifiedImageError, and what plugins raise."""
-    # These five formats are nearly all there is; to load the others' plugins takes as long as to
-    # decode a photo for the web.
-    Image.preinit()
-    try:
-        return Image.open(stream, formats=_loaded_formats())
-    except UnidentifiedImageError:
-        Image.init()
-        _register_heif()
-        stream.seek(0)
-        return Image.open(stream, formats=_loaded_formats())
+def _sane_dpi(dpi: tuple[float, float] | None) -> tuple[float, float] | None:
+    return dpi if dpi and all(1 < value <= _MAX_DPI for value in dpi) else None
 
 
-def _loaded_formats() -> tuple[str, ...]:
-    return tuple(name for name in READ_FORMATS if name in Image.OPEN)
-
-
-def _register_heif() -> None:
-    if "HEIF" in Image.OPEN:
-        return
-    try:
-        import pillow_heif
-    except ImportError:
-        return
-    pillow_heif.register_heif_opener()
-
-
-def _open(stream: BinaryIO, name: str) -> Image.Image:
-    try:
-        return _identify(stream)
-    except UnidentifiedImageError as error:
-        raise UnreadableError(_explain_unidentified(stream, name)) from error
-
-
-def _explain_unidentified(stream: BinaryIO, name: str) -> str:
-    stream.seek(0)
-    head = stream.read(16)
-    if not head:
-        return f"{name}: is empty (0 bytes)"
-    if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS and "HEIF" not in Image.OPEN:
-        return f"{name}: HEIC needs an extra package; run: {install_hint('heif')}"
-    for file_format in _loaded_formats():
-        _, accept = Image.OPEN[file_format]
-        if accept and accept(head) is True:
-            return f"{name}: damaged or truncated {file_format}, or a kind of it bgx cannot read"
-    return f"{name}: not a picture bgx can read (JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF, HEIC)"
-
-
-def _explain(error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno:
-        return str(error.strerror)  # the system's word on the file
-    # Decoders of damaged files raise nearly anything: OSError, SyntaxError, struct.error.
-    detail = " ".join(str(error).split()) or type(error).__name__
-    return f"damaged or truncated ({detail})"
-
-
-def _read_exif(image: Image.Image) -> dict[int, Any]:
-    """Orientation and resolution, as far as EXIF gives them."""
-    tags = ExifTags.Base
-    try:
-        exif = image.getexif()
-        wanted = (tags.Orientation, tags.XResolution, tags.YResolution, tags.ResolutionUnit)
-        return {tag: exif[tag] for tag in wanted if tag in exif}
-    except Exception as error:  # noqa: BLE001 - broken EXIF says nothing about the pixels
-        log.debug("EXIF ignored: %s", error)
-        return {}
-
-
-def _read_dpi(image: Image.Image, exif: dict[int, Any]) -> tuple[float, float] | None:
-    """The format's own field, else EXIF's tags, which serve WebP, AVIF and HEIC."""
-    tags = ExifTags.Base
-    per_unit = {2: 1.0, 3: 2.54}.get(exif.get(tags.ResolutionUnit, 2), 0.0)
-    try:
-        if "dpi" in image.info:
-            x, y = (float(value) for value in image.info["dpi"])
-        else:
-            x, y = (float(exif[tag]) * per_unit for tag in (tags.XResolution, tags.YResolution))
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
-        return None
-    return (x, y) if 1 < x <= _MAX_DPI and 1 < y <= _MAX_DPI else None
-
-
-def _read_icc(image: Image.Image) -> bytes | None:
+def _fitting_profile(image: Image.Image, icc: bytes | None) -> bytes | None:
     """The embedded profile if it is one that describes the picture's kind of numbers."""
-    icc = image.info.get("icc_profile")
     if not icc:
         return None
     try:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from PIL import Image, ImageCms
 
 from bgx.image.icc import convert_colours
 
-_SAMPLE_FORMAT = 339  # TIFF 6.0, page 80; 1 is unsigned
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_ROWS_AT_ONCE = 256
 
 _BRIGHT = 16.0
 """Float pictures whose highest value is below this have 1 as white, others 255 or 65535. If the
@@ -36,7 +39,7 @@ def to_rgb(
         clear = image.info.get("transparency")  # of a PNG, the one grey that is
         if clear is not None:
             alpha = Image.fromarray(np.asarray(image) != clear).convert("L")
-        image = _scale_to_8_bits(image)
+        image = Image.fromarray(scale_to_8_bits(np.asarray(image)))
     if icc is not None and icc[16:20] != b"RGB ":
         # A CMYK or grey profile cannot describe RGB values, so convert with it now.
         image, icc = convert_colours(image, icc), None
@@ -45,20 +48,32 @@ def to_rgb(
     return image if image.mode == "RGB" else image.convert("RGB"), alpha, icc
 
 
-def _scale_to_8_bits(image: Image.Image) -> Image.Image:
-    """Scale 16-bit and 32-bit grey to mode L. Pillow's ``convert("L")`` would clip at 255."""
-    values = np.asarray(image)
-    if image.mode == "I" and getattr(image, "tag_v2", {}).get(_SAMPLE_FORMAT) == (1,):
-        values = values.view(np.uint32)  # Pillow reads unsigned numbers as signed ones
-    if values.dtype.kind == "f":
+def scale_to_8_bits(
+    values: NDArray[Any], white: float | None = None, *, invert: bool = False
+) -> NDArray[np.uint8]:
+    """Scale samples of more than 8 bits to 0..255; undefined ones become 0.
+
+    values: any shape. white: the value of white; None guesses it from the highest value. invert:
+    0 is white.
+    """
+    brightest = 0.0
+    if white is None:
         brightest = float(values.max(initial=0, where=np.isfinite(values)))
-        values = np.nan_to_num(values, nan=0.0, posinf=brightest, neginf=0.0)
-    white = _find_white(values.dtype, float(values.max()))
-    scaled = values.astype(np.float32) * np.float32(255 / white) + np.float32(0.5)
-    return Image.fromarray(scaled.clip(0, 255).astype(np.uint8))
+        white = find_white(values.dtype, brightest)
+    scale = np.float32(255 / white) if white else np.float32(0)
+    scaled = np.empty(values.shape, np.uint8)
+    for top in range(0, len(values), _ROWS_AT_ONCE):
+        rows = values[top : top + _ROWS_AT_ONCE]
+        if values.dtype.kind == "f":
+            rows = np.nan_to_num(rows, nan=0.0, posinf=brightest, neginf=0.0)
+        rows = rows.astype(np.float32) * scale
+        if invert:
+            rows = 255 - rows
+        scaled[top : top + _ROWS_AT_ONCE] = (rows + np.float32(0.5)).clip(0, 255)
+    return scaled
 
 
-def _find_white(dtype: np.dtype[Any], peak: float) -> float:
+def find_white(dtype: np.dtype[Any], peak: float) -> float:
     """The value of white: that of the type; for 32 bits, a guess from the highest value, `peak`."""
     if dtype.kind == "f":
         whites = [255.0, 65535.0] if peak >= _BRIGHT else [1.0]

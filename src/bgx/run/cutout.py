@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from bgx.files import write_whole
 from bgx.image.compose import flatten
 from bgx.image.encode import encode_picture, encode_within
+from bgx.image.metadata import fit_metadata
 from bgx.options import OutputSettings, format_of
 from bgx.settings import OPAQUE_FORMATS, WHITE
 
@@ -84,6 +85,8 @@ def encode_cutout(
     if file_format in OPAQUE_FORMATS and image.mode == "RGBA":
         image = flatten(image.convert("RGB"), image.getchannel("A"), WHITE)
 
+    metadata, left_out = fit_metadata(cutout.metadata, file_format)
+
     def encode(quality: int | None) -> list[bytes]:
         return encode_picture(
             image,
@@ -93,15 +96,15 @@ def encode_cutout(
             png_level=output.png_level,
             icc=cutout.icc,
             dpi=cutout.dpi,
-            metadata=cutout.metadata,
+            metadata=metadata,
             exact_white=output.canvas.asked and output.background in {None, WHITE},
             threads=threads,
         )
 
     if output.max_bytes is None:
-        return encode(output.quality), ()
+        return encode(output.quality), tuple(left_out)
     pieces, lowered = encode_within(
         output.max_bytes, encode, file_format, output.quality, name=name
     )
     note = f"quality {lowered} to stay within {output.max_bytes:,} bytes"
-    return pieces, (note,) if lowered else ()
+    return pieces, (*left_out, note) if lowered else tuple(left_out)

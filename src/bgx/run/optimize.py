@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bgx.errors import BgxError, DeviceUnavailableError, ModelError, PictureError, UsageError
+from bgx.image.identify import SUFFIXES
 from bgx.image.matte import stretch_map
-from bgx.image.read import SUFFIXES, read_photo
+from bgx.image.read import read_photo
 from bgx.machine import count_cores
 from bgx.model import optimized
 from bgx.model.halve import halve

@@ -12,7 +12,8 @@ from PIL import Image
 from torch.nn import functional
 
 from bgx.errors import PictureError, UsageError
-from bgx.image.read import SUFFIXES, read_photo
+from bgx.image.identify import SUFFIXES
+from bgx.image.read import read_photo
 from bgx.settings import ReadSettings
 
 if TYPE_CHECKING:

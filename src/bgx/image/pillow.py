@@ -1,0 +1,104 @@
+"""Formats that Pillow reads right as they are, and images of Pillow's own."""
+
+from __future__ import annotations
+
+from typing import Any, BinaryIO
+
+from PIL import Image, UnidentifiedImageError
+
+from bgx.image.decoded import Decoded, NotReadError
+from bgx.image.exif import Exif, xmp_orientation
+from bgx.install import install_hint
+
+_SEVERAL = "first frame of several"
+
+
+def open_by_pillow(stream: BinaryIO, file_format: str) -> Image.Image:
+    """Open a picture, not yet decoded. file_format: Pillow's name. Raises NotReadError."""
+    # These five formats are nearly all there is; to load the others' plugins takes as long as to
+    # decode a photo for the web.
+    Image.preinit()
+    if file_format not in Image.OPEN:
+        Image.init()
+    if file_format == "HEIF":
+        _register_heif()
+    try:
+        return Image.open(stream, formats=(file_format,))
+    except UnidentifiedImageError as error:
+        raise NotReadError(
+            f"damaged or truncated {file_format}, or a kind of it bgx cannot read"
+        ) from error
+
+
+def _register_heif() -> None:
+    if "HEIF" in Image.OPEN:
+        return
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise NotReadError(f"HEIC needs an extra package; run: {install_hint('heif')}") from error
+    pillow_heif.register_heif_opener()
+
+
+class PillowReader:
+    """See :class:`bgx.image.decoded.Reader`. image: opened, taken over."""
+
+    def __init__(self, image: Image.Image) -> None:
+        self._image = image
+        self.size = image.size
+
+    @property
+    def orientation(self) -> int:
+        return _read_orientation(Exif.parse(read_exif(self._image)), read_xmp(self._image))
+
+    def decode(self, least: tuple[int, int] | None) -> Decoded:
+        image = self._image
+        several = getattr(image, "is_animated", False)
+        # A phone's MPO holds one photo and its previews, not an animation.
+        notes = [_SEVERAL] if several and image.format != "MPO" else []
+        if least is not None:
+            image.draft(None, least)
+        image.load()
+        exif, xmp = Exif.parse(read_exif(image)), read_xmp(image)
+        return Decoded(
+            # A copy, from which Pillow's writers cannot go back to the file's other frames.
+            image.copy() if several else image,
+            orientation=_read_orientation(exif, xmp),
+            dpi=_read_dpi(image) or (exif.dpi if exif else None),
+            icc=image.info.get("icc_profile"),
+            exif=exif,
+            xmp=xmp,
+            notes=notes,
+        )
+
+
+def _read_orientation(exif: Exif | None, xmp: bytes | None) -> int:
+    """What EXIF says, else what XMP says."""
+    told = exif and exif.orientation
+    return told or xmp_orientation(xmp) or 1
+
+
+def read_exif(image: Image.Image) -> bytes | None:
+    """EXIF as the file has it."""
+    exif: bytes | None = image.info.get("exif")
+    profile = image.info.get("Raw profile type exif")  # what ImageMagick writes into a PNG
+    if exif is None and profile is not None:
+        try:
+            exif = bytes.fromhex("".join(profile.split("\n")[3:]))
+        except ValueError:
+            return None
+    return exif
+
+
+def read_xmp(image: Image.Image) -> bytes | None:
+    xmp: Any = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
+    return xmp.encode() if isinstance(xmp, str) else xmp
+
+
+def _read_dpi(image: Image.Image) -> tuple[float, float] | None:
+    """The format's own field."""
+    try:
+        x, y = (float(value) for value in image.info["dpi"])
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return None
+    return x, y

@@ -1,0 +1,195 @@
+"""TIFF: which page is the photo, and who reads it.
+
+A TIFF can hold thumbnails, masks, pyramids, several photos, and a camera's raw data. Pillow and
+libtiff read what they are known to read right: plain samples of 8 bits and the codecs that have
+their own libraries. Everything else that can be read is unpacked by :mod:`bgx.image.tiff_pixels`;
+what neither of them knows is refused by name.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, BinaryIO
+
+from PIL import Image, UnidentifiedImageError
+
+from bgx.image.decoded import Decoded, NotReadError
+from bgx.image.exif import Exif
+from bgx.image.identify import RAW_REMEDY, is_raw_name
+from bgx.image.ifd import DamagedError, Directory, Structure
+from bgx.image.tiff_pixels import BYTEWISE, Page, Tag, check_chunks, read_pixels
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+_REDUCED, _MASK = 1, 4
+"""Bits of NewSubfileType."""
+
+_OLD_REDUCED = 2
+"""Value of SubfileType."""
+
+_DNG_VERSION, _CFA_DIMENSIONS, _CFA_PATTERN, _MAKER_DATA = 50706, 33421, 33422, 50740
+_SENSOR_DATA = {32803, 34892}
+"""Photometric interpretations: colour filter array, linear raw."""
+_RAW_COMPRESSIONS = {32767, 32769, 32770, 34713, 65000, 65535}
+"""Sony, Epson and Samsung, Samsung, Nikon, Kodak, Pentax."""
+
+_CODEC_BITS = {2: 1, 3: 1, 4: 1, 6: 8, 7: 8}
+"""Bits of the samples that libtiff reads, through Pillow, of compressions that are more than a way
+to pack bytes: CCITT's three, JPEG of two ages."""
+
+_PLAIN = {(1, 1, ()), (1, 2, (2,)), (2, 3, ()), (2, 4, (1,)), (2, 4, (2,))}
+"""Photometric interpretation (grey, RGB), samples, and what stands beside the colours: nothing, an
+alpha that they are multiplied by (1) or not (2)."""
+
+_SEVERAL = "first frame of several"
+_PASSED_OVER = "passed over a reduced image that stands before the photo"
+
+
+class TiffReader:
+    """See :class:`bgx.image.decoded.Reader`. name: may tell that it is a camera's raw file."""
+
+    def __init__(self, stream: BinaryIO, name: str) -> None:
+        self._stream = stream
+        self._structure = Structure(stream)
+        if is_raw_name(name) or _is_raw(self._structure):
+            raise NotReadError(f"is a camera's raw file; {RAW_REMEDY}")
+        self._page, self._notes = _choose_page(self._structure)
+        self.size = self._page.size
+
+    @property
+    def orientation(self) -> int:
+        return self._page.orientation
+
+    def decode(self, least: tuple[int, int] | None) -> Decoded:
+        page = self._page
+        check_chunks(page)
+        if _is_plain(page) or _has_codec(page):
+            decoded = self._decode_by_pillow()
+        else:
+            decoded = read_pixels(page)
+        decoded.exif = Exif(self._structure, page.directory)
+        decoded.dpi = decoded.exif.dpi
+        decoded.icc = page.raw(Tag.ICC)
+        decoded.xmp = page.raw(Tag.XMP)
+        decoded.notes = [*self._notes, *decoded.notes]
+        return decoded
+
+    def _decode_by_pillow(self) -> Decoded:
+        page = self._page
+        try:
+            image = Image.open(self._stream_from(page.directory), formats=("TIFF",))
+        except UnidentifiedImageError as error:
+            raise NotReadError(f"is a kind of TIFF that is not read: {page.describe()}") from error
+        # Pillow turns a TIFF upright while it loads it.
+        image.getexif().pop(Tag.ORIENTATION, None)
+        image.load()
+        # A copy, from which Pillow's writers cannot go back to the file's other pages and tags.
+        return Decoded(image.copy(), orientation=page.orientation)
+
+    def _stream_from(self, directory: Directory) -> BinaryIO:
+        """The file as one whose first page is this one."""
+        structure = self._structure
+        if directory.at == structure.first:
+            self._stream.seek(0)
+            return self._stream
+        self._stream.seek(0)
+        data = bytearray(self._stream.read())
+        at, size = (8, 8) if structure.big else (4, 4)
+        order = "little" if structure.order == "<" else "big"
+        data[at : at + size] = directory.at.to_bytes(size, order)  # type: ignore[arg-type]
+        return io.BytesIO(data)
+
+
+def _pages(structure: Structure) -> Iterator[Page]:
+    return (Page(structure, directory) for directory in structure.chain())
+
+
+def _sub_pages(page: Page) -> Iterator[Page]:
+    """The pages below a page; those that cannot be read are left out."""
+    for at in page.numbers(Tag.SUB_IFDS):
+        try:
+            yield Page(page.structure, page.structure.directory(at))
+        except DamagedError:
+            continue
+
+
+def _is_raw(structure: Structure) -> bool:
+    """Whether the tags are those of a camera's raw file, whose first page is a preview."""
+    first = next(_pages(structure), None)
+    if first is None:
+        return False
+    if _DNG_VERSION in first.directory.entries or _MAKER_DATA in first.directory.entries:
+        return True
+    return any(_holds_sensor_data(page) for page in _with_sub_pages(_pages(structure)))
+
+
+def _with_sub_pages(pages: Iterable[Page]) -> Iterator[Page]:
+    for page in pages:
+        yield page
+        yield from _sub_pages(page)
+
+
+def _holds_sensor_data(page: Page) -> bool:
+    return (
+        page.photometric in _SENSOR_DATA
+        or page.compression in _RAW_COMPRESSIONS
+        or _CFA_DIMENSIONS in page.directory.entries
+        or _CFA_PATTERN in page.directory.entries
+    )
+
+
+def _is_reduced(page: Page) -> bool:
+    return bool(page.number(Tag.NEW_SUBFILE_TYPE, 0) & _REDUCED) or (
+        page.number(Tag.SUBFILE_TYPE, 0) == _OLD_REDUCED
+    )
+
+
+def _is_mask(page: Page) -> bool:
+    return bool(page.number(Tag.NEW_SUBFILE_TYPE, 0) & _MASK) or page.photometric == _MASK
+
+
+def _choose_page(structure: Structure) -> tuple[Page, list[str]]:
+    """The photo, and notes. Raises DamagedError, and NotReadError where there is none."""
+    pages = list(_pages(structure))
+    if not pages:
+        raise DamagedError("holds no picture")
+    first = pages[0]
+    below = [page for page in _sub_pages(first) if _is_photo(page)]
+    if _is_photo(first):
+        larger = [page for page in below if page.pixels > first.pixels]
+        if larger:
+            return max(larger, key=lambda page: page.pixels), [_PASSED_OVER]
+        several = sum(map(_is_photo, pages)) > 1
+        return first, [_SEVERAL] if several else []
+    photos = [*below, *filter(_is_photo, pages)]
+    if photos:
+        return photos[0], [_PASSED_OVER]
+    if _is_mask(first):
+        raise NotReadError("is a TIFF that holds a mask and no photo")
+    return first, ["the file's only page says that it is a reduced image"]
+
+
+def _is_photo(page: Page) -> bool:
+    return not _is_reduced(page) and not _is_mask(page)
+
+
+def _is_plain(page: Page) -> bool:
+    """Whether Pillow reads the samples right, whatever their compression."""
+    structure = page.structure
+    return (
+        page.bits == 8
+        and page.compression in BYTEWISE
+        and not (structure.big and structure.order == ">")
+        and page.sample_format == 1
+        and page.planar == 1
+        and page.predictor in {1, 2}
+        and page.fill_order == 1
+        and page.is_flat
+        and (page.photometric, page.samples, page.extra_samples) in _PLAIN
+    )
+
+
+def _has_codec(page: Page) -> bool:
+    """Whether the compression is one that only its own library reads."""
+    return page.planar == 1 and page.bits == _CODEC_BITS.get(page.compression)
