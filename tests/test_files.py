@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import io
 import os
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -16,6 +14,7 @@ import pytest
 
 from bgx import files
 from bgx.files import remove_leftovers, temporary, write_whole
+from support.writing import start_writing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,18 +51,17 @@ def break_step(
 
         monkeypatch.setattr(Path, "open", open_on_disk)
         return
-    owner = os if step == "fsync" else Path
-    original: Callable[..., Any] = getattr(owner, step)
+    original: Callable[..., Any] = getattr(Path, step)
 
     def attempt(*arguments: Any, **options: Any) -> Any:
         if fails():
             raise error
         return original(*arguments, **options)
 
-    monkeypatch.setattr(owner, step, attempt)
+    monkeypatch.setattr(Path, step, attempt)
 
 
-STEPS = ["mkdir", "open", "write", "fsync", "replace"]
+STEPS = ["mkdir", "open", "write", "replace"]
 
 
 # Whole or not at all ------------------------------------------------------------------------------
@@ -252,28 +250,6 @@ def test_of_many_at_once_one_makes_the_file(tmp_path: Path) -> None:
 
 
 # Leftovers ----------------------------------------------------------------------------------------
-
-
-_IN_WORK = """
-import sys
-from pathlib import Path
-from bgx.files import temporary
-with temporary(Path(sys.argv[1])) as path:
-    path.write_bytes(b"half")
-    print("written", flush=True)
-    sys.stdin.readline()
-"""
-
-
-def start_writing(folder: Path) -> subprocess.Popen[bytes]:
-    """A process in the middle of writing a file."""
-    pipe = subprocess.PIPE
-    process = subprocess.Popen(
-        [sys.executable, "-c", _IN_WORK, str(folder)], stdin=pipe, stdout=pipe
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"written\n"
-    return process
 
 
 def leave(folder: Path, *, age: float = 0) -> str:

@@ -15,6 +15,7 @@ from bgx.errors import ExitCode
 from support.fakes import save_photo
 from support.rights import ordinary_user
 from support.shell import bgx, bgx_process, read_rows
+from support.writing import start_writing
 
 if TYPE_CHECKING:
     from support.shell import Result
@@ -140,6 +141,24 @@ def test_an_empty_name_is_a_usage_error_and_writes_nothing(arguments: list[str])
     assert result.code == ExitCode.USAGE
     assert "is a variable of the command unset?" in result.err
     assert [path for path in Path().rglob("*.png") if path.is_file()] == []
+
+
+@posix
+def test_what_another_run_is_writing_is_left_to_it_and_removed_when_it_was_killed() -> None:
+    """The other run may be in a container of the same host name and process numbers."""
+    photos("in/a.jpg", "in/b.jpg")
+    Path("out").mkdir()
+    with start_writing(Path("out")) as other:
+        [temporary] = Path("out").iterdir()
+        os.utime(temporary, (1000, 1000))
+
+        first = bgx("batch", "in/a.jpg", "-o", "out")
+        kept = temporary.exists()
+        other.kill()
+    second = bgx("batch", "in/b.jpg", "-o", "out")
+
+    assert (first.code, second.code, kept) == (0, 0, True)
+    assert sorted(path.name for path in Path("out").iterdir()) == ["a.png", "b.png"]
 
 
 # Pipes --------------------------------------------------------------------------------------------
