@@ -18,6 +18,7 @@ from bgx.errors import (
     MissingModelError,
     UnknownModelError,
     UnreadableError,
+    UnwritableError,
     UsageError,
 )
 from bgx.run.outcome import Done, Failed, Skipped
@@ -68,6 +69,20 @@ def test_saving(remover: Remover) -> None:
 
     with Image.open("new/out.webp") as image:
         assert (image.format, image.mode) == ("WEBP", "RGBA")
+
+
+@pytest.mark.parametrize(
+    ("target", "error"),
+    [("out.xyz", UsageError), ("", UsageError), ("folder.png", UnwritableError)],
+)
+def test_what_cannot_be_saved_raises_an_error_of_bgx(
+    remover: Remover, target: str, error: type[Exception]
+) -> None:
+    save_photo(Path("in.jpg"))
+    Path("folder.png").mkdir()
+
+    with pytest.raises(error):
+        remover.cut("in.jpg").save(target)
 
 
 def test_remove_in_one_line() -> None:

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bgx.files import write_whole
 from bgx.image.compose import flatten
 from bgx.image.encode import encode_picture, encode_within
 from bgx.image.metadata import fit_metadata
 from bgx.options import OutputSettings, format_of
 from bgx.settings import OPAQUE_FORMATS, WHITE
+from bgx.storage import open_file
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -67,10 +67,13 @@ class Cutout:
         return b"".join(pieces)
 
     def save(self, target: str | Path, *, quality: int | None = None) -> None:
-        """Write to a path whose suffix names the format, in one step: complete or not at all."""
+        """Write to a path whose suffix names the format, in one step: complete or not at all.
+
+        Raises UsageError (another suffix), UnwritableError and OutputError.
+        """
         target = Path(target)
         content = self.encode(format_of(target), quality=quality, name=str(target))
-        write_whole(target, content)
+        open_file(target).write(content)
 
 
 def encode_cutout(

@@ -237,9 +237,9 @@ def _status(path: str) -> Status | None:
         found = os.stat(path)  # noqa: PTH116
     except (OSError, ValueError):
         return None
-    kind = "folder" if stat.S_ISDIR(found.st_mode) else "other"
+    is_file, is_folder = stat.S_ISREG(found.st_mode), stat.S_ISDIR(found.st_mode)
     return Status(
-        "file" if stat.S_ISREG(found.st_mode) else kind,  # type: ignore[arg-type]
+        "file" if is_file else "folder" if is_folder else "other",
         found.st_size,
         found.st_mtime_ns,
         # POSIX: of the last change to name, content or permissions; Windows: of its creation.
