@@ -1,0 +1,178 @@
+"""The files of deploy/, tried with the programs they are for."""
+
+from __future__ import annotations
+
+import re
+import socket
+import subprocess
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from PIL import Image
+
+from bgx.cli.serve import serve
+from support.pictures import encode
+from support.serving import PATIENCE, serving
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DEPLOY = Path(__file__).parents[1] / "deploy"
+_image = Image.new("RGB", (120, 80), "black")
+_image.paste("white", (30, 20, 90, 60))
+PHOTO = encode(_image, "JPEG")
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@contextmanager
+def nginx(folder: Path, upstream: int) -> Iterator[int]:
+    """deploy/nginx.conf with this machine's paths and ports; gives the port of TLS."""
+    folder.mkdir()
+    for name in ("tls", "cache", "log"):
+        (folder / name).mkdir()
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
+            *("-keyout", "tls/privkey.pem", "-out", "tls/fullchain.pem", "-subj", "/CN=localhost"),
+        ],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+    )
+    plain, secure = free_port(), free_port()
+    text = (DEPLOY / "nginx.conf").read_text(encoding="utf-8")
+    for old, new in (
+        ("127.0.0.1:7000", f"127.0.0.1:{upstream}"),
+        ("/etc/nginx/tls", str(folder / "tls")),
+        ("/var/cache/nginx", str(folder / "cache")),
+        ("/var/log/nginx", str(folder / "log")),
+        ("/run/nginx.pid", str(folder / "nginx.pid")),
+        ("listen 80;", f"listen 127.0.0.1:{plain};"),
+        ("listen 443 ssl http2;", f"listen 127.0.0.1:{secure} ssl http2;"),
+    ):
+        assert old in text
+        text = text.replace(old, new)
+    text = re.sub(r"listen \[::\].*", "", text)
+    # Without a name nginx would run as nobody, who may not enter this test's folder.
+    (folder / "nginx.conf").write_text(f"user root;\n{text}")
+    process = subprocess.Popen(
+        ["nginx", "-p", str(folder), "-c", str(folder / "nginx.conf"), "-g", "daemon off;"],
+        stderr=subprocess.PIPE,
+    )
+    try:
+        end = time.monotonic() + PATIENCE
+        while True:
+            assert process.poll() is None, process.communicate()[1]
+            assert time.monotonic() < end
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", secure)) == 0:
+                    break
+            time.sleep(0.05)
+        yield secure
+    finally:
+        process.terminate()
+        process.communicate()
+
+
+def curl(folder: Path, *arguments: str) -> tuple[str, dict[str, str], bytes]:
+    """The status line, the headers and the body."""
+    subprocess.run(
+        ["curl", "--silent", "--insecure", "--http2", "-D", "head", "-o", "body", *arguments],
+        cwd=folder,
+        check=True,
+        timeout=PATIENCE,
+    )
+    # With `Expect: 100-continue` there are several heads.
+    head = (folder / "head").read_text().strip().split("\n\n")[-1].splitlines()
+    pairs = (line.partition(":") for line in head[1:])
+    headers = {name.lower(): value.strip() for name, _, value in pairs}
+    return head[0].strip(), headers, (folder / "body").read_bytes()
+
+
+@pytest.mark.programs("nginx", "openssl", "curl")
+def test_nginx_speaks_http_2_and_serves_results_while_bgx_is_stopped(
+    stocked_home: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "photo.jpg").write_bytes(PHOTO)
+    with (
+        serving("--cache", tmp_path / "bgx", "--log-json") as server,
+        nginx(tmp_path / "nginx", server.port) as port,
+    ):
+        here = f"https://localhost:{port}"
+        status, headers, made = curl(
+            tmp_path, "-F", "image_file=@photo.jpg", f"{here}/v1.0/removebg"
+        )
+        assert status.split() == ["HTTP/2", "200"]
+        result = here + headers["content-location"]
+
+        first, again = curl(tmp_path, result), curl(tmp_path, result)
+        assert [one[1]["x-proxy-cache"] for one in (first, again)] == ["MISS", "HIT"]
+        # The client's own address and id reach bgx.
+        server.wait_for(lambda: any("removebg" in line for line in server.lines), "a line")
+        assert server.stop() == 0
+
+        status, headers, body = curl(tmp_path, result)
+        assert status.split()[1] == "200"
+        assert headers["x-proxy-cache"] == "HIT"
+        assert headers["cache-control"] == "public, max-age=31536000, immutable"
+        assert body == first[2] == made
+        gone = curl(tmp_path, f"{here}/livez")
+        assert gone[0].split()[1] == "502"
+
+
+@pytest.mark.programs("nginx", "openssl", "curl")
+def test_nginx_keeps_figures_inside_and_large_bodies_out(
+    stocked_home: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "large").write_bytes(bytes(47_000_000))
+    with serving("--no-cache") as server, nginx(tmp_path / "nginx", server.port) as port:
+        here = f"https://localhost:{port}"
+        # The test is on the machine itself, which may see them.
+        assert curl(tmp_path, f"{here}/metrics")[0].split()[1] == "200"
+        refused = curl(tmp_path, "--data-binary", "@large", f"{here}/cutouts")
+        assert refused[0].split()[1] == "413"
+        assert curl(tmp_path, "-I", f"{here}/")[0].split()[1] == "200"
+
+
+@pytest.mark.programs("systemd-analyze")
+def test_systemd_understands_the_unit(tmp_path: Path) -> None:
+    text = (DEPLOY / "bgx.service").read_text(encoding="utf-8")
+    unit = tmp_path / "bgx.service"
+    # That is where it is to be installed, not where it is.
+    unit.write_text(text.replace("/opt/bgx/bin/bgx", "/bin/true"))
+
+    done = subprocess.run(
+        ["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, timeout=PATIENCE
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("name", ["Dockerfile", "compose.yaml", "bgx.service"])
+def test_variables_are_those_that_bgx_reads(name: str) -> None:
+    known = {"BGX_HOME"}
+    for parameter in serve.params:
+        given = parameter.envvar or []
+        known |= {given} if isinstance(given, str) else set(given)
+
+    named = set(re.findall(r"BGX_[A-Z_]*[A-Z]", (DEPLOY / name).read_text(encoding="utf-8")))
+
+    assert named - {"BGX_SERVE"} <= known
+
+
+def test_the_container_s_files_name_what_there_is() -> None:
+    dockerfile = (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
+    compose = (DEPLOY / "compose.yaml").read_text(encoding="utf-8")
+
+    assert "[cpu,heif,serve]" in dockerfile
+    assert "USER bgx" in dockerfile
+    for named in re.findall(r"\./(\w+\.conf):|dockerfile: deploy/(\S+)", compose):
+        assert (DEPLOY / "".join(named)).is_file()
