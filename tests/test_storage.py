@@ -42,10 +42,7 @@ def test_files_are_equal_by_their_location(tmp_path: Path, monkeypatch: pytest.M
     assert open_folder("x").file("a.jpg") == open_file("x/a.jpg")
     # A link is another file of the same content.
     assert open_file("link.jpg") != open_file("a.jpg")
-    linked, file = open_file("link.jpg").status(), open_file("a.jpg").status()
-    assert linked
-    assert file
-    assert linked.identity == file.identity
+    assert open_file("link.jpg").identity() == open_file("a.jpg").identity() is not None
 
 
 def test_a_file_knows_its_name(tmp_path: Path) -> None:
