@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ from bgx.run import picture as picture_room
 from bgx.run.batch import cut_in_order, run_batch
 from bgx.run.outcome import Done, Failed, Job, Outcome, Skipped
 from bgx.storage.memory import InMemory
+from bgx.threads import wait_for
 from support.fakes import (
     CrashingNetwork,
     FakeNetwork,
@@ -288,6 +289,36 @@ def test_a_run_wide_error_ends_the_run_with_every_job_accounted_for(
     assert {outcome.reason for outcome in skipped} == {"stopped"}
 
 
+def save_theirs(job: Job) -> None:
+    target_of(job).parent.mkdir()
+    target_of(job).write_bytes(b"theirs")
+
+
+def test_a_target_made_since_the_plan_stays(tmp_path: Path) -> None:
+    [job] = make_jobs(tmp_path, [255])
+    save_theirs(job)
+
+    [outcome] = run_all([replace(job, create=True)], FakeNetwork())
+
+    assert outcome == Skipped(replace(job, create=True), "exists")
+    assert target_of(job).read_bytes() == b"theirs"
+
+
+def test_a_target_made_while_its_picture_is_in_work_stays(tmp_path: Path) -> None:
+    [job] = make_jobs(tmp_path, [255])
+    job = replace(job, create=True)
+    network = GatedNetwork()
+    engine = make_engine(network)
+    future = engine.submit(job, make_recipe())
+    assert network.started.acquire(timeout=60)
+    save_theirs(job)
+    network.gate.set()
+
+    assert wait_for(future) == Skipped(job, "exists")
+    assert target_of(job).read_bytes() == b"theirs"
+    engine.close()
+
+
 @dataclass(frozen=True)
 class FullDisk:
     """A target without space."""
@@ -302,6 +333,9 @@ class FullDisk:
 
     def write(self, *pieces: bytes, create: bool = False) -> bool:
         raise OutputError(f"{self.name}: cannot be written: no space")
+
+    def is_there(self) -> bool:
+        return False
 
 
 @pytest.mark.parametrize("plan", PLANS, ids=["cpu", "gpu"])

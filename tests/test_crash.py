@@ -135,7 +135,7 @@ def test_files_that_a_killed_run_left_are_cleared_away() -> None:
     """It is killed when a file is written and not yet in its place."""
     killed = (
         "import os, pathlib, sys; from bgx.cli.main import run;"
-        "pathlib.Path.replace = lambda *_: os.kill(os.getpid(), 9);"
+        "pathlib.Path.hardlink_to = lambda *_: os.kill(os.getpid(), 9);"
         "run(sys.argv[1:])"
     )
     subprocess.run([sys.executable, "-c", killed, "batch", "in", "-o", "out"], timeout=PATIENCE)

@@ -44,9 +44,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+    from PIL import Image
 
     from bgx.model.engines import EnginePlan
     from bgx.run.picture import Network
+    from bgx.storage.base import File
 
 PATIENCE = 60  # seconds until a test that hangs fails
 
@@ -115,6 +117,64 @@ def test_closing_finishes_what_was_submitted() -> None:
 
     opener.join()
     assert all(isinstance(future.result(0), Done) for future in futures)
+
+
+# Waiting for storage ------------------------------------------------------------------------------
+
+
+@dataclass
+class SlowSource:
+    """A photo of an object store that answers when it is told to."""
+
+    asked: threading.Event = field(default_factory=threading.Event)
+    answer: threading.Event = field(default_factory=threading.Event)
+
+    def __str__(self) -> str:
+        return "slow"
+
+    def link(self, page: File) -> str:
+        return ""
+
+    def open(self) -> Image.Image:
+        self.asked.set()
+        assert self.answer.wait(PATIENCE)
+        return draw_photo()
+
+
+def test_while_a_picture_waits_for_an_object_store_others_are_in_work() -> None:
+    engine = make_engine(FakeNetwork(cpu_plan(1)), workers=1, remote=True)
+    slow = SlowSource()
+    waiting = engine.submit(Job(slow), make_recipe())
+    assert slow.asked.wait(PATIENCE)
+
+    assert isinstance(wait_for(engine.submit(make_job(), make_recipe())), Done)
+
+    slow.answer.set()
+    assert isinstance(wait_for(waiting), Done)
+    engine.close()
+
+
+def test_no_more_pictures_of_an_object_store_are_computed_than_there_are_workers() -> None:
+    network = GatedNetwork(cpu_plan(2))
+    engine = make_engine(network, workers=2, remote=True)
+    futures = [engine.submit(make_job(), make_recipe()) for _ in range(engine.places())]
+    assert network.started.acquire(timeout=PATIENCE)
+    assert network.started.acquire(timeout=PATIENCE)
+
+    assert not network.started.acquire(timeout=0.2)
+
+    network.gate.set()
+    assert all(isinstance(wait_for(future), Done) for future in futures)
+    engine.close()
+
+
+@pytest.mark.parametrize("plan", [cpu_plan(2), gpu_plan(2)], ids=["cpu", "gpu"])
+def test_who_waits_for_memory_keeps_no_core_from_who_has_it(plan: EnginePlan) -> None:
+    engine = make_engine(FakeNetwork(plan), workers=1, memory=1, remote=True)
+    with ThreadPoolExecutor(8) as callers:
+        futures = [callers.submit(engine.submit, make_job(), make_recipe()) for _ in range(24)]
+        assert all(isinstance(future.result(PATIENCE).result(PATIENCE), Done) for future in futures)
+    engine.close()
 
 
 # One picture alone, and several -------------------------------------------------------------------

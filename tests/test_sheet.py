@@ -386,6 +386,9 @@ class Recorded:
         self.written.append(self.name)
         return True
 
+    def is_there(self) -> bool:
+        return False
+
 
 def test_no_target_is_there_before_its_copy(tmp_path: Path) -> None:
     # A run that is killed between the two would otherwise never make the copy.

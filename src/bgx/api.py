@@ -17,7 +17,7 @@ from bgx.presets import preset_options
 from bgx.run.batch import cut_in_order, run_batch
 from bgx.run.cutout import Cutout
 from bgx.run.engine import Engine
-from bgx.run.outcome import Done, Failed, Job
+from bgx.run.outcome import Failed, Job, as_done
 from bgx.run.plan import plan_batch
 from bgx.run.recipe import Recipe
 from bgx.run.sheet import Sheet
@@ -80,6 +80,7 @@ class Remover:
             file = store.resolve(model, store.registry())
             return open_session(file, device_settings, store, pictures=1 if alone else None)
 
+        self._load, self._workers = load, workers
         self._engine = Engine(load, workers=workers)
 
     def cut(
@@ -96,9 +97,7 @@ class Remover:
         output = settle(options, preset=preset_options(preset), open_format=True)
         recipe = Recipe(self._read, output)
         outcome = wait_for(self._engine.submit(Job(_open(image)), recipe, alone=True))
-        if isinstance(outcome, Failed):
-            raise outcome.error
-        return cast("Cutout", outcome.cutout)
+        return cast("Cutout", as_done(outcome).cutout)
 
     def cut_many(
         self,
@@ -150,7 +149,10 @@ class Remover:
         yield from plan.skipped
         if plan.jobs:
             sheet = Sheet(plan.sheet) if plan.sheet else None
-            yield from run_batch(plan.jobs, recipe, self._engine, sheet=sheet)
+            engine = self._engine
+            if plan.remote:
+                engine = Engine(self._load, workers=self._workers, remote=True)
+            yield from run_batch(plan.jobs, recipe, engine, sheet=sheet)
 
 
 def _open(image: str | Path | bytes | Image.Image) -> Source:
@@ -159,8 +161,8 @@ def _open(image: str | Path | bytes | Image.Image) -> Source:
     return InMemory(image)
 
 
-def _get_cutout(outcome: Done | Failed) -> Cutout | BgxError:
-    return outcome.error if isinstance(outcome, Failed) else cast("Cutout", outcome.cutout)
+def _get_cutout(outcome: Outcome) -> Cutout | BgxError:
+    return outcome.error if isinstance(outcome, Failed) else cast("Cutout", as_done(outcome).cutout)
 
 
 def remove(

@@ -155,7 +155,7 @@ def _cut(plan: Plan, report: Report, request: Request, console: Console) -> bool
             report.add(Skipped(job, "interrupted" if interrupted else "stopped"))
         raise
     note_network(report, request, session)
-    engine = Engine(lambda _: session, workers=request.device.workers)
+    engine = Engine(lambda _: session, workers=request.device.workers, remote=plan.remote)
     sheet = _open_sheet(plan.sheet)
     with interruptible(console.complain) as stop, console.progress(len(plan.jobs)):
         for outcome in run_batch(plan.jobs, recipe, engine, stop=stop, sheet=sheet):

@@ -8,7 +8,6 @@ from __future__ import annotations
 import codecs
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
@@ -29,6 +28,7 @@ from bgx.settings import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from bgx.options import Option, OutputSettings, PictureOptions
 
@@ -140,14 +140,14 @@ class Request:
     verbose: int
 
     @property
-    def also_read(self) -> list[Path]:
+    def also_read(self) -> list[str | Path]:
         """Files that the run reads beside the pictures."""
-        return [*([Path(self.model)] if self.model else []), *self.output.reads]
+        return [*([self.model] if self.model else []), *self.output.reads]
 
     @property
-    def also_written(self) -> list[Path]:
+    def also_written(self) -> list[str]:
         """Files that the run writes beside the results."""
-        return [] if self.report in (None, "-") else [Path(self.report)]
+        return [] if self.report in (None, "-") else [self.report]
 
 
 def make_request(

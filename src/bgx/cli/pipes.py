@@ -51,6 +51,10 @@ class Stdout:
             raise OutputError("stdout: its reader went away") from error
         return True
 
+    def is_there(self) -> bool:
+        """Never: it has nothing before it is written."""
+        return False
+
 
 def read_stdin() -> bytes:
     """All of it. Raises UsageError where stdin is closed or cannot be read."""

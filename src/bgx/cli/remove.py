@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -60,8 +60,9 @@ def _open_both(
 
 
 def _name_target(source: str, request: Request) -> str:
-    path = Path(source)
-    return str(path.with_name(f"{path.stem}-cut.{request.output.format}"))
+    file = _open_file(source)
+    stem = PurePath(file.name).stem
+    return str(file.folder.file(f"{stem}-cut.{request.output.format}"))
 
 
 def _open_source(name: str) -> File:
@@ -96,7 +97,7 @@ def _run(source: File | None, target: File | None, request: Request, console: Co
     from bgx.run.outcome import Failed, Job, Skipped
     from bgx.run.report import Report
 
-    job = Job(source or Stdin(), target or Stdout())
+    job = Job(source or Stdin(), target or Stdout(), create=request.existing == "skip")
     if target:
         target.folder.remove_leftovers()
     with open_report(request.report) as stream:

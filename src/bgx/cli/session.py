@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import signal
 import stat
 import sys
 import threading
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from bgx.cli.memory import keep_memory
-from bgx.errors import ExitCode, OutputError, UsageError
+from bgx.errors import BgxError, ExitCode, OutputError, UsageError
 from bgx.files import lock
+from bgx.storage import is_object, open_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,6 +27,10 @@ if TYPE_CHECKING:
     from bgx.model.opening import PendingSession
     from bgx.model.session import Session
     from bgx.run.report import Report
+
+
+_REPORT_S = 60.0
+"""Seconds between two versions of a report that is replaced."""
 
 
 @contextmanager
@@ -37,13 +44,39 @@ def open_report(name: str | None) -> Iterator[TextIO | None]:
             raise OutputError("--report -: cannot be written: stdout is closed")
         yield sys.stdout
         return
-    stream = _open_locked(name)
+    stream = _ObjectReport(name) if is_object(name) else _open_locked(name)
     try:
         yield stream
     finally:
         # Rows are flushed one by one; one that could not be written has been complained of.
         with contextlib.suppress(OSError):
             stream.close()
+
+
+class _ObjectReport(io.StringIO):
+    """A report in an object store, where nothing can be appended: it is replaced now and then."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._file = open_file(name)
+        self._put()
+
+    def flush(self) -> None:
+        if time.monotonic() - self._last > _REPORT_S:
+            self._put()
+
+    def close(self) -> None:
+        """Raises OutputError."""
+        if not self.closed:
+            self._put()
+            super().close()
+
+    def _put(self) -> None:
+        try:
+            self._file.write(self.getvalue().encode())
+        except BgxError as error:
+            raise OutputError(f"--report {error}") from error
+        self._last = time.monotonic()
 
 
 def _open_locked(name: str) -> TextIO:

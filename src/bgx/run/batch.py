@@ -55,7 +55,7 @@ def run_batch(
             del left[index]
             if isinstance(outcome, Failed) and ends_run(outcome.error):
                 fatal = fatal or outcome.error
-            if sheet is not None:
+            if sheet is not None and not isinstance(outcome, Skipped):
                 sheet.add(outcome)
             yield outcome
         for job in left.values():
@@ -67,9 +67,9 @@ def run_batch(
         raise fatal
 
 
-def cut_in_order(jobs: Iterable[Job], recipe: Recipe, engine: Engine) -> Iterator[Done | Failed]:
+def cut_in_order(jobs: Iterable[Job], recipe: Recipe, engine: Engine) -> Iterator[Outcome]:
     """Cut out, and yield in the jobs' order. Jobs are taken only as far ahead as fits."""
-    waiting: deque[Future[Done | Failed]] = deque()
+    waiting: deque[Future[Outcome]] = deque()
     jobs = iter(jobs)
     try:
         while True:
@@ -87,13 +87,13 @@ def cut_in_order(jobs: Iterable[Job], recipe: Recipe, engine: Engine) -> Iterato
 
 def _cut_as_finished(
     jobs: Iterable[Job], recipe: Recipe, engine: Engine, stopped: Callable[[], bool]
-) -> Iterator[tuple[int, Done | Failed]]:
+) -> Iterator[tuple[int, Outcome]]:
     """Yield (number of the job, its outcome) in the order in which pictures are finished.
 
     Jobs are taken only as the engine has places for them. Once ``stopped`` says so, what has begun
     is finished and yielded, and nothing else.
     """
-    waiting: dict[Future[Done | Failed], int] = {}
+    waiting: dict[Future[Outcome], int] = {}
     numbered = enumerate(jobs)
     try:
         while True:
@@ -115,12 +115,12 @@ def _cut_as_finished(
         _abandon(waiting)
 
 
-def _abandon(futures: Iterable[Future[Done | Failed]]) -> None:
+def _abandon(futures: Iterable[Future[Outcome]]) -> None:
     """Cancel what has not begun, and wait for what has: nobody may write after the caller left."""
     wait_for_all([future for future in futures if not future.cancel()])
 
 
-def _count_held(futures: Iterable[Future[Done | Failed]]) -> int:
+def _count_held(futures: Iterable[Future[Outcome]]) -> int:
     """Pixels of the cut-outs that are finished and not yet taken."""
     outcomes = [future.result() for future in futures if future.done()]
     images = [o.cutout.image for o in outcomes if isinstance(o, Done) and o.cutout]

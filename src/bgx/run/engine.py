@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
 
-    from bgx.run.outcome import Done, Failed, Job
+    from bgx.run.outcome import Job, Outcome
     from bgx.run.picture import Network
     from bgx.run.recipe import Recipe
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 _AHEAD = 2
 """Pictures that wait for a worker, so that none has to wait for a picture."""
+
+_WAITING = 2
+"""For each picture in work, so many more that wait for an object store."""
 
 
 class Full(Exception):  # noqa: N818 - not an error: the caller asked not to wait
@@ -43,13 +46,21 @@ class Engine:
     load: opens the network, when it is first needed; its argument is whether one picture is to run
     alone. workers: pictures in work at once (beside a GPU: pictures read or composed at once), None
     as suits the network. memory: bytes that pictures in work may take, None as the machine has.
+    remote: pictures come from an object store or go to one; while some wait for it, others are in
+    work.
     """
 
     def __init__(
-        self, load: Load, *, workers: int | None = None, memory: int | None = None
+        self,
+        load: Load,
+        *,
+        workers: int | None = None,
+        memory: int | None = None,
+        remote: bool = False,
     ) -> None:
         self._load = load
         self._workers = workers
+        self._remote = remote
         self._size = memory
         self._memory: Memory | None = None
         self._alone: _Crew | None = None
@@ -69,7 +80,7 @@ class Engine:
 
     def submit(
         self, job: Job, recipe: Recipe, *, wait: bool = True, alone: bool = False
-    ) -> Future[Done | Failed]:
+    ) -> Future[Outcome]:
         """Have a picture cut out.
 
         wait: for a place; if False, raises Full where there is none. alone: the caller has no
@@ -120,36 +131,43 @@ class Engine:
         if self._memory is None:
             most = self._workers or count_cores()
             self._memory = Memory(self._size or plan_memory(most, network.entry.input))
-        return _Crew(network, self._workers, self._memory, alone=alone)
+        return _Crew(network, self._workers, self._memory, alone=alone, remote=self._remote)
 
 
 class _Crew:
     """Workers around one network."""
 
     def __init__(
-        self, network: Network, workers: int | None, memory: Memory, *, alone: bool
+        self,
+        network: Network,
+        workers: int | None,
+        memory: Memory,
+        *,
+        alone: bool,
+        remote: bool,
     ) -> None:
         self._network = network
         self._memory = memory
         count = 1 if alone else network.plan.count_workers(workers, count_cores())
         self._gatherer: Gatherer | None = None
-        self._slots: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
-        threads = count
+        self._cores: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
+        threads = count + (_WAITING * count if remote else 0)
         if not alone and network.plan.batch_size > 1:
-            # A picture that waits for the network has a thread, but no slot.
             self._gatherer = Gatherer(network)
-            self._slots = threading.BoundedSemaphore(count)
             threads += 2 * network.plan.batch_size
+        if threads > count:
+            # A picture that waits for the network or for storage has a thread, but no core.
+            self._cores = threading.BoundedSemaphore(count)
         self._workers = Workers(threads, "picture")
         self.places = threads + _AHEAD
 
-    def submit(self, job: Job, recipe: Recipe) -> Future[Done | Failed]:
+    def submit(self, job: Job, recipe: Recipe) -> Future[Outcome]:
         if self._gatherer is None:
             return self._workers.submit(lambda: self._process(job, recipe, self._network))
-        expected = self._gatherer.expect(self._slots)
+        expected = self._gatherer.expect(self._cores)
 
-        def work() -> Done | Failed:
-            with expected, self._slots:
+        def work() -> Outcome:
+            with expected:
                 return self._process(job, recipe, expected)
 
         future = self._workers.submit(work)
@@ -162,5 +180,5 @@ class _Crew:
         if self._gatherer:
             self._gatherer.close()
 
-    def _process(self, job: Job, recipe: Recipe, network: Network) -> Done | Failed:
-        return process(job, recipe, network, self._memory)
+    def _process(self, job: Job, recipe: Recipe, network: Network) -> Outcome:
+        return process(job, recipe, network, self._memory, self._cores)

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 def find_result(target: File) -> Status | None:
     """The result that is there and whole.
 
-    None for an empty file: some file systems leave one after a power cut.
+    None for an empty file: some file systems leave one after a power cut. It may be as of when the
+    target's folder was listed.
     """
     status = target.status()
     return status if status is not None and status.kind == "file" and status.size else None

@@ -22,12 +22,13 @@ class Job:
     """One picture to cut out: what is read, and what is written.
 
     target: None leaves the cut-out in memory (:attr:`Done.cutout`). review: written too if the
-    result is doubtful.
+    result is doubtful. create: leave a target as it is that somebody else has made by now.
     """
 
     source: Source
     target: Target | None = None
     review: Target | None = None
+    create: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,16 @@ class Failed:
 
 
 Outcome = Done | Skipped | Failed
+
+
+def as_done(outcome: Outcome) -> Done:
+    """The outcome of a job that cannot be skipped. Raises the error of one that failed."""
+    match outcome:
+        case Done():
+            return outcome
+        case Failed(error=error):
+            raise error
+    raise AssertionError("only a job with `create`, and one of a run that ended, is skipped")
 
 
 def ends_run(error: Exception) -> bool:

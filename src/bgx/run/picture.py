@@ -24,11 +24,12 @@ from bgx.image.tensor import fill_tensor
 from bgx.image.trust import measure_trust
 from bgx.run.cutout import Cutout, encode_cutout
 from bgx.run.memory import estimate_memory
-from bgx.run.outcome import Done, Failed, Measured, as_picture_error
+from bgx.run.outcome import Done, Failed, Measured, Skipped, as_picture_error
 from bgx.settings import Backdrop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from numpy.typing import NDArray
 
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from bgx.model.registry import ModelEntry
     from bgx.options import OutputSettings
     from bgx.run.memory import Memory
-    from bgx.run.outcome import Job
+    from bgx.run.outcome import Job, Outcome
     from bgx.run.recipe import Recipe
     from bgx.settings import Region
 
@@ -62,16 +63,34 @@ class Network(Protocol):
         """[n, 3, height, width] to [n, height, width]; raises InferenceError."""
 
 
-def process(job: Job, recipe: Recipe, network: Network, memory: Memory) -> Done | Failed:
-    """Cut out one picture and write it. Never raises: any exception becomes its outcome."""
+def process(
+    job: Job,
+    recipe: Recipe,
+    network: Network,
+    memory: Memory,
+    cores: AbstractContextManager[object],
+) -> Outcome:
+    """Cut out one picture and write it. Never raises: any exception becomes its outcome.
+
+    cores: held while it computes, and not while it waits for storage or memory.
+    """
     name = _show(str(job.source), pipe="stdin")
     try:
-        return _carry_out(job, name, recipe, network, memory)
+        if job.create and job.target is not None and job.target.is_there():
+            return Skipped(job, "exists")
+        return _carry_out(job, name, recipe, network, memory, cores)
     except Exception as error:  # noqa: BLE001 - becomes the outcome
         return Failed(job, as_picture_error(name, error))
 
 
-def _carry_out(job: Job, name: str, recipe: Recipe, network: Network, memory: Memory) -> Done:
+def _carry_out(
+    job: Job,
+    name: str,
+    recipe: Recipe,
+    network: Network,
+    memory: Memory,
+    cores: AbstractContextManager[object],
+) -> Done | Skipped:
     clock = Clock()
     try:
         with clock.measure("read"):
@@ -83,6 +102,8 @@ def _carry_out(job: Job, name: str, recipe: Recipe, network: Network, memory: Me
         nullcontext() if isinstance(stream, Image.Image) else stream,
         open_photo(stream, recipe.read, name=name) as opened,
         memory.hold(estimate_memory(recipe.count_pixels(opened.size), network.entry.input)),
+        # Last: who waited for memory with a core at hand could wait for whoever waits for a core.
+        cores,
     ):
         photo, tensor = load(opened, recipe.output, network.entry, clock)
         values = infer(network, tensor, clock)
@@ -94,11 +115,15 @@ def _carry_out(job: Job, name: str, recipe: Recipe, network: Network, memory: Me
         with clock.measure("write"):
             name = _show(str(job.target), pipe="stdout")
             pieces, notes = encode_cutout(cutout, name=name, threads=_codec_threads(network.plan))
-            if job.review is not None and cutout.measured.trust.doubtful:
-                # First: the target, once it exists, says that nothing is left to do.
-                job.review.write(*pieces)
-            job.target.write(*pieces)
-    measured = replace(cutout.measured, seconds=clock.seconds, notes=cutout.measured.notes + notes)
+        measured = cutout.measured
+        del cutout
+    with clock.measure("write"):
+        if job.review is not None and measured.trust.doubtful:
+            # First: the target, once it exists, says that nothing is left to do.
+            job.review.write(*pieces)
+        if not job.target.write(*pieces, create=job.create):
+            return Skipped(job, "exists")
+    measured = replace(measured, seconds=clock.seconds, notes=measured.notes + notes)
     return Done(job, measured, preview=preview)
 
 

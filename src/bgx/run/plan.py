@@ -16,7 +16,7 @@ from bgx.run.naming import name_targets, with_suffix
 from bgx.run.outcome import Job, Skipped
 from bgx.run.sources import choose_names, find_items, sort_inputs
 from bgx.settings import Existing
-from bgx.storage import open_file
+from bgx.storage import is_object, open_file
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -36,7 +36,8 @@ _NEVER = 1 << 63
 class Plan:
     """jobs: to do, in order. skipped: already done. notes: what a person should know about the
     names chosen. ignored: how many files in the folders are no pictures. sheet: is written too.
-    out: the output folder. folders: all that is written lies in one of these."""
+    out: the output folder. folders: all that is written lies in one of these. remote: an object
+    store is asked for pictures, or gets some."""
 
     jobs: list[Job]
     skipped: list[Skipped]
@@ -45,6 +46,7 @@ class Plan:
     sheet: File | None = None
     out: Folder | None = None
     folders: list[Folder] = field(default_factory=list)
+    remote: bool = False
 
     def prepare(self) -> None:
         """Make the output folder, and delete what killed runs left where this one writes.
@@ -103,7 +105,8 @@ def plan_batch(
     jobs: list[Job] = []
     skipped: list[Skipped] = []
     for index, (item, target) in enumerate(zip(items, targets, strict=True)):
-        job = Job(item.source, target, copies[index] if copies else None)
+        copy = copies[index] if copies else None
+        job = Job(item.source, target, copy, create=existing == "skip")
         reason = None if item.error else skip_existing(item.file, target, existing)
         if reason is None:
             jobs.append(job)
@@ -115,7 +118,8 @@ def plan_batch(
         sheet, there = _name_another(sheet, {*targets, *copies}), sheet
         notes.append(f"--sheet {there}: is there; this run's is {sheet}")
     written_in = {file.folder: None for file in (*targets, *copies, *([sheet] if sheet else []))}
-    return Plan(jobs, skipped, notes, ignored, sheet, out, list(written_in))
+    remote = any(is_object(str(place)) for place in (*outs, *named.folders, *named.files))
+    return Plan(jobs, skipped, notes, ignored, sheet, out, list(written_in), remote)
 
 
 def _check_folder(folder: Folder) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from bgx.image.encode import encode_picture
-from bgx.run.outcome import Done, Failed, Job
+from bgx.run.outcome import Done, Job, as_done
 from bgx.run.recipe import Recipe
 from bgx.run.report import make_row
 from bgx.serve.asks import Refusal
@@ -193,9 +193,8 @@ class Work:
         engine = self._networks.open(order.model).engine
         recipe = Recipe(self._read, order.output)
         target = None if order.package == "zip" else _Collected()
-        outcome = engine.submit(Job(InMemory(order.source, _NAME), target), recipe).result()
-        if isinstance(outcome, Failed):
-            raise outcome.error
+        job = Job(InMemory(order.source, _NAME), target)
+        outcome = as_done(engine.submit(job, recipe).result())
         if target is None:
             data, media = _pack(outcome), "application/zip"
         else:
@@ -223,6 +222,10 @@ class _Collected:
         """Keep them."""
         self.pieces = pieces
         return True
+
+    def is_there(self) -> bool:
+        """Whether they are kept."""
+        return bool(self.pieces)
 
 
 def _pack(outcome: Done) -> bytes:

@@ -88,6 +88,9 @@ class Target(Place, Protocol):
         cannot be written, OutputError where no other could be either (no space, read-only).
         """
 
+    def is_there(self) -> bool:
+        """Whether a file that is not empty is there now. Never raises."""
+
 
 class File(Source, Target, Protocol):
     """One file or object by its name, there or not. Hashable; equal to another of its location."""

@@ -81,6 +81,10 @@ class LocalFile:
     def identity(self) -> Hashable | None:
         return _identify(self.path)
 
+    def is_there(self) -> bool:
+        status = _status(self.path)
+        return status is not None and status.kind == "file" and status.size > 0
+
     def write(self, *pieces: bytes, create: bool = False) -> bool:
         with _explained(self.path):
             return files.write_whole(Path(self.path), *pieces, create=create)

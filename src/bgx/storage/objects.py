@@ -333,13 +333,11 @@ class ObjectFile:
         return content.to_bytes()
 
     def status(self) -> Status | None:
-        if self.listed:
-            return self.known
-        try:
-            return self.look()
-        except OSError as error:
-            log.warning("%s: cannot be looked at: %s", self, error.strerror)
-            return None
+        return self.known if self.listed else _try(self.look)
+
+    def is_there(self) -> bool:
+        status = _try(self.look)
+        return status is not None and status.size > 0
 
     def look(self) -> Status | None:
         """What is there now, None for nothing. Raises OSError."""
@@ -430,11 +428,7 @@ class ObjectFolder:
         return f"{self.bucket}/{self.prefix}" if self.prefix else str(self.bucket)
 
     def status(self) -> Status | None:
-        try:
-            return self.look()
-        except OSError as error:
-            log.warning("%s: cannot be looked at: %s", self, error.strerror)
-            return None
+        return _try(self.look)
 
     def look(self) -> Status | None:
         """A folder where an object lies in it, else None. Raises OSError."""
@@ -549,6 +543,15 @@ class ObjectFolder:
 
 def _list_folder(store: ObjectStore, prefix: str | None) -> ListResult[Sequence[ObjectMeta]]:
     return obstore.list_with_delimiter(store, prefix)
+
+
+def _try(look: Callable[[], Status | None]) -> Status | None:
+    """What it finds; nothing where it cannot look, which the log says."""
+    try:
+        return look()
+    except OSError as error:
+        log.warning("cannot be looked at: %s", error.strerror)
+        return None
 
 
 def _find_shared_folder(names: Sequence[str]) -> str:
