@@ -12,7 +12,7 @@ from bgx.image.backdrop import blur_image, cover_canvas, grey_image, spread_phot
 from bgx.image.canvas import place
 from bgx.image.shadow import cast_shadow
 from bgx.options import CanvasSettings
-from bgx.settings import Length, Shadow, ShadowKind
+from bgx.settings import Length, Margins, Shadow, ShadowKind
 from support.pictures import difference, product, quarter_colours, quarters
 
 
@@ -41,7 +41,7 @@ def test_the_photo_stands_where_the_subject_was_cut_from_it(
     photo = Image.fromarray(np.stack(planes, axis=-1).round().astype(np.uint8))
     box = (width // 4, height // 3, width // 2, height // 2)
     room = Length(margin, "px") if resize is None else Length(margin % 30, "px")
-    placement = place(photo.size, box, CanvasSettings(margin=room, resize=resize))
+    placement = place(photo.size, box, CanvasSettings(margin=Margins.even(room), resize=resize))
     backdrop = spread_photo(photo, placement)
     assert backdrop.size == placement.size
     shown = np.asarray(backdrop.crop(placement.target), np.float64)
@@ -52,7 +52,9 @@ def test_the_photo_stands_where_the_subject_was_cut_from_it(
 
 def test_beyond_its_edges_the_photo_is_mirrored() -> None:
     photo = quarters(size=(60, 60))
-    placement = place(photo.size, (0, 0, 60, 60), CanvasSettings(margin=Length(60, "px")))
+    placement = place(
+        photo.size, (0, 0, 60, 60), CanvasSettings(margin=Margins.even(Length(60, "px")))
+    )
     backdrop = np.asarray(spread_photo(photo, placement))
     assert backdrop.shape == (180, 180, 3)
     assert (backdrop[60:120, 60:120] == np.asarray(photo)).all()

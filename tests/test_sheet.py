@@ -522,11 +522,17 @@ def test_the_review_folder_is_never_read(photos: Path) -> None:
     assert not any("look" in row.get("source", "") for row in result.rows)
 
 
-def test_a_sheet_of_jpeg_is_a_picture(photos: Path) -> None:
-    assert bgx("batch", "photos", "-o", "cut", "--sheet", "sheet.jpg").code == ExitCode.OK
-    with Image.open("sheet.jpg") as picture:
+@pytest.mark.parametrize("name", ["sheet.jpg", "sheet.jpeg", "SHEET.JPG"])
+def test_a_sheet_of_jpeg_is_a_picture(photos: Path, name: str) -> None:
+    assert bgx("batch", "photos", "-o", "cut", "--sheet", name).code == ExitCode.OK
+    with Image.open(name) as picture:
         picture.load()
         assert picture.width > 2 * PREVIEW_SIZE[0]
+
+
+def test_a_page_may_end_in_htm(photos: Path) -> None:
+    assert bgx("batch", "photos", "-o", "cut", "--sheet", "sheet.htm").code == ExitCode.OK
+    assert Path("sheet.htm").read_bytes().startswith(b"<!doctype html>")
 
 
 @pytest.mark.parametrize(

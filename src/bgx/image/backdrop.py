@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageChops, ImageFilter, ImageOps
+
+from bgx.image.matte import SUBJECT_ALPHA
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,6 +25,15 @@ _LUMINANCE = (0.2126, 0.7152, 0.0722)
 _FINE = 4.0
 """Highest standard deviation of a blur at full size, pixels. For more, the image is shrunk."""
 
+_PLATE = 400
+"""Pixels of the longer side, at least, of the copy in which the subject's place is filled."""
+
+_RIM = 3
+"""Pixels of that copy around the subject which its colours may have reached."""
+
+_ANY_SUBJECT = [255 * (alpha >= SUBJECT_ALPHA) for alpha in range(256)]
+_FOURFOLD = [min(255, 4 * value) for value in range(256)]
+
 _REACH = 3
 """Number of standard deviations at which the Gaussian is cut off."""
 
@@ -32,22 +43,64 @@ def cover_canvas(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     return ImageOps.fit(image, size, Image.Resampling.LANCZOS)
 
 
-def spread_photo(photo: Image.Image, placement: Placement) -> Image.Image:
-    """The photo on the finished canvas, behind the placed subject, mirrored beyond its edges."""
+def hide_subject(photo: Image.Image, alpha: Image.Image) -> Image.Image:
+    """The photo with the subject's place filled from what surrounds it.
+
+    photo: mode RGB. alpha: the subject's, mode L, of the photo's size. The rest of a small copy is
+    averaged to ever coarser ones, which are laid under one another (pull-push: Gortler et al., "The
+    Lumigraph", 1996, section 3.4). Returns the photo itself where there is no subject, or nothing
+    else.
+    """
+    step = max(1, max(photo.size) // _PLATE)
+    hidden = alpha.reduce(step).point(_ANY_SUBJECT).filter(ImageFilter.MaxFilter(2 * _RIM + 1))
+    if hidden.getextrema() in {(0, 0), (255, 255)}:
+        return photo
+    finest = photo.reduce(step)
+    finest.putalpha(ImageChops.invert(hidden))
+    levels = [finest]
+    while max(levels[-1].size) > 1:
+        coarse = levels[-1].reduce(2)
+        # One pixel of four that is known is enough.
+        coarse.putalpha(coarse.getchannel("A").point(_FOURFOLD))
+        levels.append(coarse)
+    filled = levels.pop()
+    for level in reversed(levels):
+        filled = filled.resize(level.size, Image.Resampling.BILINEAR)
+        filled.alpha_composite(level)
+    plate = photo.copy()
+    box = (0, 0, photo.width / step, photo.height / step)
+    bilinear = Image.Resampling.BILINEAR
+    plate.paste(
+        filled.convert("RGB").resize(photo.size, bilinear, box),
+        mask=hidden.resize(photo.size, bilinear, box),
+    )
+    return plate
+
+
+def spread_photo(
+    photo: Image.Image, placement: Placement, alpha: Image.Image | None = None
+) -> Image.Image:
+    """The photo on the finished canvas, behind the placed subject, mirrored beyond its edges.
+
+    alpha: of the subject, which is not mirrored; mode L, of the photo's size.
+    """
     across = _Span.along(0, photo.width, placement)
     down = _Span.along(1, photo.height, placement)
     width = placement.size[0] - across.before - across.after
     height = placement.size[1] - down.before - down.after
-    visible = photo.resize(
-        (width, height),
-        Image.Resampling.LANCZOS,
-        box=(across.start, down.start, across.end, down.end),
-        reducing_gap=3.0,
-    )
+
+    def resize(image: Image.Image) -> Image.Image:
+        box = across.start, down.start, across.end, down.end
+        return image.resize((width, height), Image.Resampling.LANCZOS, box, reducing_gap=3.0)
+
+    visible = resize(photo)
     if visible.size == placement.size:
         return visible
+    mirrored = visible if alpha is None else resize(hide_subject(photo, alpha))
     pads = (down.before, down.after), (across.before, across.after), (0, 0)
-    return Image.fromarray(np.pad(np.asarray(visible), pads, mode="symmetric"))
+    spread = Image.fromarray(np.pad(np.asarray(mirrored), pads, mode="symmetric"))
+    spread.paste(visible, (across.before, down.before))
+    return spread
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,9 +125,11 @@ def encode_within(
         return pieces, None
     best = (quality or _DEFAULT_QUALITIES.get(file_format, 0)) - 1
     if file_format in LOSSLESS_FORMATS or best < 0:
+        # A quality makes WebP lossy, and keeps the format that was chosen.
+        remedy = "choose --format jpg" if file_format in LOSSLESS_FORMATS else "give --quality 90"
         raise UnwritableError(
             f"{name}: {size:,} bytes without loss are more than --max-bytes {limit:,}; "
-            "make it smaller with --resize, or choose --format jpg"
+            f"make it smaller with --resize, or {remedy}"
         )
     fitting: tuple[list[bytes], int] | None = None
     worst = lowest = min(_WORST_QUALITY, best + 1)

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from bgx.errors import NoSubjectError, PictureError, TooLargeError, UsageError
-from bgx.image.backdrop import blur_image, cover_canvas, grey_image, spread_photo
+from bgx.image.backdrop import (
+    blur_image,
+    cover_canvas,
+    grey_image,
+    hide_subject,
+    spread_photo,
+)
 from bgx.image.canvas import find_subject, place, put_on_canvas
 from bgx.image.compose import compose_picture, flatten
 from bgx.image.icc import convert_colour, convert_colours, srgb_profile
@@ -79,18 +85,19 @@ class Finisher:
         """
         output = self._output
         placement, full = self._place(alpha, name)
+        placed = alpha
         if output.canvas.asked:
-            colours, alpha = put_on_canvas(colours, alpha, placement)
+            colours, placed = put_on_canvas(colours, alpha, placement)
         notes = (placement.note,) if placement.note else ()
         if output.mask_only:
-            return Finished(alpha, alpha, None, full, notes)
+            return Finished(placed, placed, None, full, notes)
         icc = photo.icc
         if output.colour == "srgb":
             colours, icc = convert_colours(colours, icc), None
-        backdrop = self._make_backdrop(photo, placement, icc)
-        image = compose_picture(colours, alpha, backdrop, self._cast(alpha))
+        backdrop = self._make_backdrop(photo, alpha, placement, icc)
+        image = compose_picture(colours, placed, backdrop, self._cast(placed))
         icc = srgb_profile() if output.colour == "srgb" else icc
-        return Finished(image, alpha, icc, full, notes)
+        return Finished(image, placed, icc, full, notes)
 
     def _place(self, alpha: Image.Image, name: str) -> tuple[Placement, tuple[int, int]]:
         """The placement, and the size of the finished picture without ``--resize``."""
@@ -108,7 +115,7 @@ class Finisher:
         return placement, place(alpha.size, subject, replace(canvas, resize=None)).size
 
     def _make_backdrop(
-        self, photo: Photo, placement: Placement, icc: bytes | None
+        self, photo: Photo, alpha: Image.Image, placement: Placement, icc: bytes | None
     ) -> Image.Image | None:
         """The background in the colour space of ``icc``, or None if there is none."""
         size = placement.size
@@ -116,10 +123,11 @@ class Finisher:
             case None:
                 return None
             case Backdrop(kind="grey"):
-                backdrop = grey_image(spread_photo(_visible(photo), placement))
+                backdrop = grey_image(spread_photo(_visible(photo), placement, alpha))
                 return convert_colours(backdrop, photo.icc, icc)
             case Backdrop(radius=radius):
-                backdrop = spread_photo(_visible(photo), placement)
+                # Without the subject, or its light would show as a glow around it.
+                backdrop = spread_photo(hide_subject(_visible(photo), alpha), placement)
                 backdrop = blur_image(backdrop, radius or _BLUR * max(size))
                 return convert_colours(backdrop, photo.icc, icc)
             case Image.Image() as image:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from bgx.run.sources import Item
     from bgx.storage.base import File, Folder
 
-_SHEET_SUFFIXES = frozenset({".html", ".jpg"})
+_SHEET_SUFFIXES = frozenset({".html", ".htm", ".jpg", ".jpeg"})
 
 _NEVER = 1 << 63
 """Nanoseconds since the epoch: later than everything."""

@@ -57,12 +57,13 @@ class _Entry:
 class Sheet:
     """A contact sheet in the making, for one thread.
 
-    file: a page if its suffix is .html, else a JPEG. room: pictures on it, and failures listed.
+    file: a page if its suffix is .html or .htm, else a JPEG. room: pictures on it, and failures
+    listed.
     """
 
     def __init__(self, file: File, *, room: int | None = None) -> None:
         self._file = file
-        self._html = file.suffix == ".html"
+        self._html = file.suffix in {".html", ".htm"}
         self._room = room or (_HTML_ROOM if self._html else _JPEG_ROOM)
         self._entries: list[_Entry] = []
         self._failures: list[Failed] = []
