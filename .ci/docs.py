@@ -246,6 +246,7 @@ def _shorten(commit: str) -> str:
 
 GENERATORS: dict[str, Callable[[], str]] = {
     "help of bgx batch": lambda: show_help("batch"),
+    "help of bgx serve": lambda: show_help("serve"),
     "help of bgx train": lambda: show_help("train"),
     "speed summary": show_speed_summary,
     "speed": show_speed,

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -22,11 +23,14 @@ from bgx.errors import ExitCode
 from bgx.model.registry import load_registry
 from bgx.presets import load_presets
 from support.networks import tiny_network
+from support.serving import serving
 from support.shell import bgx, read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import ModuleType
+
+    from support.serving import Server
 
 REPOSITORY = Path(__file__).parents[1]
 PAGES = {
@@ -93,6 +97,7 @@ def _add_cutouts(folder: Path) -> None:
 
 def test_no_block_is_left_out() -> None:
     known = {"sh", "sh setup", "json", "toml", "python", "text"}
+    known |= {"sh server", "python server", "json server"}
     assert {block.language for block in BLOCKS} <= known
     # Nothing is hidden by a fence that is not recognised.
     assert all(text.count("```") % 2 == 0 for text in PAGES.values())
@@ -135,6 +140,66 @@ def test_the_example_that_looks_for_failures_tells_whether_there_are_any(sandbox
     assert said() == "all good\n"
     (sandbox / "photos" / "torn.jpg").write_bytes(b"\xff\xd8\xff")
     assert "torn.jpg" in said()
+
+
+@pytest.fixture
+def server(sandbox: Path) -> Iterator[Server]:
+    """One that has all that the examples ask for."""
+    with serving("--model", "u2netp", "--api-key", "secret", "--log-json", "--no-page") as running:
+        yield running
+
+
+@pytest.mark.programs("bash", "curl")
+@pytest.mark.parametrize("block", _of("sh server"), ids=str)
+def test_examples_of_the_server_run(block: Block, sandbox: Path) -> None:
+    starts = [line for line in block.text.splitlines() if line.startswith("bgx serve")]
+    for line in starts:
+        with serving(*shlex.split(line)[2:]) as started:
+            assert started.get("/readyz").status == 200
+    with serving("--model", "u2netp") as server:
+        for line in block.text.splitlines():
+            if line in starts:
+                continue
+            here = line.replace("localhost:7000", f"127.0.0.1:{server.port}")
+            result = subprocess.run(
+                ["bash", "-c", here], cwd=sandbox, capture_output=True, text=True, check=False
+            )
+            assert result.returncode == 0, result.stderr
+            made = sandbox / line.rpartition("-o ")[2]
+            if made.suffix == ".json":
+                assert json.loads(made.read_text(encoding="utf-8"))["cutout"]
+                continue
+            with Image.open(made) as picture:
+                assert picture.format == made.suffix[1:].upper()
+
+
+@pytest.mark.parametrize("block", _of("python server"), ids=str)
+def test_examples_of_clients_run(block: Block, server: Server, sandbox: Path) -> None:
+    text = block.text.replace("localhost:7000", f"127.0.0.1:{server.port}")
+    subprocess.run([sys.executable, "-c", text], cwd=sandbox, check=True)
+
+    with Image.open(sandbox / "no-bg.png") as picture:
+        assert picture.mode == "RGBA"
+
+
+def test_the_line_of_a_request_is_as_shown(server: Server, sandbox: Path) -> None:
+    server.send((sandbox / "in.jpg").read_bytes(), x_api_key="secret")
+    server.wait_for(lambda: any(line.startswith("{") for line in server.lines), "the line")
+    real = json.loads(next(line for line in server.lines if line.startswith("{")))
+
+    [block] = _of("json server")
+    shown = json.loads(block.text)
+    assert {name: type(value) for name, value in shown.items()} == {
+        name: type(value) for name, value in real.items()
+    }
+
+
+def test_the_figures_of_the_server_are_explained(server: Server) -> None:
+    figures = re.findall(r"^# TYPE (bgx_\w+)", server.get("/metrics").body.decode(), re.MULTILINE)
+    explained = set(re.findall(r"`(bgx_\w+)`", PAGES["docs/operating.md"]))
+
+    created = {name for name in figures if name.endswith("_created")}
+    assert set(figures) - created == explained
 
 
 @pytest.mark.parametrize("block", _of("python"), ids=str)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PATIENCE = 60
-_LISTENING = re.compile(r"listening on http://127\.0\.0\.1:(\d+)")
+_LISTENING = re.compile(r"listening on http://\S+:(\d+)")
 
 
 @dataclass(frozen=True)
