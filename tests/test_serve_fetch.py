@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ssl
 import subprocess
 from typing import TYPE_CHECKING, Any
@@ -15,15 +14,14 @@ from hypothesis import strategies as st
 from bgx.serve.addresses import is_public
 from bgx.serve.fetch import (
     BadAddressError,
-    Fetcher,
     FetchError,
     OversizeError,
     parse_target,
     permit_public,
 )
+from support.net import Net, ok, redirect
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
 OUTSIDE = ["8.8.8.8", "1.1.1.1", "100.63.255.255", "172.32.0.1", "2606:4700::1111", "2a00:1450::1"]
@@ -136,76 +134,7 @@ def test_only_ports_of_the_web_are_connected_to(port: int, scheme: str, permitte
     assert permit_public("8.8.8.8", port, scheme) is permitted
 
 
-# From here on with real servers on this machine, which a fetcher for tests may connect to.
-
-
-class Net:
-    """Servers on this machine and the names by which they are known."""
-
-    def __init__(self) -> None:
-        self.names: dict[str, list[list[str]]] = {}
-        self.ports: set[int] = set()
-        self.asked: list[str] = []
-        self.requests: list[bytes] = []
-
-    async def resolve(self, host: str, port: int) -> list[str]:
-        """The next answer for a name; the last one stays."""
-        self.asked.append(host)
-        answers = self.names.get(host)
-        if answers is None:
-            if host.replace(".", "").isdigit():
-                return [host]
-            raise OSError("unknown name")
-        return answers.pop(0) if len(answers) > 1 else answers[0]
-
-    def permit(self, address: str, port: int, scheme: str) -> bool:
-        """As in earnest, but that this net's servers at 127.0.0.1 stand for public ones."""
-        return (address == "127.0.0.1" and port in self.ports) or permit_public(
-            address, port, scheme
-        )
-
-    def fetcher(self, **settings: Any) -> Fetcher:
-        chosen = {"max_bytes": 1000, "seconds": 10.0} | settings
-        return Fetcher(resolve=self.resolve, permit=self.permit, **chosen)
-
-    @contextlib.asynccontextmanager
-    async def serve(
-        self,
-        answer: bytes | Callable[[asyncio.StreamWriter], Awaitable[None]],
-        *,
-        known: bool = True,
-        tls: ssl.SSLContext | None = None,
-    ) -> AsyncIterator[int]:
-        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            try:
-                self.requests.append(await reader.readuntil(b"\r\n\r\n"))
-                if isinstance(answer, bytes):
-                    writer.write(answer)
-                    await writer.drain()
-                else:
-                    await answer(writer)
-            except (OSError, asyncio.IncompleteReadError):
-                pass
-            finally:
-                writer.close()
-                with contextlib.suppress(OSError):
-                    await writer.wait_closed()
-
-        server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=tls)
-        async with server:
-            port: int = server.sockets[0].getsockname()[1]
-            if known:
-                self.ports.add(port)
-            yield port
-
-
-def ok(body: bytes, *headers: bytes) -> bytes:
-    head = [b"HTTP/1.1 200 OK", b"Content-Length: %d" % len(body), *headers]
-    return b"\r\n".join(head) + b"\r\n\r\n" + body
-
-
-def redirect(location: str, status: int = 302) -> bytes:
-    return f"HTTP/1.1 {status} Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n".encode()
+# From here on with real servers on this machine, which a fetcher for tests may connect to --------
 
 
 def test_a_body_is_fetched_from_the_address_that_was_resolved() -> None:

@@ -52,6 +52,9 @@ _PIXELS_PER_BYTE = 3
 _OPEN_BESIDE_QUEUE = 256
 """Requests that may be open beside those that wait: hits, joined ones, slow readers."""
 
+_FETCHES = 6
+"""Pictures fetched at once; as many bytes as these have are in no account yet."""
+
 _FOREVER = "public, max-age=31536000, immutable"
 
 
@@ -83,6 +86,7 @@ class Service:
         # Hashing, headers, the cache's files; a network is loaded on a thread of its own.
         self._side = ThreadPoolExecutor(4, "side")
         self._loader = ThreadPoolExecutor(1, "load")
+        self._fetching = asyncio.Semaphore(_FETCHES)
         self._fingerprint = code_fingerprint()
         secret = secrets.token_bytes(32)
         self._address = self.cache.address if self.cache else partial(reckon_address, secret)
@@ -171,8 +175,8 @@ class Service:
         """
         ask = await door.read(request, self.limits, place.check)
         model = self.networks.choose(ask.model)
-        source = await self._fetch(ask.source)
-        background = None if ask.background is None else await self._fetch(ask.background)
+        source = await self._fetch(ask.source, place)
+        background = None if ask.background is None else await self._fetch(ask.background, place)
         opened = await self._open(model)
         order = await self._run(
             self._side,
@@ -200,7 +204,8 @@ class Service:
     async def _open(self, model: str | None) -> Any:
         return await self._run(self._loader, partial(self.networks.open, model))
 
-    async def _fetch(self, source: bytes | Link) -> bytes:
+    async def _fetch(self, source: bytes | Link, place: _Place) -> bytes:
+        """The picture itself. What is fetched counts for the place, and few fetch at a time."""
         if isinstance(source, bytes):
             return source
         if not self.settings.fetch_urls:
@@ -211,7 +216,14 @@ class Service:
                 "serve with --fetch-urls)",
             )
         try:
-            return await self.fetcher.fetch(source.url)
+            async with asyncio.timeout(self.settings.timeout), self._fetching:
+                data = await self.fetcher.fetch(source.url)
+            place.add_bytes(len(data))
+            return data
+        except TimeoutError:
+            raise Refusal(
+                503, "timeout", "Too many pictures are being fetched", retry_after=5
+            ) from None
         except OversizeError as error:
             raise Refusal(413, "too-many-bytes", f"The picture {error}") from None
         except FetchError as error:
@@ -260,10 +272,15 @@ class _Place:
             raise self._lost
 
     def change(self, load: Load) -> None:
-        """What the request holds is known. Raises FullError."""
+        """What the request holds is known."""
         self.check()
         if self._ticket is not None:
             self._queue.change(self._ticket, load)
+
+    def add_bytes(self, count: int) -> None:
+        """The request holds more."""
+        if self._ticket is not None:
+            self.change(self._ticket.load + Load(0, 0, count))
 
     def hand_over(self) -> Ticket:
         """The ticket, which is somebody else's to give back from now on. Raises FullError."""

@@ -167,12 +167,6 @@ class Cache:
                 written.unlink(missing_ok=True)
         return entry
 
-    def stored(self) -> int:
-        """Bytes of content."""
-        with self._lock:
-            (size,) = self._database.execute(_STORED).fetchone()
-        return int(size)
-
     def clean(self) -> None:
         """Remove what killed processes left: files without a row, and unfinished ones."""
         with self._changing() as database:

@@ -60,6 +60,9 @@ class Networks:
 
         Raises ModelError and DeviceError; Refusal where memory does not suffice for one more.
         """
+        opened = self._opened.get(model)
+        if opened is not None:
+            return opened  # without the lock, which is held while another one is loaded
         with self._lock:
             if model not in self._opened:
                 self._opened[model] = self._load(model)
