@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -94,8 +95,8 @@ def start_fetch(server: Server, folder: Path) -> subprocess.Popen[str]:
         # A shell starts what runs in the background with Ctrl-C ignored, and children inherit that.
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
         "sys.path[:0] = sys.argv[3:];"
-        "from test_fetch import _fetch_elsewhere; from pathlib import Path;"
-        "_fetch_elsewhere(sys.argv[1], Path(sys.argv[2]))"
+        "from test_fetch import ENTRY; from pathlib import Path; from bgx.model.fetch import fetch;"
+        "fetch(ENTRY, Path(sys.argv[2]), mirror=sys.argv[1])"
     )
     here = str(Path(__file__).parent)
     arguments = [sys.executable, "-c", code, server.url, str(folder), here]
@@ -316,10 +317,6 @@ def test_a_folder_that_is_a_file(server: Server, tmp_path: Path) -> None:
         fetch_from(server, occupied)
 
 
-def _fetch_elsewhere(mirror: str, folder: Path) -> str:
-    return str(fetch(ENTRY, folder, mirror=mirror))
-
-
 def test_two_processes_at_once_both_end_well(server: Server, tmp_path: Path) -> None:
     both = threading.Barrier(2)
 
@@ -330,9 +327,11 @@ def test_two_processes_at_once_both_end_well(server: Server, tmp_path: Path) -> 
 
     server.answer = answer
     with multiprocessing.get_context("spawn").Pool(2) as pool:
-        fetching = pool.starmap_async(_fetch_elsewhere, [(server.url, tmp_path)] * 2, chunksize=1)
+        # Not a function of this module, which a new process can import only from some folders.
+        ask = partial(fetch, mirror=server.url)
+        fetching = pool.starmap_async(ask, [(ENTRY, tmp_path)] * 2, chunksize=1)
         paths = fetching.get(PATIENCE)
-    assert paths == [str(tmp_path / "tiny.onnx")] * 2
+    assert paths == [tmp_path / "tiny.onnx"] * 2
     assert left_in(tmp_path) == ["tiny.onnx"]
     assert (tmp_path / "tiny.onnx").read_bytes() == CONTENT
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
+import time
 import weakref
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
@@ -24,9 +26,12 @@ POLL = 0.5
 """Seconds of one wait: on Windows, Ctrl-C is not heeded within one."""
 
 
-def wait_for(future: Future[_Result]) -> _Result:
-    """The future's result; raises what its task raised."""
-    wait_for_all([future])
+def wait_for(future: Future[_Result], timeout: float = math.inf) -> _Result:
+    """The future's result; raises what its task raised, TimeoutError after `timeout` seconds."""
+    end = time.monotonic() + timeout
+    while not wait([future], min(POLL, max(0, end - time.monotonic()))).done:
+        if time.monotonic() >= end:
+            raise TimeoutError
     return future.result()
 
 

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from bgx.errors import BadModelError, MissingModelError, ModelError
 from bgx.files import temporary
 from bgx.model.files import found
-from bgx.threads import begin
+from bgx.threads import begin, wait_for
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -186,7 +186,7 @@ class _Download:
 
         answer = begin(ask, "bgx-fetch")
         try:
-            return answer.result(self._first_answer)
+            return wait_for(answer, self._first_answer)
         except TimeoutError:
             answer.add_done_callback(_close)
             raise requests.ConnectTimeout(f"no answer in {self._first_answer:.0f} s") from None
