@@ -304,10 +304,11 @@ def test_headers_describe_the_result() -> None:
         "X-Max-Height": "400",
         "X-Credits-Charged": "0",
         "X-Type": "person",
-        "X-Foreground-Top": "6",
-        "X-Foreground-Left": "5",
-        "X-Foreground-Width": "40",
-        "X-Foreground-Height": "30",
+        # Of the photo, which was ten times as large.
+        "X-Foreground-Top": "60",
+        "X-Foreground-Left": "50",
+        "X-Foreground-Width": "400",
+        "X-Foreground-Height": "300",
     }
     assert "X-Type" not in answer_headers(FACTS, None)
     nothing = answer_headers(FACTS | {"bbox": None}, None)
@@ -337,10 +338,10 @@ def test_the_json_answer_holds_the_picture() -> None:
     answer = answer_json(b"png", FACTS)["data"]
     assert base64.b64decode(answer.pop("result_b64")) == b"png"
     assert answer == {
-        "foreground_top": 6,
-        "foreground_left": 5,
-        "foreground_width": 40,
-        "foreground_height": 30,
+        "foreground_top": 60,
+        "foreground_left": 50,
+        "foreground_width": 400,
+        "foreground_height": 300,
     }
 
 

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 PHOTO = encode(Image.new("RGB", (120, 80), "white"), "JPEG")
 
+posix = pytest.mark.skipif(sys.platform == "win32", reason="signals and permissions of POSIX")
+
 
 def noise(seed: int, size: tuple[int, int] = (1200, 800)) -> bytes:
     """A photo that takes a while to read and to write."""
@@ -433,6 +435,7 @@ def test_one_of_two_who_wait_for_the_same_may_go(tmp_path: Path) -> None:
 # Signals ------------------------------------------------------------------------------------------
 
 
+@posix
 @pytest.mark.usefixtures("slow")
 def test_sigterm_answers_what_was_accepted_and_nothing_more(tmp_path: Path) -> None:
     with serving("--cache", tmp_path / "cache") as server, ThreadPoolExecutor(16) as threads:
@@ -450,6 +453,7 @@ def test_sigterm_answers_what_was_accepted_and_nothing_more(tmp_path: Path) -> N
         assert server.process.wait(PATIENCE) == 0
 
 
+@posix
 @pytest.mark.usefixtures("slow")
 def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
     with serving("--no-cache") as server, ThreadPoolExecutor(16) as threads:
@@ -465,6 +469,7 @@ def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
                 done.result()
 
 
+@posix
 def test_a_server_that_starts_is_not_ready_yet_and_ends_on_a_signal(
     slow_home: Path, tmp_path: Path
 ) -> None:
@@ -558,7 +563,7 @@ def test_many_open_connections_that_say_nothing_do_not_count(server: Server) -> 
         assert server.send(PHOTO).status == 200
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="permissions of POSIX")
+@posix
 def test_photos_are_written_nowhere_but_into_the_cache(
     stocked_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

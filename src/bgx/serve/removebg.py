@@ -436,8 +436,10 @@ def limit_size(width: int, height: int) -> tuple[int, int]:
 
 
 def foreground(facts: Mapping[str, Any]) -> dict[str, int]:
-    """Where the subject is in the result; all 0 where there is none."""
-    left, top, right, bottom = facts["bbox"] or (0, 0, 0, 0)
+    """Where the subject is, in pixels of the photo even where the result is smaller; all 0 where
+    there is none."""
+    scale = facts["full_width"] / facts["width"]
+    left, top, right, bottom = (round(scale * side) for side in facts["bbox"] or (0, 0, 0, 0))
     return {
         "foreground_top": top,
         "foreground_left": left,
