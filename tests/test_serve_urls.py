@@ -11,7 +11,8 @@ from urllib.parse import quote
 import pytest
 from PIL import Image
 
-from bgx.serve.app import Service, make_app
+from bgx.serve.app import make_app
+from bgx.serve.service import Service
 from bgx.serve.settings import ServeSettings
 from bgx.settings import ModelSettings
 from support.net import Net, ok

@@ -216,7 +216,7 @@ def _to_text(name: str, value: Any) -> str:
             return "true" if value else "false"
         case str():
             return _clean(value)
-    raise Refusal(400, f"invalid_{_clean(name)[:40]}", f"{_clean(name)[:40]} must be a text")
+    raise _malformed(f"{_clean(name)[:40]} must be a text")
 
 
 def _clean(text: str) -> str:

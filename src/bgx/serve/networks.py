@@ -55,14 +55,15 @@ class Networks:
             f"model {name[:40]}: not offered here; use one of {', '.join(self.names)}",
         )
 
+    def get(self, model: str | None) -> Opened | None:
+        """The network, if it is loaded; never waits."""
+        return self._opened.get(model)
+
     def open(self, model: str | None) -> Opened:
         """The network, loaded. model: of :meth:`choose`.
 
         Raises ModelError and DeviceError; Refusal where memory does not suffice for one more.
         """
-        opened = self._opened.get(model)
-        if opened is not None:
-            return opened  # without the lock, which is held while another one is loaded
         with self._lock:
             if model not in self._opened:
                 self._opened[model] = self._load(model)

@@ -7,6 +7,7 @@ import io
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
+from bgx.errors import PictureError, UsageError
 from bgx.image.read import open_photo
 from bgx.options import OutputSettings, settle
 from bgx.presets import preset_options
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from bgx.options import PictureOptions
     from bgx.serve.asks import Ask
     from bgx.settings import ReadSettings
+
+
+_BACKGROUND_PIXELS = 25_000_000
+"""Of an image behind the subject, at most."""
 
 
 def make_order(
@@ -36,6 +41,7 @@ def make_order(
     """
     options = dict(ask.options)
     if background is not None:
+        _check_background(background, read)
         options["background"] = background
     output = settle(cast("PictureOptions", options), preset=preset_options(ask.preset))
     with open_photo(io.BytesIO(source), read, name="picture") as opened:
@@ -50,6 +56,16 @@ def make_order(
         **identity,
     )
     return Order(key, source, width * height, output, model, ask.package)
+
+
+def _check_background(background: bytes, read: ReadSettings) -> None:
+    """Raises UsageError. Backgrounds are decoded outside of the account of pictures at work."""
+    most = replace(read, max_pixels=min(read.max_pixels, _BACKGROUND_PIXELS))
+    try:
+        with open_photo(io.BytesIO(background), most, name="background"):
+            pass
+    except PictureError as error:
+        raise UsageError(str(error)) from error
 
 
 def _describe(output: OutputSettings) -> str:

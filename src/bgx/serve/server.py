@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from bgx.errors import BgxError, ExitCode, UsageError
-from bgx.serve.app import Service, make_app
+from bgx.serve.app import make_app
+from bgx.serve.service import Service
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator

@@ -1,0 +1,316 @@
+"""A request's way from its door to its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+
+from bgx.errors import BgxError
+from bgx.presets import load_presets
+from bgx.serve.asks import Link, Refusal
+from bgx.serve.cache import Cache, reckon_address
+from bgx.serve.fetch import BadAddressError, Fetcher, FetchError, OversizeError
+from bgx.serve.forms import BodyLimits, body_length, check_head
+from bgx.serve.keys import Keys
+from bgx.serve.metrics import Metrics
+from bgx.serve.networks import Networks, code_fingerprint
+from bgx.serve.orders import make_order
+from bgx.serve.queue import FullError, Load, Queue
+from bgx.serve.work import Work
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterator
+
+    from starlette.requests import Request
+
+    from bgx.serve.asks import Ask
+    from bgx.serve.cache import Entry
+    from bgx.serve.doors import Door
+    from bgx.serve.networks import Opened
+    from bgx.serve.queue import Ticket
+    from bgx.serve.settings import ServeSettings
+    from bgx.serve.work import Flight
+
+_Result = TypeVar("_Result")
+
+_PIXELS_PER_BYTE = 3
+"""Of a photo whose size is not known yet: a JPEG of middling quality."""
+
+_FETCHES = 6
+"""Pictures fetched at once; as many bytes as these have are in no account yet."""
+
+
+class Service:
+    """All parts of a running server. Made and used on the event loop's thread.
+
+    fetcher: tests put one in place that may connect to their servers.
+    """
+
+    def __init__(self, settings: ServeSettings, *, fetcher: Fetcher | None = None) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.keys = Keys(settings.keys)
+        self.networks = Networks(settings)
+        self.cache = Cache(settings.cache, settings.cache_size) if settings.cache else None
+        self.queue = Queue(settings.waiting, time.monotonic)
+        self.work = Work(
+            self.queue,
+            self.networks,
+            settings.read,
+            self.cache,
+            timeout=settings.timeout,
+            observe=self.metrics.observe_steps,
+        )
+        self.fetcher = fetcher or Fetcher(max_bytes=settings.max_body)
+        self.limits = BodyLimits(settings.max_body, settings.timeout)
+        self.draining = False
+        self.loaded = False
+        # Hashing, headers, the cache's files; a network is loaded on a thread of its own.
+        self._side = ThreadPoolExecutor(4, "side")
+        self._loader = ThreadPoolExecutor(1, "load")
+        self._fetching = asyncio.Semaphore(_FETCHES)
+        self._fingerprint = code_fingerprint()
+        secret = secrets.token_bytes(32)
+        self._address = self.cache.address if self.cache else partial(reckon_address, secret)
+        self.metrics.watch("bgx_waiting", "Requests that wait.", lambda: self._waiting.requests)
+        self.metrics.watch("bgx_waiting_pixels", "Their pixels.", lambda: self._waiting.pixels)
+        self.metrics.watch("bgx_working", "Pictures at work.", lambda: self.work.working)
+
+    @property
+    def _waiting(self) -> Load:
+        return self.queue.waiting
+
+    async def load(self) -> None:
+        """Load the default network and begin to work. Raises ModelError and DeviceError."""
+        opened = await self._open(self.settings.models[0])
+        places = await self._run(self._loader, opened.engine.places)
+        self.work.begin(places)
+        self.loaded = True
+
+    async def close(self) -> None:
+        """Finish what is at work."""
+        self.work.close()
+        self._side.shutdown()
+        self._loader.shutdown()
+        self.networks.close()
+        if self.cache:
+            self.cache.close()
+
+    def rate(self) -> tuple[int, int, float]:
+        """The limit of waiting requests, how many more may, and seconds until all may."""
+        waiting = self.queue.waiting.requests
+        limit = self.queue.limit.requests
+        return limit, limit - waiting, self.queue.retry_after() if waiting else 0
+
+    def describe(self) -> dict[str, Any]:
+        """What the page must know. revision: changes with everything that decides on results."""
+        names = self.networks.names
+        opened = self.networks.get(self.settings.models[0])
+        identity = opened.identity if opened else {}
+        return {
+            "models": names,
+            "presets": {name: preset.rule for name, preset in load_presets().items()},
+            "max_body": self.settings.max_body,
+            "needs_key": bool(self.settings.keys),
+            "revision": self._address(code=self._fingerprint, names=names, **identity)[:16],
+        }
+
+    async def cut(self, door: Door, request: Request) -> Response:
+        """Answer a request for a picture."""
+        try:
+            return await self._answer(door, request)
+        except Refusal as refusal:
+            self.metrics.refused.labels(refusal.code[:40]).inc()
+            return door.refuse(refusal)
+        except FullError as error:
+            return door.refuse(self._refuse_full(error))
+        except BgxError as error:
+            return door.refuse(door.blame(error))
+        except ClientDisconnect:
+            return Response(status_code=499)
+
+    async def find(self, key: str) -> Entry | None:
+        """A cached result by its address."""
+        if self.cache is None:
+            return None
+        return await self._run(self._side, partial(self.cache.get, key))
+
+    async def _answer(self, door: Door, request: Request) -> Response:
+        client = self.keys.identify(request)
+        if self.draining:
+            raise Refusal(503, "draining", "The server is shutting down", retry_after=5)
+        check_head(request, self.limits)
+        with self._place(client, request) as place:
+            ask, key, pending = await self._begin(door, request, place)
+        entry, hit = await _unless_gone(request, pending)
+        self.metrics.cache.labels("hit" if hit else "miss").inc()
+        request.state.note = "hit" if hit else "miss"
+        response = door.answer(request, ask, key if self.cache else None, entry)
+        response.headers["X-Cache"] = request.state.note
+        return response
+
+    async def _begin(
+        self, door: Door, request: Request, place: _Place
+    ) -> tuple[Ask, str, Coroutine[Any, Any, tuple[Entry, bool]]]:
+        """Read the request to its end. Returns what gives the result and whether it was cached.
+
+        Nothing of the body is held by what is returned, but by the order while it waits.
+        """
+        ask = await door.read(request, self.limits, place.check)
+        model = self.networks.choose(ask.model)
+        source = await self._fetch(ask.source, place)
+        background = None if ask.background is None else await self._fetch(ask.background, place)
+        opened = await self._open(model)
+        order = await self._run(
+            self._side,
+            partial(
+                make_order,
+                ask,
+                source,
+                background,
+                model=model,
+                identity=opened.identity | {"code": self._fingerprint},
+                read=self.settings.read,
+                address=self._address,
+            ),
+        )
+        place.change(Load(1, order.pixels, len(source) + len(background or b"")))
+        entry = await self.find(order.key)
+        if entry is not None:
+            return ask.without_pictures(), order.key, _already(entry)
+        flight = self.work.join(order, place.hand_over())
+        return ask.without_pictures(), order.key, self._wait(flight)
+
+    async def _wait(self, flight: Flight) -> tuple[Entry, bool]:
+        return await self.work.wait(flight), False
+
+    async def _open(self, model: str | None) -> Opened:
+        """At once where it is loaded; loading another one makes nobody wait for this one."""
+        opened = self.networks.get(model)
+        if opened is None:
+            opened = await self._run(self._loader, partial(self.networks.open, model))
+        return opened
+
+    async def _fetch(self, source: bytes | Link, place: _Place) -> bytes:
+        """The picture itself. What is fetched counts for the place, and few fetch at a time."""
+        if isinstance(source, bytes):
+            return source
+        if not self.settings.fetch_urls:
+            raise Refusal(
+                400,
+                "urls-off",
+                "This server does not fetch addresses: send the picture itself (or start bgx "
+                "serve with --fetch-urls)",
+            )
+        try:
+            async with asyncio.timeout(self.settings.timeout), self._fetching:
+                data = await self.fetcher.fetch(source.url)
+            place.add_bytes(len(data))
+            return data
+        except TimeoutError:
+            raise Refusal(
+                503, "timeout", "Too many pictures are being fetched", retry_after=5
+            ) from None
+        except OversizeError as error:
+            raise Refusal(413, "too-many-bytes", f"The picture {error}") from None
+        except FetchError as error:
+            raise source.refuse(str(error), isinstance(error, BadAddressError)) from None
+
+    @contextlib.contextmanager
+    def _place(self, client: str, request: Request) -> Iterator[_Place]:
+        """A place in the queue for as long as the block runs, or until it is handed over."""
+        length = body_length(request)
+        size = self.settings.max_body if length is None else length
+        pixels = min(self.settings.read.max_pixels, size * _PIXELS_PER_BYTE)
+        place = _Place(self.queue, client, Load(1, pixels, size))
+        try:
+            yield place
+        finally:
+            place.leave()
+
+    def _refuse_full(self, error: FullError) -> Refusal:
+        self.metrics.refused.labels("queue-full").inc()
+        return Refusal(
+            429,
+            "queue-full",
+            f"Too many requests are waiting; try again in {error.retry_after} s",
+            retry_after=error.retry_after,
+        )
+
+    @staticmethod
+    async def _run(threads: ThreadPoolExecutor, call: Callable[[], _Result]) -> _Result:
+        return await asyncio.get_running_loop().run_in_executor(threads, call)
+
+
+class _Place:
+    """A request's place in the queue until its order takes it over. Raises FullError."""
+
+    def __init__(self, queue: Queue, client: str, load: Load) -> None:
+        self._queue = queue
+        self._lost: FullError | None = None
+        self._ticket: Ticket | None = queue.enter(client, load, self._lose)
+
+    def _lose(self, error: FullError) -> None:
+        self._lost = error
+
+    def check(self) -> None:
+        """Raises FullError where the place is lost."""
+        if self._lost is not None:
+            raise self._lost
+
+    def change(self, load: Load) -> None:
+        """What the request holds is known."""
+        self.check()
+        if self._ticket is not None:
+            self._queue.change(self._ticket, load)
+
+    def add_bytes(self, count: int) -> None:
+        """The request holds more."""
+        if self._ticket is not None:
+            self.change(self._ticket.load + Load(0, 0, count))
+
+    def hand_over(self) -> Ticket:
+        """The ticket, which is somebody else's to give back from now on. Raises FullError."""
+        self.check()
+        ticket, self._ticket = self._ticket, None
+        if ticket is None:
+            raise AssertionError("a place is handed over once")
+        return ticket
+
+    def leave(self) -> None:
+        """Give it back, unless it was handed over."""
+        if self._ticket is not None:
+            self._queue.leave(self._ticket)
+
+
+async def _already(entry: Entry) -> tuple[Entry, bool]:
+    return entry, True
+
+
+async def _unless_gone(request: Request, pending: Coroutine[Any, Any, _Result]) -> _Result:
+    """The result, or ClientDisconnect as soon as the client has gone."""
+    result = asyncio.ensure_future(pending)
+    gone = asyncio.ensure_future(_wait_until_gone(request))
+    try:
+        await asyncio.wait({result, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not result.done():
+            raise ClientDisconnect
+        return result.result()
+    finally:
+        for task in (result, gone):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await task
+
+
+async def _wait_until_gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
