@@ -6,6 +6,8 @@ picture takes seconds, so that no run is over before it is met.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import signal
 import socket
@@ -29,15 +31,20 @@ PHOTOS = 40
 SLOW = "2/99"
 REPORT = Path("report.jsonl")
 
+ENDING = [signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)]
+
 posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 
 
 @pytest.fixture(autouse=True)
-def _heeds_ctrl_c() -> Iterator[None]:
-    """Where the tests run in a shell's background Ctrl-C is ignored, and children inherit that."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+def _heeds_signals() -> Iterator[None]:
+    """Where the tests run in the background Ctrl-C or SIGHUP is ignored; children inherit that."""
+    before = {number: signal.getsignal(number) for number in ENDING}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(ENDING[2], signal.SIG_DFL)
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, was in before.items():
+        signal.signal(number, was)
 
 
 @pytest.fixture(autouse=True)
@@ -155,7 +162,7 @@ def interrupt(process: subprocess.Popen[str], number: int) -> str:
 
 
 @posix
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", ENDING)
 def test_an_interrupted_run_finishes_what_is_in_work_and_reports(
     run: Callable[..., subprocess.Popen[str]], number: int
 ) -> None:
@@ -181,7 +188,7 @@ def test_an_interrupted_run_finishes_what_is_in_work_and_reports(
 
 
 @posix
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", ENDING)
 def test_a_run_that_ends_before_its_first_picture_reports_too(
     run: Callable[..., subprocess.Popen[str]],
     tmp_path: Path,
@@ -206,13 +213,16 @@ def test_a_run_that_ends_before_its_first_picture_reports_too(
 
 
 @posix
-def test_ctrl_c_that_is_ignored_stays_ignored(run: Callable[..., subprocess.Popen[str]]) -> None:
-    """As after nohup, or in a script's background."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+@pytest.mark.parametrize("number", [signal.SIGINT, ENDING[2]])
+def test_a_signal_that_is_ignored_stays_ignored(
+    run: Callable[..., subprocess.Popen[str]], number: int
+) -> None:
+    """SIGHUP after nohup, Ctrl-C in a script's background."""
+    signal.signal(number, signal.SIG_IGN)
     process = run("--png-level", "small")
     wait_until(lambda: finished() >= 2, process)
 
-    interrupt(process, signal.SIGINT)
+    interrupt(process, number)
 
     assert process.returncode == 0
     assert_all_done()
@@ -233,3 +243,50 @@ def test_a_second_ctrl_c_ends_it_at_once(run: Callable[..., subprocess.Popen[str
     assert (process.returncode, err) == (ExitCode.INTERRUPTED, "")
     assert [Path(row["source"]).name for row in read_rows(REPORT)] == ["00.png"]
     assert "out/0/01.png" not in outputs()
+
+
+@posix
+def test_a_terminal_that_is_closed_ends_the_run_as_ctrl_c_does() -> None:
+    """Its progress bar has nowhere to go, and the signal comes twice: once from the shell."""
+    terminal, line = os.openpty()
+    start = (
+        "import fcntl, os, signal, sys, termios; os.setsid();"
+        "fcntl.ioctl(2, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    arguments = command("batch", "in", "-o", "out", "--report", REPORT, "--png-level", "small")
+    process = subprocess.Popen([sys.executable, "-c", start, *arguments], stderr=line, text=True)
+    os.close(line)
+    wait_until(lambda: finished() >= 2, process)
+
+    os.close(terminal)
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(signal.SIGHUP)
+
+    assert process.wait(PATIENCE) == ExitCode.INTERRUPTED
+    *rows, last = read_rows(REPORT)
+    assert len(rows) == len({row["source"] for row in rows}) == PHOTOS
+    assert {row["target"] for row in rows if row["status"] == "done"} == set(outputs())
+    assert 2 <= last["done"] < PHOTOS
+
+
+@posix
+def test_ctrl_c_while_the_rows_of_earlier_results_are_written_loses_none() -> None:
+    """They are more than the pipe takes before anybody reads."""
+    for number in range(150):
+        below = f"{'x' * 200}/{'y' * 200}/{number:03}.png"
+        save_photo(Path("many") / below, size=(2, 2))
+        if number:
+            save_photo(Path("out") / below, size=(2, 2))
+    os.mkfifo("rows")
+    process = subprocess.Popen(
+        command("batch", "many", "-o", "out", "--report", "rows"), stderr=subprocess.PIPE, text=True
+    )
+    with open("rows", encoding="utf-8") as reader:
+        first = reader.readline()
+        process.send_signal(signal.SIGINT)
+        *rows, last = [json.loads(line) for line in [first, *reader]]
+    _, err = process.communicate(timeout=PATIENCE)
+
+    assert process.returncode == ExitCode.INTERRUPTED, err
+    assert len({row["source"] for row in rows}) == len(rows) == 150
+    assert (last["skipped"], last["unfinished"]) == (149, 1)

@@ -8,8 +8,9 @@ import signal
 
 def main() -> None:
     # Who is asked to end says first what is left undone, as after Ctrl-C.
-    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):  # not on Windows
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
 
     from bgx.cli.main import run
 

@@ -15,6 +15,7 @@ from bgx.storage import open_file, open_folder
 
 if TYPE_CHECKING:
     from bgx.cli.options import Request
+    from bgx.cli.session import Interruption
     from bgx.run.plan import Plan
     from bgx.run.report import Report
     from bgx.run.sheet import Sheet
@@ -119,36 +120,41 @@ def _read_list(name: str) -> bytes:
 
 
 def _run(plan: Plan, request: Request, console: Console) -> ExitCode:
-    from bgx.cli.session import open_report
+    from bgx.cli.session import interruptible, open_report
     from bgx.run.report import Report
 
     plan.prepare()
-    with open_report(request.report) as stream:
+    with open_report(request.report) as stream, interruptible(console.complain) as interruption:
         report = Report(request.model or DEFAULT_MODEL, stream=stream, ignored=plan.ignored)
         try:
             for outcome in plan.skipped:
                 report.add(outcome)
-            interrupted = bool(plan.jobs) and _cut(plan, report, request, console)
+            if plan.jobs:
+                _cut(plan, report, request, console, interruption)
         finally:
             report.close()
             console.tell(str(report))
-    return ExitCode.INTERRUPTED if interrupted else report.exit_code
+    return ExitCode.INTERRUPTED if interruption.stop.is_set() else report.exit_code
 
 
-def _cut(plan: Plan, report: Report, request: Request, console: Console) -> bool:
-    """Do the plan's jobs; returns whether it was interrupted."""
-    from bgx.cli.session import interruptible, note_network, open_network
+def _cut(
+    plan: Plan, report: Report, request: Request, console: Console, interruption: Interruption
+) -> None:
+    """Do the plan's jobs."""
+    from bgx.cli.session import note_network, open_network
     from bgx.run.outcome import Failed, Skipped
 
     try:
-        network = open_network(request, pictures=len(plan.jobs))
-        # While it loads.
-        from bgx.run.batch import run_batch
-        from bgx.run.engine import Engine
-        from bgx.run.recipe import Recipe
+        with interruption.raising():
+            network = open_network(request, pictures=len(plan.jobs))
+            # While it loads.
+            from bgx.run.batch import run_batch
+            from bgx.run.engine import Engine
+            from bgx.run.recipe import Recipe
 
-        recipe = Recipe(request.read, request.output, preview=plan.sheet is not None)
-        session = network.wait()
+            recipe = Recipe(request.read, request.output, preview=plan.sheet is not None)
+            sheet = _open_sheet(plan.sheet)
+            session = network.wait()
     except BaseException as error:
         interrupted = isinstance(error, KeyboardInterrupt)
         for job in plan.jobs:
@@ -156,16 +162,14 @@ def _cut(plan: Plan, report: Report, request: Request, console: Console) -> bool
         raise
     note_network(report, request, session)
     engine = Engine(lambda _: session, workers=request.device.workers, remote=plan.remote)
-    sheet = _open_sheet(plan.sheet)
-    with interruptible(console.complain) as stop, console.progress(len(plan.jobs)):
-        for outcome in run_batch(plan.jobs, recipe, engine, stop=stop, sheet=sheet):
+    with console.progress(len(plan.jobs)):
+        for outcome in run_batch(plan.jobs, recipe, engine, stop=interruption.stop, sheet=sheet):
             report.add(outcome)
             # What ends the run is raised at its end, and said there.
             if isinstance(outcome, Failed) and isinstance(outcome.error, PictureError):
                 console.complain(str(outcome.error))
             if not isinstance(outcome, Skipped):
                 console.advance(PurePath(str(outcome.job.source)).name)
-        return stop.is_set()
 
 
 def _open_sheet(file: File | None) -> Sheet | None:

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 _REPORT_S = 60.0
 """Seconds between two versions of a report that is replaced."""
 
+_HANGUP: int | None = getattr(signal, "SIGHUP", None)
+"""The terminal was closed, or the connection to it is lost. Windows has no such signal."""
+
 
 @contextmanager
 def open_report(name: str | None) -> Iterator[TextIO | None]:
@@ -115,30 +118,61 @@ def note_network(report: Report, request: Request, session: Session) -> None:
     report.device, report.precision = session.device, session.precision
 
 
+class Interruption:
+    """What Ctrl-C and the signals like it ask for.
+
+    stop: set by the first one. The second one ends bgx at once, unless it says that the terminal is
+    gone, which a program may be told twice.
+    """
+
+    def __init__(self, notice: Callable[[str], None]) -> None:
+        self.stop = threading.Event()
+        self._notice = notice
+        self._raises = False
+
+    @contextmanager
+    def raising(self) -> Iterator[None]:
+        """For a block with nothing in work: the first one raises KeyboardInterrupt in it."""
+        self._raises = True
+        try:
+            if self.stop.is_set():
+                raise KeyboardInterrupt
+            yield
+        finally:
+            self._raises = False
+
+    def handle(self, number: int, _: FrameType | None) -> None:
+        """As a handler of signals."""
+        if self.stop.is_set():
+            if number != _HANGUP:
+                os._exit(ExitCode.INTERRUPTED)
+            return
+        self.stop.set()
+        if self._raises:
+            raise KeyboardInterrupt
+        with contextlib.suppress(RuntimeError):  # stderr was being written: no time to speak
+            self._notice(
+                "interrupted: finishing what is in work; press Ctrl-C again to stop at once"
+            )
+
+
 @contextmanager
-def interruptible(notice: Callable[[str], None]) -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C (or SIGTERM) sets; the second ends bgx at once.
+def interruptible(notice: Callable[[str], None]) -> Iterator[Interruption]:
+    """Ctrl-C, SIGTERM and SIGHUP as an :class:`Interruption`, for as long as the block runs.
 
     What bgx was started to ignore, as with nohup, stays ignored.
     """
-    stop = threading.Event()
-
-    def handle(number: int, _: FrameType | None) -> None:
-        if stop.is_set():
-            os._exit(ExitCode.INTERRUPTED)
-        stop.set()
-        with contextlib.suppress(RuntimeError):  # stderr was being written: no time to speak
-            notice("interrupted: finishing what is in work; press Ctrl-C again to stop at once")
-
+    interruption = Interruption(notice)
     if threading.current_thread() is not threading.main_thread():
-        yield stop
+        yield interruption
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM, *([_HANGUP] if _HANGUP else [])]
+    before = {number: signal.getsignal(number) for number in numbers}
     heeded = {number: was for number, was in before.items() if was != signal.SIG_IGN}
     for number in heeded:
-        signal.signal(number, handle)
+        signal.signal(number, interruption.handle)
     try:
-        yield stop
+        yield interruption
     finally:
         for number, was in heeded.items():
             signal.signal(number, was)
