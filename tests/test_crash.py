@@ -290,3 +290,13 @@ def test_ctrl_c_while_the_rows_of_earlier_results_are_written_loses_none() -> No
     assert process.returncode == ExitCode.INTERRUPTED, err
     assert len({row["source"] for row in rows}) == len(rows) == 150
     assert (last["skipped"], last["unfinished"]) == (149, 1)
+
+
+@posix
+def test_ctrl_c_while_nobody_reads_the_report(run: Callable[..., subprocess.Popen[str]]) -> None:
+    os.mkfifo(REPORT)
+    process = run()
+    wait_until(lambda: Path("out").is_dir(), process)
+
+    assert interrupt(process, signal.SIGINT) == "bgx: interrupted\n"
+    assert process.returncode == ExitCode.INTERRUPTED

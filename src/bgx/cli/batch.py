@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -124,7 +125,9 @@ def _run(plan: Plan, request: Request, console: Console) -> ExitCode:
     from bgx.run.report import Report
 
     plan.prepare()
-    with open_report(request.report) as stream, interruptible(console.complain) as interruption:
+    with interruptible(console.complain) as interruption, contextlib.ExitStack() as opened:
+        with interruption.raising():  # a pipe that nobody reads
+            stream = opened.enter_context(open_report(request.report))
         report = Report(request.model or DEFAULT_MODEL, stream=stream, ignored=plan.ignored)
         try:
             for outcome in plan.skipped:
