@@ -298,5 +298,5 @@ def test_ctrl_c_while_nobody_reads_the_report(run: Callable[..., subprocess.Pope
     process = run()
     wait_until(lambda: Path("out").is_dir(), process)
 
-    assert interrupt(process, signal.SIGINT) == "bgx: interrupted\n"
+    assert interrupt(process, signal.SIGINT).strip() == "bgx: interrupted"
     assert process.returncode == ExitCode.INTERRUPTED
