@@ -178,10 +178,11 @@ def _lay(colours: Map, alpha: Map, behind: Map) -> Map:
 
 @dataclass(frozen=True)
 class Mode:
-    """A way of bgx's to cut out a picture."""
+    """A way of bgx's to cut out a picture. precision: of the network that it runs."""
 
     engine: Engine
     recipe: Recipe
+    precision: str
 
     def cut(self, path: Path) -> Image.Image:
         job = Job(open_file(path))
@@ -197,13 +198,13 @@ def open_modes(file: ModelFile, store: Store) -> dict[str, Mode]:
     fine = open_session(file, DeviceSettings("cpu", precision="fp32"), store, pictures=1)
     recipes = {mode: Recipe(ReadSettings(), output) for mode, output in MODES.items()}
     engine = Engine(lambda alone: fine)
-    modes = {mode: Mode(engine, recipe) for mode, recipe in recipes.items()}
+    modes = {mode: Mode(engine, recipe, fine.precision) for mode, recipe in recipes.items()}
     try:
         coarse = open_session(file, DeviceSettings("cpu", precision="int8"), store, pictures=1)
     except MissingModelError as error:
         print(f"{INT8} is left out: {error}")
     else:
-        modes[INT8] = Mode(Engine(lambda alone: coarse), recipes[PLAIN])
+        modes[INT8] = Mode(Engine(lambda alone: coarse), recipes[PLAIN], coarse.precision)
     return modes
 
 

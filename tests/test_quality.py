@@ -212,7 +212,7 @@ def test_8_bits_run_where_there_is_a_copy(file: ModelFile, store: Store) -> None
 
     modes = quality.open_modes(file, store)
 
-    precisions = [pipeline.network.precision for pipeline in modes.values()]
+    precisions = [mode.precision for mode in modes.values()]
     assert list(modes) == list(quality.OPTIONS)
     assert precisions == ["fp32", "fp32", "int8"]
 

@@ -259,13 +259,11 @@ class AnyOrder(RuleBasedStateMachine):
             ticket = self.queue.enter(client, Load(1, megapixels * MEGAPIXEL, size), lambda _: None)
         except FullError:
             assert self.loads() == before
-            mine = before.get(client, Load(0)) + Load(1, megapixels * MEGAPIXEL, size)
-            for other, load in before.items():
-                # Who has one request more than a fair share would have had to give it up.
-                latest = self.latest(other)
-                assert other == client or (load - latest.load).share(self.queue.limit) < mine.share(
-                    self.queue.limit
-                )
+            asked = Load(1, megapixels * MEGAPIXEL, size)
+            # Not even without what others hold beyond the newcomer's share would there be room.
+            mine = before.get(client, Load(0)) + asked
+            others = (self.without_surplus(other, mine) for other in before if other != client)
+            assert sum(others, mine).share(self.queue.limit) > 1
         else:
             self.tickets.append(ticket)
 
@@ -304,8 +302,14 @@ class AnyOrder(RuleBasedStateMachine):
             loads[ticket.client] = loads.get(ticket.client, Load(0)) + ticket.load
         return loads
 
-    def latest(self, client: str) -> Ticket:
-        return [ticket for ticket in self.present() if ticket.client == client][-1]
+    def without_surplus(self, client: str, mine: Load) -> Load:
+        """What a client holds without its latest requests that are beyond another's share."""
+        loads = [ticket.load for ticket in self.present() if ticket.client == client]
+        while loads and sum(loads[:-1], Load(0)).share(self.queue.limit) >= mine.share(
+            self.queue.limit
+        ):
+            del loads[-1]
+        return sum(loads, Load(0))
 
     @invariant()
     def bounds_hold(self) -> None:
