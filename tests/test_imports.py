@@ -50,6 +50,7 @@ OWNERS = {
     "openvino": ["bgx.model.openvino"],
     "pillow_heif": ["bgx.image"],
     "isal": ["bgx.image"],
+    "simplejpeg": ["bgx.image"],
     "torch": ["bgx.train"],
     "obstore": ["bgx.storage.objects"],
     "starlette": ["bgx.serve"],

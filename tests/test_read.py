@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import tracemalloc
 import warnings
 import zlib
 from typing import TYPE_CHECKING, Any
@@ -727,11 +728,18 @@ def test_pillow_s_own_limit_holds_in_a_library(monkeypatch: pytest.MonkeyPatch) 
     assert Image.MAX_IMAGE_PIXELS == 1000
 
 
-def test_a_bomb_of_text_is_refused() -> None:
-    # A kilobyte each that would be a megabyte each.
-    text = zlib.compress(bytes(1_000_000), 9)
-    chunks = [png_chunk(b"zTXt", b"Comment\0\0" + text)] * 80
-    _complaint(png(np.zeros((4, 4), np.uint8), *chunks))
+@pytest.mark.parametrize("keyword", [b"Comment", b"XML:com.adobe.xmp", b"Raw profile type exif"])
+def test_a_bomb_of_text_is_never_unpacked(keyword: bytes) -> None:
+    # A hundred kilobytes each that would be a hundred megabytes each.
+    text = zlib.compress(bytes(100_000_000), 9)
+    chunks = [png_chunk(b"zTXt", keyword + b"\0\0" + text)] * 9
+    data = png(np.zeros((4, 4), np.uint8), *chunks)
+    tracemalloc.start()
+    try:
+        assert read(data).size == (4, 4)
+        assert tracemalloc.get_traced_memory()[1] < 150_000_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(

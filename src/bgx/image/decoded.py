@@ -21,9 +21,9 @@ class Decoded:
 
     image: any mode that :func:`bgx.image.rgb.to_rgb` takes; for a picture read reduced, smaller
     than the file's. alpha: mode L, where the image's mode has no place for it. orientation: EXIF's,
-    1..8. dpi: horizontal, vertical, as stored. icc: as the file has it, whether it fits or not.
-    notes: what the report should say.
-    damaged: some pixels are not the photo's.
+    1..8. dpi: horizontal, vertical, as stored, of the format's own field. icc: as the file has it,
+    whether it fits or not. notes: what the report should say. damaged: some pixels are not the
+    photo's.
     """
 
     image: Image.Image

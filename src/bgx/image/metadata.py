@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bgx.image.exif import PREFIX, without_maker_note
-from bgx.image.xmp import clean_xmp
 
 if TYPE_CHECKING:
     from bgx.image.exif import Exif
@@ -37,6 +36,8 @@ class Metadata:
 
 def clean_metadata(exif: Exif | None, xmp: bytes | None) -> tuple[Metadata, list[str]]:
     """What may be kept, and notes on what else was left out than the pictures that are in EXIF."""
+    from bgx.image.xmp import clean_xmp
+
     kept, notes = exif.rewrite() if exif else (None, [])
     packet, more = clean_xmp(xmp)
     return Metadata(kept, packet), notes + more

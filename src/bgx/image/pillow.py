@@ -10,7 +10,7 @@ from bgx.image.decoded import Decoded, NotReadError
 from bgx.image.exif import Exif, xmp_orientation
 from bgx.install import install_hint
 
-_SEVERAL = "first frame of several"
+SEVERAL = "first frame of several"
 
 
 def open_by_pillow(stream: BinaryIO, file_format: str) -> Image.Image:
@@ -53,22 +53,24 @@ class PillowReader:
 
     def decode(self, least: tuple[int, int] | None) -> Decoded:
         image = self._image
-        several = getattr(image, "is_animated", False)
-        # A phone's MPO holds one photo and its previews, not an animation.
-        notes = [_SEVERAL] if several and image.format != "MPO" else []
-        if least is not None:
-            image.draft(None, least)
         image.load()
+        # A copy, from which Pillow's writers cannot go back to the file's other frames.
+        return self.describe(image.copy() if getattr(image, "is_animated", False) else image)
+
+    def describe(self, pixels: Image.Image) -> Decoded:
+        """The pixels, however they were decoded, with what the file says of them."""
+        image = self._image
         exif, xmp = Exif.parse(read_exif(image)), read_xmp(image)
+        several = getattr(image, "is_animated", False)
         return Decoded(
-            # A copy, from which Pillow's writers cannot go back to the file's other frames.
-            image.copy() if several else image,
+            pixels,
             orientation=_read_orientation(exif, xmp),
-            dpi=_read_dpi(image) or (exif.dpi if exif else None),
+            dpi=_read_dpi(image),
             icc=image.info.get("icc_profile"),
             exif=exif,
             xmp=xmp,
-            notes=notes,
+            # A phone's MPO holds one photo and its previews, not an animation.
+            notes=[SEVERAL] if several and image.format != "MPO" else [],
         )
 
 

@@ -22,10 +22,8 @@ from bgx.errors import PictureError, TooLargeError, UnreadableError
 from bgx.image.compose import flatten
 from bgx.image.decoded import NotReadError
 from bgx.image.identify import HEAD, RAW_REMEDY, identify, name_unread
-from bgx.image.metadata import clean_metadata
 from bgx.image.pillow import PillowReader, open_by_pillow
 from bgx.image.rgb import to_rgb
-from bgx.image.tiff import TiffReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -213,13 +211,32 @@ def _open(source: BinaryIO | Image.Image, name: str) -> Reader:
     source.seek(0)
     head = source.read(HEAD)
     source.seek(0)
+    # Each format's room is entered when the first of its files comes.
     match identify(head):
         case "":
             raise NotReadError(_explain_unidentified(head))
         case "RAW":
             raise NotReadError(f"is a camera's raw file; {RAW_REMEDY}")
+        case "JPEG":
+            from bgx.image.jpeg_read import JpegReader
+
+            return JpegReader(source)
+        case "PNG":
+            from bgx.image.png_read import PngReader
+
+            return PngReader(source)
         case "TIFF":
+            from bgx.image.tiff import TiffReader
+
             return TiffReader(source, name)
+        case "BMP":
+            from bgx.image.bmp import BmpReader
+
+            return BmpReader(source)
+        case "AVIF" | "HEIF" as file_format:
+            from bgx.image.boxes import BoxReader
+
+            return BoxReader(source, file_format)
         case file_format:
             return PillowReader(open_by_pillow(source, file_format))
 
@@ -238,7 +255,9 @@ def _make_photo(
     decoded: Decoded, size: tuple[int, int], settings: ReadSettings, *, metadata: bool
 ) -> Photo:
     """A photo from what was decoded, which is taken over. size: of the whole picture, as stored."""
-    image, alpha, dpi = decoded.image, decoded.alpha, decoded.dpi
+    image, alpha = decoded.image, decoded.alpha
+    # The format's own field, else EXIF's tags, which serve formats that have none.
+    dpi = decoded.dpi or (decoded.exif.dpi if decoded.exif else None)
     turn = _TURNS.get(decoded.orientation)
     if turn is not None:
         image = image.transpose(turn)
@@ -251,10 +270,16 @@ def _make_photo(
         alpha = own_alpha
     # Pillow's writers would copy what it says into the output: an RGB photo's CMYK profile, say.
     rgb.info = {}
-    kept, left_out = clean_metadata(decoded.exif, decoded.xmp) if metadata else (None, [])
+    kept, left_out = _keep_metadata(decoded) if metadata else (None, [])
     working = _shrink(rgb, alpha, _fit(size, settings.max_size))
     notes = (*decoded.notes, *left_out)
     return Photo(rgb, alpha, size, working, icc, _sane_dpi(dpi), notes, kept, decoded.damaged)
+
+
+def _keep_metadata(decoded: Decoded) -> tuple[Metadata, list[str]]:
+    from bgx.image.metadata import clean_metadata
+
+    return clean_metadata(decoded.exif, decoded.xmp)
 
 
 def _check_size(size: tuple[int, int], settings: ReadSettings, name: str) -> None:

@@ -17,6 +17,7 @@ from bgx.image.decoded import Decoded, NotReadError
 from bgx.image.exif import Exif
 from bgx.image.identify import RAW_REMEDY, is_raw_name
 from bgx.image.ifd import DamagedError, Directory, Structure
+from bgx.image.jpeg_read import check_jpeg
 from bgx.image.tiff_pixels import BYTEWISE, Page, Tag, check_chunks, read_pixels
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ _SENSOR_DATA = {32803, 34892}
 _RAW_COMPRESSIONS = {32767, 32769, 32770, 34713, 65000, 65535}
 """Sony, Epson and Samsung, Samsung, Nikon, Kodak, Pentax."""
 
-_CODEC_BITS = {2: 1, 3: 1, 4: 1, 6: 8, 7: 8}
+_JPEG = 7
+_CODEC_BITS = {2: 1, 3: 1, 4: 1, 6: 8, _JPEG: 8}
 """Bits of the samples that libtiff reads, through Pillow, of compressions that are more than a way
 to pack bytes: CCITT's three, JPEG of two ages."""
 
@@ -63,13 +65,14 @@ class TiffReader:
 
     def decode(self, least: tuple[int, int] | None) -> Decoded:
         page = self._page
-        check_chunks(page)
+        chunks = check_chunks(page)
+        if page.compression == _JPEG and page.bits == 8 and page.samples != 2:
+            _check_jpegs(page, chunks)
         if _is_plain(page) or _has_codec(page):
             decoded = self._decode_by_pillow()
         else:
             decoded = read_pixels(page)
         decoded.exif = Exif(self._structure, page.directory)
-        decoded.dpi = decoded.exif.dpi
         decoded.icc = page.raw(Tag.ICC)
         decoded.xmp = page.raw(Tag.XMP)
         decoded.notes = [*self._notes, *decoded.notes]
@@ -188,6 +191,16 @@ def _is_plain(page: Page) -> bool:
         and page.is_flat
         and (page.photometric, page.samples, page.extra_samples) in _PLAIN
     )
+
+
+def _check_jpegs(page: Page, chunks: Iterable[bytes]) -> None:
+    """Raises DamagedError where one is not whole, of which libtiff says nothing."""
+    components = page.samples if page.planar == 1 else 1
+    tables = page.raw(Tag.JPEG_TABLES)
+    for chunk in chunks:
+        # Tables without an end, then a picture without a beginning.
+        whole = tables[:-2] + chunk[2:] if tables else chunk
+        check_jpeg(whole, components)
 
 
 def _has_codec(page: Page) -> bool:

@@ -55,6 +55,7 @@ class Tag(IntEnum):
     TILE_LENGTH = 323
     TILE_OFFSETS = 324
     TILE_COUNTS = 325
+    JPEG_TABLES = 347
     SUB_IFDS = 330
     INK_SET = 332
     DOT_RANGE = 336
@@ -181,10 +182,13 @@ class _Form:
     units: bool = False
 
 
-def check_chunks(page: Page) -> None:
-    """Raises DamagedError where strips or tiles are missing or lie beyond the end of the file."""
-    for _ in _chunks(page, _form(page)):
-        pass
+def check_chunks(page: Page) -> Iterator[bytes]:
+    """The strips or tiles, one after the other, as they are compressed.
+
+    Raises DamagedError where one is missing or lies beyond the end of the file, before the first.
+    """
+    chunks = list(_chunks(page, _form(page)))
+    return (page.structure.bytes_at(chunk.at, chunk.size) for chunk in chunks)
 
 
 def read_pixels(page: Page) -> Decoded:

@@ -1,0 +1,243 @@
+"""PNG: pixels by Pillow, everything that stands beside them by hand.
+
+Pillow gives up a picture for a text or a profile of more than a megabyte, knows no cICP, leaves
+gAMA and cHRM to others, and compares the clear colour of tRNS with samples it has scaled already.
+It is handed the chunks that hold pixels, and nothing else (PNG, third edition, W3C 2025).
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+from PIL import Image
+
+from bgx.image.cicp import Primaries, profile_of_codes, profile_of_gamma
+from bgx.image.decoded import Decoded, NotReadError
+from bgx.image.exif import Exif, xmp_orientation
+from bgx.image.ifd import DamagedError
+from bgx.image.pillow import SEVERAL, open_by_pillow
+from bgx.image.splice import Span, splice
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_END = b"\0\0\0\0IEND\xaeB`\x82"
+
+_GREY, _RGB, _PALETTE = 0, 2, 3
+"""Colour types."""
+
+_WANTED = {b"PLTE", b"tRNS", b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"cICP", b"pHYs", b"eXIf"}
+_TEXTS = {b"iTXt", b"zTXt", b"tEXt"}
+_MOST = 1 << 26
+"""Bytes of a chunk beside the pixels, and of what it holds when decompressed."""
+
+_XMP_KEY = b"XML:com.adobe.xmp"
+_RAW_EXIF_KEYS = (b"Raw profile type exif", b"Raw profile type APP1")
+"""Where ImageMagick keeps EXIF, as text."""
+
+
+@dataclass(slots=True)
+class _Chunks:
+    """header: width, height, depth, colour type. found: of _WANTED, by name. pixels: the IDATs,
+    whole chunks. texts: keyword and chunk. ended: IEND is there."""
+
+    header: tuple[int, int, int, int]
+    found: dict[bytes, bytes] = field(default_factory=dict)
+    pixels: list[Span] = field(default_factory=list)
+    xmp: bytes | None = None
+    exif_text: bytes | None = None
+    animated: bool = False
+    ended: bool = False
+
+
+class PngReader:
+    """See :class:`bgx.image.decoded.Reader`."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._chunks = _read_chunks(stream)
+        self.size = self._chunks.header[:2]
+        exif = self._chunks.found.get(b"eXIf") or _read_raw_profile(self._chunks.exif_text)
+        self._exif = Exif.parse(exif)
+
+    @property
+    def orientation(self) -> int:
+        told = self._exif and self._exif.orientation
+        return told or xmp_orientation(self._chunks.xmp) or 1
+
+    def decode(self, least: tuple[int, int] | None) -> Decoded:
+        chunks = self._chunks
+        image = self._open()
+        image.load()
+        notes = [SEVERAL] if chunks.animated else []
+        if not chunks.ended:
+            notes.append("the file's end is missing, behind all of its pixels")
+        return Decoded(
+            image,
+            alpha=self._find_clear(image),
+            orientation=self.orientation,
+            dpi=_read_dpi(chunks.found.get(b"pHYs")),
+            icc=_read_profile(chunks.found),
+            exif=self._exif,
+            xmp=chunks.xmp,
+            notes=notes,
+        )
+
+    def _open(self) -> Image.Image:
+        chunks = self._chunks
+        kept: list[bytes | Span] = [_SIGNATURE, Span(len(_SIGNATURE), 25)]  # IHDR
+        if chunks.header[3] == _PALETTE:
+            kept += [
+                _chunk(name, chunks.found[name])
+                for name in (b"PLTE", b"tRNS")
+                if name in chunks.found
+            ]
+        return open_by_pillow(splice(self._stream, [*kept, *chunks.pixels, _END]), "PNG")
+
+    def _find_clear(self, image: Image.Image) -> Image.Image | None:
+        """Alpha where one grey or colour is clear (11.3.1.1)."""
+        clear = self._chunks.found.get(b"tRNS")
+        _, _, depth, colour_type = self._chunks.header
+        if clear is None or colour_type not in {_GREY, _RGB}:
+            return None
+        most = 2**depth - 1
+        samples = [value & most for value in struct.unpack(f">{len(clear) // 2}H", clear)]
+        if len(samples) != {_GREY: 1, _RGB: 3}[colour_type]:
+            raise DamagedError("a clear colour of the wrong size")
+        if depth < 8:
+            # Pillow has scaled them already.
+            samples = [value * 255 // most for value in samples]
+        pixels = np.asarray(image.convert("L") if image.mode == "1" else image)
+        if colour_type == _GREY:
+            return Image.fromarray(pixels != samples[0]).convert("L")
+        wide = depth == 16
+        high = [value >> 8 for value in samples] if wide else samples
+        hidden = (pixels == np.array(high)).all(axis=2)
+        if wide and hidden.any():
+            # Pillow keeps the upper bytes alone; read as if in the other order, the lower ones.
+            lower = self._open()
+            tile = lower.tile[0]  # type: ignore[attr-defined]
+            lower.tile = [tile._replace(args="RGB;16L")]  # type: ignore[attr-defined]
+            hidden &= (np.asarray(lower) == np.array([value & 255 for value in samples])).all(
+                axis=2
+            )
+        return Image.fromarray(~hidden).convert("L")
+
+
+def _read_chunks(stream: BinaryIO) -> _Chunks:
+    """All of them, the pixels' as places in the file. Raises DamagedError, NotReadError."""
+    length = stream.seek(0, 2)
+    chunks: _Chunks | None = None
+    for name, at, size in _walk(stream, length):
+        if chunks is None:
+            if name == b"CgBI":
+                raise NotReadError(
+                    "is a PNG of Apple's own kind (CgBI); save it as an ordinary one"
+                )
+            if name != b"IHDR" or size != 13:
+                raise DamagedError("no header")
+            chunks = _Chunks(struct.unpack(">IIBB", _read(stream, at, 10)))
+        elif name == b"IDAT":
+            chunks.pixels.append(Span(at - 8, min(size + 12, length - at + 8)))
+        elif name == b"IEND":
+            chunks.ended = True
+            break
+        elif name == b"acTL":
+            chunks.animated = size == 8 and _read(stream, at, 4) > b"\0\0\0\1"
+        elif name in _WANTED and size <= _MOST:
+            chunks.found.setdefault(name, _read(stream, at, size))
+        elif name in _TEXTS and size <= _MOST:
+            _read_text(chunks, name, stream, at, size)
+    if chunks is None or not chunks.pixels:
+        raise DamagedError("truncated: no pixels")
+    return chunks
+
+
+def _walk(stream: BinaryIO, length: int) -> Iterator[tuple[bytes, int, int]]:
+    """Name, place and size of what each chunk holds."""
+    at = len(_SIGNATURE)
+    while at + 8 <= length:
+        stream.seek(at)
+        size, name = struct.unpack(">I4s", stream.read(8))
+        yield name, at + 8, size
+        at += 12 + size
+
+
+def _read(stream: BinaryIO, at: int, size: int) -> bytes:
+    stream.seek(at)
+    return stream.read(size)
+
+
+def _read_text(chunks: _Chunks, name: bytes, stream: BinaryIO, at: int, size: int) -> None:
+    keyword, found, _ = _read(stream, at, min(size, 80)).partition(b"\0")
+    if not found or not (keyword == _XMP_KEY or keyword in _RAW_EXIF_KEYS):
+        return
+    text = _read(stream, at, size)[len(keyword) + 1 :]
+    if name == b"zTXt":
+        text = _inflate(text[1:]) or b""
+    elif name == b"iTXt":
+        compressed, text = text[:1] == b"\1", text[2:].split(b"\0", 2)[-1]
+        text = (_inflate(text) or b"") if compressed else text
+    if keyword == _XMP_KEY:
+        chunks.xmp = chunks.xmp or text or None
+    else:
+        chunks.exif_text = chunks.exif_text or text or None
+
+
+def _read_raw_profile(text: bytes | None) -> bytes | None:
+    """EXIF as a name, a size and hexadecimal digits, on lines of their own."""
+    try:
+        return bytes.fromhex(b"".join((text or b"").split()[2:]).decode("ascii")) or None
+    except ValueError:
+        return None
+
+
+def _inflate(data: bytes) -> bytes | None:
+    """None where it is damaged or too large."""
+    decoder = zlib.decompressobj()
+    try:
+        inflated = decoder.decompress(data, _MOST)
+    except zlib.error:
+        return None
+    return inflated if decoder.eof else None
+
+
+def _read_profile(found: dict[bytes, bytes]) -> bytes | None:
+    """What describes the colours, in the order in which the chunks count (4.3)."""
+    codes = found.get(b"cICP", b"")
+    if len(codes) == 4:
+        if not codes[3]:
+            raise NotReadError("has samples of video's narrow range; save it in the full one")
+        return profile_of_codes(codes[0], codes[1])
+    name, _, profile = found.get(b"iCCP", b"").partition(b"\0")
+    if name and (icc := _inflate(profile[1:])):
+        return icc
+    if b"sRGB" in found:
+        return None
+    return profile_of_gamma(*_read_gamma(found))
+
+
+def _read_gamma(found: dict[bytes, bytes]) -> tuple[float | None, Primaries | None]:
+    gamma, points = found.get(b"gAMA", b""), found.get(b"cHRM", b"")
+    told = int.from_bytes(gamma, "big") / 100_000 if len(gamma) == 4 else None
+    if len(points) != 32:
+        return told, None
+    numbers = [number / 100_000 for number in struct.unpack(">8I", points)]
+    white, red, green, blue = zip(numbers[::2], numbers[1::2], strict=True)
+    return told, Primaries(red, green, blue, white)
+
+
+def _read_dpi(chunk: bytes | None) -> tuple[float, float] | None:
+    if chunk is None or len(chunk) != 9 or chunk[8] != 1:  # else the unit is unknown
+        return None
+    x, y = struct.unpack(">II", chunk[:8])
+    return x * 0.0254, y * 0.0254
+
+
+def _chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))

@@ -1,0 +1,262 @@
+"""What is missing from a damaged file is told, and rubbish is never called a photo."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter
+
+from bgx.errors import UnreadableError
+from bgx.image.read import read_photo
+from bgx.settings import ReadSettings
+from support.pictures import difference, encode, png_chunk
+from support.tiffs import Variety, join_pages, page_tags
+
+if TYPE_CHECKING:
+    from bgx.image.read import Photo
+
+END = b"\xff\xd9"
+
+
+def _noise(size: tuple[int, int] = (400, 300)) -> Image.Image:
+    """A picture that fills its file evenly."""
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    return Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(1))
+
+
+PHOTO = _noise()
+
+JPEGS: dict[str, bytes] = {
+    "baseline": encode(PHOTO, "JPEG", quality=90),
+    "progressive": encode(PHOTO, "JPEG", quality=90, progressive=True),
+    "optimised": encode(PHOTO, "JPEG", quality=90, optimize=True),
+    "restarts by row": encode(PHOTO, "JPEG", quality=90, restart_marker_rows=1),
+    "restarts by block": encode(PHOTO, "JPEG", quality=90, restart_marker_blocks=7),
+    "full colours": encode(PHOTO, "JPEG", quality=90, subsampling=0),
+    "grey": encode(PHOTO.convert("L"), "JPEG", quality=90),
+    "CMYK": encode(PHOTO.convert("CMYK"), "JPEG", quality=90),
+    "RGB": encode(PHOTO, "JPEG", quality=90, keep_rgb=True),
+    "two in one file": encode(PHOTO, "MPO", quality=90, save_all=True, append_images=[PHOTO]),
+}
+
+
+def read(data: bytes, *, reduced: bool = False) -> Photo:
+    return read_photo(data, ReadSettings(max_size=100), name="shoe.jpg", reduced=reduced)
+
+
+def refusal(data: bytes, *, reduced: bool = False) -> str:
+    with pytest.raises(UnreadableError) as caught:
+        read(data, reduced=reduced)
+    message = str(caught.value)
+    assert message.startswith("shoe.jpg: ")
+    assert message.isprintable()
+    return message
+
+
+def _first(data: bytes) -> bytes:
+    """The first picture of a file that holds several."""
+    return data[: data.index(END, data.index(b"\xff\xda")) + 2]
+
+
+@pytest.mark.parametrize("kind", JPEGS)
+def test_a_sound_file_is_read_without_a_word(kind: str) -> None:
+    photo = read(JPEGS[kind])
+    assert photo.notes == ()
+    assert not photo.damaged
+    with Image.open(io.BytesIO(JPEGS[kind])) as opened:
+        assert difference(photo.image, opened.convert("RGB")) == 0
+    # Trailers of phones and of embedded videos are nobody's damage.
+    assert read(JPEGS[kind] + b"SEFT" * 100).notes == ()
+
+
+@pytest.mark.parametrize("kind", JPEGS)
+def test_a_file_that_lacks_its_end_marker_alone_has_all_its_pixels(kind: str) -> None:
+    whole = _first(JPEGS[kind])
+    photo = read(whole.removesuffix(END))
+    assert photo.notes == ("the file's end marker is missing, behind all of its pixels",)
+    assert not photo.damaged
+    assert difference(photo.image, read(whole).image) == 0
+
+
+@pytest.mark.parametrize("reduced", [False, True])
+@pytest.mark.parametrize("kind", JPEGS)
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.8, 0.97])
+def test_a_cut_file_with_an_end_marker_is_no_photo(kind: str, share: float, reduced: bool) -> None:
+    whole = _first(JPEGS[kind])
+    cut = whole[: int(len(whole) * share)].rstrip(b"\xff")
+    assert "premature end of data" in refusal(cut + END, reduced=reduced)
+
+
+@pytest.mark.parametrize("kind", JPEGS)
+def test_a_cut_file_is_no_photo(kind: str) -> None:
+    whole = _first(JPEGS[kind])
+    for share in (0.3, 0.5, 0.8):
+        assert "truncated" in refusal(whole[: int(len(whole) * share)])
+
+
+@pytest.mark.parametrize("kind", ["baseline", "optimised", "full colours", "grey", "CMYK"])
+def test_a_little_missing_at_the_end_is_a_note_and_a_doubt(kind: str) -> None:
+    whole = JPEGS[kind]
+    for share in (0.97, 0.99):
+        photo = read(whole[: int(len(whole) * share)])
+        assert photo.damaged
+        assert photo.notes == ("damaged: the picture's last rows are missing",)
+        # The rest is the photo's own.
+        upper = (0, 0, 400, 256)
+        assert difference(photo.image.crop(upper), read(whole).image.crop(upper)) == 0
+
+
+def _put(data: bytes, at: float, hole: bytes) -> bytes:
+    place = int(len(data) * at)
+    return data[:place] + hole + data[place + len(hole) :]
+
+
+HOLES = {
+    "zeros": bytes(4096),
+    "ones": b"\xff" * 4096,
+    "garbage": np.random.default_rng(1).integers(0, 256, 4096, np.uint8).tobytes(),
+}
+
+
+@pytest.mark.parametrize("reduced", [False, True])
+@pytest.mark.parametrize("hole", HOLES)
+@pytest.mark.parametrize("kind", JPEGS)
+def test_a_hole_in_the_middle_is_no_photo(kind: str, hole: str, reduced: bool) -> None:
+    whole = _first(JPEGS[kind])
+    for at in (0.3, 0.6, 0.9):
+        refusal(_put(whole, at, HOLES[hole]), reduced=reduced)
+
+
+@pytest.mark.parametrize("kind", JPEGS)
+def test_a_part_lost_from_the_middle_is_no_photo(kind: str) -> None:
+    whole = _first(JPEGS[kind])
+    for at in (0.4, 0.7):
+        place = int(len(whole) * at)
+        refusal(whole[:place] + whole[place + 3000 :])
+
+
+@pytest.mark.parametrize("kind", ["restarts by row", "restarts by block"])
+def test_restart_markers_out_of_order_are_no_photo(kind: str) -> None:
+    whole = JPEGS[kind]
+    at = whole.index(b"\xff\xd3", whole.index(b"\xff\xda"))
+    refusal(whole[:at] + b"\xff\xd6" + whole[at + 2 :])
+
+
+def test_padding_before_the_end_marker_is_said_and_harms_nothing() -> None:
+    whole = JPEGS["baseline"]
+    for byte in (b"\0", b"\xaa"):
+        photo = read(whole.removesuffix(END) + byte * 300 + END)
+        assert photo.notes == ("padding before the file's end marker",)
+        assert not photo.damaged
+        assert difference(photo.image, read(whole).image) == 0
+
+
+def test_padding_that_took_the_place_of_the_picture_is_no_padding() -> None:
+    """What a download leaves that reserved the file's size and broke off."""
+    for kind in JPEGS:
+        whole = _first(JPEGS[kind])
+        for share in (0.5, 0.8):
+            kept = whole[: int(len(whole) * share)]
+            refusal(kept + bytes(len(whole) - len(kept)))
+            refusal(kept + bytes(len(whole) - len(kept) - 2) + END)
+
+
+def test_odd_headers_are_said_and_harm_nothing() -> None:
+    whole = bytearray(JPEGS["baseline"])
+    scan = whole.index(b"\xff\xda")
+    whole[scan + 2 + 12 - 2] = 62  # the last coefficient of a sequential scan is 63
+    photo = read(bytes(whole))
+    assert photo.notes == ("the JPEG decoder says: Invalid SOS parameters for sequential JPEG",)
+    assert not photo.damaged
+
+
+def test_a_white_background_is_no_hole() -> None:
+    """Where zeros are the code of plain blocks, a product on white is mostly zeros."""
+    image = Image.new("RGB", (900, 700), "white")
+    image.paste(PHOTO, (200, 150))
+    for options in ({}, {"optimize": True}, {"progressive": True}, {"subsampling": 0}):
+        for mode in ("RGB", "L", "CMYK"):
+            data = encode(image.convert(mode), "JPEG", quality=90, **options)
+            assert read(data).notes == ()
+    assert bytes(64) in encode(image, "JPEG", optimize=True)
+
+
+@pytest.mark.parametrize("kind", ["baseline", "full colours", "restarts by row", "two in one file"])
+def test_no_hole_of_zeros_goes_unnoticed(kind: str) -> None:
+    """The decoder alone would not see some of them: their bits come out even."""
+    whole = _first(JPEGS[kind])
+    scan = whole.index(b"\xff\xda") + 20
+    for at in range(scan, len(whole) - 300, 997):
+        refusal(whole[:at] + bytes(256) + whole[at + 256 :])
+
+
+@pytest.mark.parametrize("kind", JPEGS)
+def test_large_holes_of_garbage_are_noticed(kind: str) -> None:
+    whole = _first(JPEGS[kind])
+    rng = np.random.default_rng(0)
+    for at in range(whole.index(b"\xff\xda") + 20, len(whole) - 4200, 1999):
+        garbage = rng.integers(0, 256, 4096, np.uint8).tobytes()
+        refusal(whole[:at] + garbage + whole[at + 4096 :])
+
+
+# Other formats ------------------------------------------------------------------------------------
+
+
+def test_a_jpeg_inside_a_tiff_is_looked_at_too() -> None:
+    data = encode(PHOTO, "TIFF", compression="jpeg", quality=90)
+    assert read(data).notes == ()
+    start = data.index(b"\xff\xda") + 2000
+    for hole in HOLES.values():
+        refusal(data[:start] + hole + data[start + len(hole) :])
+
+
+def test_a_png_that_lacks_its_end_alone_has_all_its_pixels() -> None:
+    whole = encode(PHOTO, "PNG")
+    photo = read(whole.removesuffix(png_chunk(b"IEND")))
+    assert photo.notes == ("the file's end is missing, behind all of its pixels",)
+    assert not photo.damaged
+    assert difference(photo.image, PHOTO) == 0
+
+
+@pytest.mark.parametrize("kind", HOLES)
+@pytest.mark.parametrize("level", [0, 6])
+def test_a_hole_in_a_png_is_no_photo(kind: str, level: int) -> None:
+    whole = encode(PHOTO, "PNG", compress_level=level)
+    for at in (0.3, 0.6, 0.9):
+        refusal(_put(whole, at, HOLES[kind]))
+
+
+def test_a_gif_that_ends_early_is_no_photo() -> None:
+    whole = encode(PHOTO.quantize(64), "GIF")
+    for share in (0.4, 0.8, 0.95):
+        refusal(whole[: int(len(whole) * share)])
+        refusal(whole[: int(len(whole) * share)] + b"\0;")
+
+
+@pytest.mark.parametrize("file_format", ["WEBP", "AVIF", "HEIF", "BMP", "TIFF"])
+def test_a_file_that_ends_early_is_no_photo(file_format: str) -> None:
+    if file_format == "HEIF":
+        pytest.importorskip("pillow_heif")
+    whole = encode(PHOTO, file_format)
+    for share in (0.3, 0.6, 0.9, 0.99):
+        refusal(whole[: int(len(whole) * share)])
+
+
+def test_strips_of_nothing_are_no_photo() -> None:
+    """Sparse files leave out what is empty, and so do copies that broke off."""
+    pixels = np.asarray(PHOTO)
+    tags, chunks, tiled = page_tags(pixels, Variety(rows=50))
+    broken = bytearray(join_pages([(tags, chunks, tiled)]))
+    offsets = np.frombuffer(bytes(broken), "<u4", len(chunks), _find_offsets(bytes(broken)))
+    broken[_find_offsets(bytes(broken)) : _find_offsets(bytes(broken)) + 4] = bytes(4)
+    assert offsets[0]
+    assert "is not there" in refusal(bytes(broken))
+
+
+def _find_offsets(data: bytes) -> int:
+    directory = int.from_bytes(data[4:8], "little")
+    at = data.index((273).to_bytes(2, "little") + b"\4\0", directory)
+    return int.from_bytes(data[at + 8 : at + 12], "little")
