@@ -1168,8 +1168,12 @@ def test_version_and_help() -> None:
 def test_every_command_is_explained() -> None:
     text = bgx("--help").out.decode()
 
-    for name in Commands.names:
+    commands = Commands()
+    for name, said in Commands.names.items():
         assert f"\n  {name} " in text
+        command = commands.get_command(click.Context(commands), name)
+        assert command is not None
+        assert (command.help or "").startswith(said.rstrip("."))
     assert "Exit codes: 0 all done" in text
 
 

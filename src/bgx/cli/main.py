@@ -7,7 +7,7 @@ import errno
 import os
 import sys
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import click
 
@@ -23,10 +23,24 @@ if TYPE_CHECKING:
 class Commands(click.Group):
     """The subcommands, each imported when it is asked for: a module and its command of one name."""
 
-    names = ("remove", "batch", "models", "presets", "info", "bench", "train", "serve")
+    names: ClassVar[dict[str, str]] = {
+        "batch": "Cut out files and folders into a folder.",
+        "bench": "Measure which options are the fastest on this machine.",
+        "info": "Show versions, devices that work, cores, folders and networks.",
+        "models": "List, fetch, check and add networks.",
+        "presets": "Show the presets, the rule each stands for, and its options.",
+        "remove": "Cut out one picture.",
+        "serve": "Serve pictures over HTTP, with a page for people at /.",
+        "train": "Train a small network on your own photos and cut-outs.",
+    }
+    """With what ``bgx --help`` says of them: to import them all would take most of its time."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(self.names)
+        return list(self.names)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(self.names.items()))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.names:

@@ -6,7 +6,7 @@ end marker, or a hole in the middle, would be a photo without a word.
 
 from __future__ import annotations
 
-import threading
+from collections import deque
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
@@ -41,7 +41,7 @@ _HOLE = 64
 """Zeros that are too many."""
 
 _MOST_KEPT = 1 << 26
-"""Bytes of the largest picture whose memory serves the thread's next one."""
+"""Bytes of the largest picture whose memory serves the next one."""
 
 
 class JpegReader:
@@ -63,8 +63,8 @@ class JpegReader:
         mode = self._image.mode
         _refuse_holes(data, mode)
         try:
-            pixels = _decode(data, mode, strict=True, least=_reduce(self.size, least))
-            decoded = self._reader.describe(_to_image(pixels, mode))
+            image = _decode(data, mode, strict=True, least=_reduce(self.size, least))
+            decoded = self._reader.describe(image)
         except ValueError as error:
             decoded = self._salvage(data, str(error))
         if decoded.icc is None and mode == "RGB" and decoded.exif and decoded.exif.adobe_rgb:
@@ -82,17 +82,17 @@ class JpegReader:
         if complaint == _TRUNCATED:
             data = data.rstrip(b"\0")  # reserved for what never came
         try:
-            pixels = _decode(data, mode, strict=False)
+            image = _decode(data, mode, strict=False)
         except ValueError:
             # No complaint but a refusal. Pillow's decoder knows some kinds more.
             return self._reader.decode(None)
-        decoded = self._reader.describe(_to_image(pixels, mode))
+        decoded = self._reader.describe(image)
         if complaint == _TRUNCATED:
             if _complain(data + _END, mode) is None:
                 decoded.notes.append("the file's end marker is missing, behind all of its pixels")
                 return decoded
             # Of a progressive picture, all of it is coarser than it was, nobody knows by how much.
-            missing = 1.0 if "progressive" in self._image.info else _measure_missing(pixels)
+            missing = 1.0 if "progressive" in self._image.info else _measure_missing(image)
             if missing > _MOST_MISSING:
                 raise DamagedError("truncated: the picture's lower part is missing")
             decoded.notes.append("damaged: the picture's last rows are missing")
@@ -130,44 +130,43 @@ def _complain(data: bytes, mode: str) -> str | None:
 
 def _decode(
     data: bytes, mode: str, *, strict: bool, least: tuple[int, int] = (0, 0)
-) -> NDArray[np.uint8]:
-    """uint8 [height, width, channels], in memory that the thread's next call uses again.
+) -> Image.Image:
+    """A picture of that mode.
 
     least: width and height that the picture is not reduced below; 0 for its own. Raises ValueError
     with the decoder's first complaint, if strict, or with what stopped it.
     """
     import simplejpeg
 
-    pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
-        data,
-        _COLOURS[mode],
-        strict=strict,
-        min_width=least[0],
-        min_height=least[1],
-        buffer=_memory.take(data),
-    )
-    return pixels
+    height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+    size = height * width * len(mode)
+    buffer = _take_memory(size)
+    try:
+        pixels = simplejpeg.decode_jpeg(
+            data,
+            _COLOURS[mode],
+            strict=strict,
+            min_width=least[0],
+            min_height=least[1],
+            buffer=buffer,
+        )
+        return _to_image(pixels, mode)
+    finally:
+        if size <= _MOST_KEPT:
+            _kept.append(buffer)
 
 
-class _Memory(threading.local):
-    """Memory from the system comes page by page, which takes as long as a third of decoding."""
-
-    def __init__(self) -> None:
-        self._buffer = np.empty(0, np.uint8)
-
-    def take(self, data: bytes) -> NDArray[np.uint8] | None:
-        import simplejpeg
-
-        height, width, _, _ = simplejpeg.decode_jpeg_header(data)
-        size = height * width * 4
-        if size > _MOST_KEPT:
-            return None
-        if size > len(self._buffer):
-            self._buffer = np.empty(size, np.uint8)
-        return self._buffer
+_kept: deque[NDArray[np.uint8]] = deque(maxlen=1)
+"""Memory for the next picture: from the system it comes page by page, which takes as long as a
+third of decoding. One, since pictures are rarely decoded at the same moment."""
 
 
-_memory = _Memory()
+def _take_memory(size: int) -> NDArray[np.uint8]:
+    try:
+        buffer = _kept.pop()
+    except IndexError:
+        buffer = np.empty(0, np.uint8)
+    return buffer if len(buffer) >= size else np.empty(size, np.uint8)
 
 
 def _reduce(size: tuple[int, int], least: tuple[int, int] | None) -> tuple[int, int]:
@@ -187,9 +186,10 @@ def _to_image(pixels: NDArray[np.uint8], mode: str) -> Image.Image:
     return image.copy() if image.readonly else image
 
 
-def _measure_missing(pixels: NDArray[np.uint8]) -> float:
+def _measure_missing(image: Image.Image) -> float:
     """The share of rows at the end that the decoder had no data for."""
-    filled = (pixels == _FILL).all(axis=(1, 2))
+    fill = 255 - _FILL if image.mode == "CMYK" else _FILL
+    filled = (np.asarray(image).reshape(image.height, -1) == fill).all(axis=1)
     given = np.flatnonzero(~filled)
     return 1 - (int(given[-1]) + 1) / len(filled) if len(given) else 1.0
 
