@@ -7,7 +7,6 @@ import threading
 from typing import TYPE_CHECKING
 
 from bgx.machine import count_cores
-from bgx.run.gather import Gatherer
 from bgx.run.memory import Memory, plan_memory
 from bgx.run.picture import process
 from bgx.threads import POLL, Workers, holding
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
 
+    from bgx.run.gather import Gatherer
     from bgx.run.outcome import Job, Outcome
     from bgx.run.picture import Network
     from bgx.run.recipe import Recipe
@@ -153,6 +153,9 @@ class _Crew:
         self._cores: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
         threads = count + (_WAITING * count if remote else 0)
         if not alone and network.plan.batch_size > 1:
+            # Only a GPU needs it.
+            from bgx.run.gather import Gatherer
+
             self._gatherer = Gatherer(network)
             threads += 2 * network.plan.batch_size
         if threads > count:

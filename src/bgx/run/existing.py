@@ -7,7 +7,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Literal
 
 from bgx.errors import UsageError
-from bgx.run.naming import fold
+from bgx.storage.base import fold
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

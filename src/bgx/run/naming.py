@@ -15,11 +15,12 @@ forgiving file system would, which ignores case and Unicode's forms.
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING
+
+from bgx.storage.base import fold
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -37,13 +38,6 @@ class Name:
 
     below: str
     former: str
-
-
-def fold(name: str) -> str:
-    """Equal for names that are one file on a system that ignores case or Unicode's forms."""
-    if name.isascii():
-        return name.lower()
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def with_suffix(name: str, suffix: str) -> str:

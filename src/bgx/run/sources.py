@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from bgx.errors import UsageError
 from bgx.image.identify import HEAD, RAW_SUFFIXES, SUFFIXES, looks_like_picture
-from bgx.run.naming import Name, fold
+from bgx.run.naming import Name
 from bgx.storage import find_folder, match, open_file
+from bgx.storage.base import fold
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence

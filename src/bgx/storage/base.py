@@ -15,6 +15,7 @@ Everything above :mod:`bgx.storage` holds these references, never paths. Why the
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -29,6 +30,13 @@ _SYSTEM = frozenset(
     {"@eadir", "@tmp", "#recycle", "#snapshot", "@recycle", "@recently-snapshot"}  # file servers
     | {"$recycle.bin", "recycler", "system volume information", "__macosx", "lost+found"}
 )
+
+
+def fold(name: str) -> str:
+    """Equal for names that are one file on a system that ignores case or Unicode's forms."""
+    if name.isascii():
+        return name.lower()
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def is_system(name: str) -> bool:
