@@ -32,6 +32,7 @@ import encoders  # noqa: E402
 import limit  # noqa: E402
 import measure  # noqa: E402
 import photos  # noqa: E402
+import serve  # noqa: E402
 import stages  # noqa: E402
 import threads  # noqa: E402
 import vs_rembg  # noqa: E402
@@ -175,6 +176,24 @@ def test_the_summary_pairs_each_round() -> None:
     assert summary["peak memory, MB"] == pytest.approx({"rembg": 900, "bgx": 300, "ratio": 3})
     assert summary["matte difference"] == {"mean": 0.002, "worst photo": 0.003}
     assert "8.00" in vs_rembg.describe(summary)
+
+
+def test_a_server_is_compared_with_the_other_and_with_a_batch() -> None:
+    def load(wall: float, statuses: dict[int, int]) -> serve.Load:
+        return serve.Load(32, wall, [wall / 2] * 10, statuses, 600_000_000)
+
+    rows = serve.summarize(
+        {"bgx": [load(2, {200: 10})], "rembg": [load(6, {200: 9, 500: 1})]},
+        [measure.Usage(1.8, None, None)],
+        count=10,
+    )
+
+    row = rows["32 at once"]
+    assert row["bgx photos per second"] == 5
+    assert row["bgx / rembg"] == pytest.approx(3)
+    assert row["bgx serve / bgx batch"] == pytest.approx(0.9)
+    assert (row["bgx failed"], row["rembg failed"]) == (0, 1)
+    assert row["bgx p95, s"] == 1
 
 
 def test_a_record_names_when_where_and_with_what(tmp_path: Path) -> None:
