@@ -289,6 +289,48 @@ def test_a_run_wide_error_ends_the_run_with_every_job_accounted_for(
     assert {outcome.reason for outcome in skipped} == {"stopped"}
 
 
+def test_a_part_is_asked_for_when_it_is_needed_and_not_after_a_stop(tmp_path: Path) -> None:
+    jobs = make_jobs(tmp_path, [255] * 40)
+    stop = threading.Event()
+    asked: list[int] = []
+
+    def parts() -> Iterator[list[Job]]:
+        for start in range(0, 40, 10):
+            asked.append(start)
+            yield jobs[start : start + 10]
+
+    outcomes = []
+    for outcome in run_batch(parts(), make_recipe(), make_engine(FakeNetwork()), stop=stop):
+        outcomes.append(outcome)
+        if len(outcomes) == 12:
+            stop.set()
+
+    assert asked == [0, 10]
+    assert sorted(map(str, (o.job for o in outcomes))) == sorted(map(str, jobs[:20]))
+    assert {outcome.reason for outcome in outcomes if isinstance(outcome, Skipped)} == {
+        "interrupted"
+    }
+
+
+def test_a_part_that_cannot_be_found_ends_the_run(tmp_path: Path) -> None:
+    jobs = make_jobs(tmp_path, [255] * 8)
+
+    def parts() -> Iterator[list[Job]]:
+        yield jobs
+        raise OutputError("out: cannot be listed")
+
+    outcomes: list[Outcome] = []
+    run = run_batch(parts(), make_recipe(), make_engine(FakeNetwork()))
+    with pytest.raises(OutputError, match="cannot be listed"):
+        outcomes.extend(run)
+
+    made, left = (
+        [outcome for outcome in outcomes if isinstance(outcome, kind)] for kind in (Done, Skipped)
+    )
+    assert len(made) + len(left) == 8
+    assert {outcome.reason for outcome in left} <= {"stopped"}
+
+
 def save_theirs(job: Job) -> None:
     target_of(job).parent.mkdir()
     target_of(job).write_bytes(b"theirs")
@@ -369,7 +411,7 @@ def test_after_a_stop_what_is_in_work_is_written_and_the_rest_is_skipped(
     user = threading.Thread(target=interrupt)
     user.start()
     engine = make_engine(network, workers=2)
-    outcomes = by_job(jobs, run_batch(jobs, make_recipe(), engine, stop=stop))
+    outcomes = by_job(jobs, run_batch([jobs], make_recipe(), engine, stop=stop))
     user.join()
 
     done = [job for job, outcome in outcomes.items() if isinstance(outcome, Done)]
@@ -385,7 +427,7 @@ def test_a_run_stopped_before_it_begins_does_nothing(tmp_path: Path) -> None:
     stop = threading.Event()
     stop.set()
 
-    outcomes = list(run_batch(jobs, make_recipe(), make_engine(FakeNetwork()), stop=stop))
+    outcomes = list(run_batch([jobs], make_recipe(), make_engine(FakeNetwork()), stop=stop))
 
     assert outcomes == [Skipped(job, "interrupted") for job in jobs]
 

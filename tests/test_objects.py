@@ -73,7 +73,7 @@ def test_a_walk_is_in_order_and_leaves_out_what_is_hidden_or_left_out(store: Obj
     folder = open_folder(f"{BUCKET}/photos/")
     found = [one.below for one in folder.walk(leave_out=[open_folder(f"{BUCKET}/photos/out")])]
 
-    assert found == ["a.jpg", "b.jpg", "a/1.jpg", "a/2.jpg", "outside/1.jpg"]
+    assert found == ["a.jpg", "a/1.jpg", "a/2.jpg", "b.jpg", "outside/1.jpg"]
     assert str(folder) == f"{BUCKET}/photos"
 
 

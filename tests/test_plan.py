@@ -14,6 +14,7 @@ import pytest
 
 from bgx.errors import OutputError, UsageError
 from bgx.run.existing import skip_existing
+from bgx.run.naming import fold
 from bgx.run.outcome import Skipped
 from bgx.run.plan import Plan, plan_batch
 from bgx.run.sources import expand_patterns
@@ -21,6 +22,8 @@ from bgx.storage import open_file, open_folder
 from support.rights import mounted, ordinary_user
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from bgx.settings import Existing
 
 posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX links and file names")
@@ -627,3 +630,79 @@ def test_an_empty_name_is_a_usage_error(tmp_path: Path, what: str) -> None:
             sheet=open_file("") if what == "sheet" else None,
             read=[""] if what == "read" else [],
         )
+
+
+# In parts -----------------------------------------------------------------------------------------
+
+
+def touch_many(folder: Path, count: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        (folder / f"{number:05}.jpg").touch()
+
+
+def targets_of(parts: Iterable[Plan]) -> list[str]:
+    return [str(job.target) for part in parts for job in part.jobs]
+
+
+def test_a_large_folder_is_planned_in_parts(tmp_path: Path) -> None:
+    touch_many(tmp_path / "in", 5000)
+
+    first, *others = plan(tmp_path / "in", out=tmp_path / "out").parts()
+
+    assert len(first.jobs) == 2000
+    assert targets_of([first, *others]) == [
+        str(tmp_path / "out" / f"{number:05}.png") for number in range(5000)
+    ]
+
+
+def test_names_that_meet_in_different_parts_are_kept_apart_in_every_run(tmp_path: Path) -> None:
+    touch_many(tmp_path / "in" / "A", 2500)
+    touch_many(tmp_path / "in" / "a", 2500)
+    (tmp_path / "in" / "a" / "00007.webp").touch()
+
+    targets = targets_of(plan(tmp_path / "in", out=tmp_path / "out").parts())
+
+    assert len({fold(target) for target in targets}) == 5001
+    for target in targets:
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
+        Path(target).write_bytes(b"made")
+    again = [
+        str(skipped.job.target)
+        for part in plan(tmp_path / "in", out=tmp_path / "out").parts()
+        for skipped in part.skipped
+    ]
+    assert again == targets
+
+
+def test_a_part_is_not_cut_within_names_that_could_be_one_target(tmp_path: Path) -> None:
+    touch_many(tmp_path / "in", 1999)
+    for suffix in ("bmp", "jpg", "webp"):
+        (tmp_path / "in" / f"x.{suffix}").touch()
+    (tmp_path / "in" / "y.jpg").touch()
+
+    first, second = plan(tmp_path / "in", out=tmp_path / "out").parts()
+
+    assert [Path(target).name for target in targets_of([first])[1999:]] == [
+        "x.bmp.png",
+        "x.jpg.png",
+        "x.webp.png",
+    ]
+    assert [Path(target).name for target in targets_of([second])] == ["y.png"]
+
+
+def test_no_picture_of_a_later_part_is_overwritten(tmp_path: Path) -> None:
+    touch_many(tmp_path / "in", 2500)
+
+    with pytest.raises(UsageError, match=r"02400\.jpg: would overwrite an input"):
+        plan(tmp_path / "in", out=tmp_path / "out", written=[tmp_path / "in" / "02400.jpg"])
+
+
+def test_what_is_no_picture_is_counted_by_part(tmp_path: Path) -> None:
+    touch_many(tmp_path / "in", 2500)
+    (tmp_path / "in" / "0.txt").touch()
+    (tmp_path / "in" / "z.txt").touch()
+
+    parts = list(plan(tmp_path / "in", out=tmp_path / "out").parts())
+
+    assert [part.ignored for part in parts] == [1, 1]

@@ -346,7 +346,7 @@ def run_with_sheet(jobs: Sequence[Job], path: Path) -> tuple[list[Outcome], BgxE
     engine = make_engine(FakeNetwork(), workers=1)
     outcomes = []
     try:
-        for outcome in run_batch(jobs, make_recipe(preview=True), engine, sheet=open_sheet(path)):
+        for outcome in run_batch([jobs], make_recipe(preview=True), engine, sheet=open_sheet(path)):
             outcomes.append(outcome)
     except BgxError as error:
         return outcomes, error

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -145,14 +146,17 @@ class Remover:
         return self._carry_out(plan, Recipe(self._read, output, preview=plan.sheet is not None))
 
     def _carry_out(self, plan: Plan, recipe: Recipe) -> Iterator[Outcome]:
-        plan.prepare()
-        yield from plan.skipped
-        if plan.jobs:
-            sheet = Sheet(plan.sheet) if plan.sheet else None
-            engine = self._engine
-            if plan.remote:
-                engine = Engine(self._load, workers=self._workers, remote=True)
-            yield from run_batch(plan.jobs, recipe, engine, sheet=sheet)
+        parts = plan.parts()
+        for part in parts:
+            part.prepare()
+            yield from part.skipped
+            if part.jobs:
+                sheet = Sheet(plan.sheet) if plan.sheet else None
+                engine = self._engine
+                if plan.remote:
+                    engine = Engine(self._load, workers=self._workers, remote=True)
+                others = (later.begin() for later in parts)
+                yield from run_batch(chain([part.jobs], others), recipe, engine, sheet=sheet)
 
 
 def _open(image: str | Path | bytes | Image.Image) -> Source:

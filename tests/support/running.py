@@ -82,7 +82,7 @@ def run_all(
     """A batch's outcomes as they come."""
     engine = make_engine(network, workers=workers)
     try:
-        yield from run_batch(jobs, make_recipe(**options), engine)
+        yield from run_batch([jobs], make_recipe(**options), engine)
     finally:
         engine.close()
 

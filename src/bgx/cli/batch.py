@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from itertools import chain
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,11 @@ from bgx.settings import DEFAULT_MODEL
 from bgx.storage import open_file, open_folder
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from bgx.cli.options import Request
     from bgx.cli.session import Interruption
+    from bgx.run.outcome import Job, Skipped
     from bgx.run.plan import Plan
     from bgx.run.report import Report
     from bgx.run.sheet import Sheet
@@ -58,16 +62,8 @@ def batch(
     set_up_logging(console, request.verbose)
     named = _read_inputs(inputs, files_from, null)
     plan = _plan(named, files_from, output, review, sheet, request)
-    for note in plan.notes:
-        console.tell(note)
-    if plan.ignored:
-        console.tell(
-            f"left out of the folders, for being no pictures: {plan.ignored}; -v names them"
-        )
     if dry_run:
-        for job in plan.jobs:
-            put(f"{job.source} -> {job.target}")
-        console.tell(f"{len(plan.jobs)} to do, {len(plan.skipped)} to skip")
+        _show(plan, console)
         return ExitCode.OK
     return _run(plan, request, console)
 
@@ -120,6 +116,26 @@ def _read_list(name: str) -> bytes:
         raise UsageError(f"--files-from {name}: cannot be read: {error.strerror}") from error
 
 
+def _show(plan: Plan, console: Console) -> None:
+    """Print what would be done."""
+    jobs = skipped = ignored = 0
+    for part in plan.parts():
+        for note in part.notes:
+            console.tell(note)
+        for job in part.jobs:
+            put(f"{job.source} -> {job.target}")
+        jobs += len(part.jobs)
+        skipped += len(part.skipped)
+        ignored += part.ignored
+    _tell_ignored(ignored, console)
+    console.tell(f"{jobs} to do, {skipped} to skip")
+
+
+def _tell_ignored(ignored: int, console: Console) -> None:
+    if ignored:
+        console.tell(f"left out of the folders, for being no pictures: {ignored}; -v names them")
+
+
 def _run(plan: Plan, request: Request, console: Console) -> ExitCode:
     from bgx.cli.session import interruptible, open_report
     from bgx.run.report import Report
@@ -128,45 +144,71 @@ def _run(plan: Plan, request: Request, console: Console) -> ExitCode:
     with interruptible(console.complain) as interruption, contextlib.ExitStack() as opened:
         with interruption.raising():  # a pipe that nobody reads
             stream = opened.enter_context(open_report(request.report))
-        report = Report(request.model or DEFAULT_MODEL, stream=stream, ignored=plan.ignored)
+        report = Report(request.model or DEFAULT_MODEL, stream=stream)
         try:
-            for outcome in plan.skipped:
-                report.add(outcome)
-            if plan.jobs:
-                _cut(plan, report, request, console, interruption)
+            parts = plan.parts()
+            for part in parts:
+                _announce(part, report, console)
+                if part is not plan:
+                    part.prepare()
+                for outcome in part.skipped:
+                    report.add(outcome)
+                if part.jobs:
+                    _cut(part, parts, report, request, console, interruption)
+                if interruption.stop.is_set():
+                    break
         finally:
             report.close()
+            _tell_ignored(report.ignored, console)
             console.tell(str(report))
     return ExitCode.INTERRUPTED if interruption.stop.is_set() else report.exit_code
 
 
+def _announce(part: Plan, report: Report, console: Console) -> None:
+    for note in part.notes:
+        console.tell(note)
+    report.ignored += part.ignored
+    console.expect(len(part.jobs))
+
+
 def _cut(
-    plan: Plan, report: Report, request: Request, console: Console, interruption: Interruption
+    part: Plan,
+    others: Iterator[Plan],
+    report: Report,
+    request: Request,
+    console: Console,
+    interruption: Interruption,
 ) -> None:
-    """Do the plan's jobs."""
+    """Do the jobs of this part and of the others."""
     from bgx.cli.session import note_network, open_network
     from bgx.run.outcome import Failed, Skipped
 
     try:
         with interruption.raising():
-            network = open_network(request, pictures=len(plan.jobs))
+            network = open_network(request, pictures=len(part.jobs))
             # While it loads.
             from bgx.run.batch import run_batch
             from bgx.run.engine import Engine
             from bgx.run.recipe import Recipe
 
-            recipe = Recipe(request.read, request.output, preview=plan.sheet is not None)
-            sheet = _open_sheet(plan.sheet)
+            recipe = Recipe(request.read, request.output, preview=part.sheet is not None)
+            sheet = _open_sheet(part.sheet)
             session = network.wait()
     except BaseException as error:
         interrupted = isinstance(error, KeyboardInterrupt)
-        for job in plan.jobs:
+        for job in part.jobs:
             report.add(Skipped(job, "interrupted" if interrupted else "stopped"))
         raise
     note_network(report, request, session)
-    engine = Engine(lambda _: session, workers=request.device.workers, remote=plan.remote)
-    with console.progress(len(plan.jobs)):
-        for outcome in run_batch(plan.jobs, recipe, engine, stop=interruption.stop, sheet=sheet):
+    engine = Engine(lambda _: session, workers=request.device.workers, remote=part.remote)
+
+    def begin(other: Plan) -> list[Job | Skipped]:
+        _announce(other, report, console)
+        return other.begin()
+
+    work: Iterator[Sequence[Job | Skipped]] = chain([part.jobs], map(begin, others))
+    with console.progress():
+        for outcome in run_batch(work, recipe, engine, stop=interruption.stop, sheet=sheet):
             report.add(outcome)
             # What ends the run is raised at its end, and said there.
             if isinstance(outcome, Failed) and isinstance(outcome.error, PictureError):

@@ -64,6 +64,7 @@ class Console:
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
         self._bar: Any = None
+        self._total = 0
 
     def tell(self, line: str) -> None:
         """A notice; not with ``--quiet``."""
@@ -77,19 +78,25 @@ class Console:
         say(f"bgx: {line}")
 
     @contextmanager
-    def progress(self, total: int) -> Iterator[None]:
+    def progress(self) -> Iterator[None]:
         """Show the bar for as long as the block runs."""
         if self._quiet or sys.stderr is None or not sys.stderr.isatty():
             yield
             return
         from tqdm import tqdm
 
-        with tqdm(total=total, unit="photo", dynamic_ncols=True, file=sys.stderr) as bar:
+        with tqdm(total=self._total, unit="photo", dynamic_ncols=True, file=sys.stderr) as bar:
             self._bar = bar
             try:
                 yield
             finally:
                 self._bar = None
+
+    def expect(self, pictures: int) -> None:
+        """So many more are to be done."""
+        self._total += pictures
+        if self._bar is not None:
+            self._bar.total = self._total
 
     def advance(self, name: str) -> None:
         """One picture is finished."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from concurrent.futures import FIRST_COMPLETED, wait
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from bgx.errors import BgxError
-from bgx.run.outcome import Done, Failed, Skipped, ends_run
+from bgx.run.outcome import Done, Failed, Job, Skipped, ends_run
 from bgx.threads import POLL, wait_for, wait_for_all
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from bgx.run.engine import Engine
-    from bgx.run.outcome import Job, Outcome
+    from bgx.run.outcome import Outcome
     from bgx.run.recipe import Recipe
     from bgx.run.sheet import Sheet
 
@@ -25,7 +26,7 @@ _PIXELS_AHEAD = 50_000_000
 
 
 def run_batch(
-    jobs: Sequence[Job],
+    parts: Iterable[Sequence[Job | Skipped]],
     recipe: Recipe,
     engine: Engine,
     *,
@@ -34,16 +35,32 @@ def run_batch(
 ) -> Iterator[Outcome]:
     """Cut out and write; yields exactly one outcome a job, as they are finished.
 
-    When ``stop`` is set, what is in work is finished and the rest is yielded as skipped. A run-wide
-    error (network, device, output) stops the run too, and is raised at the end; so are an error of
-    loading the network, before the first outcome. ``sheet`` takes up the outcomes; it is written at
-    the end, and first without any, to see that it can be.
+    parts: jobs, a part at a time as they are needed; what is skipped already is yielded too. When
+    ``stop`` is set, what is in work is finished, the rest of the part is yielded as skipped, and no
+    other part is asked for. A run-wide error (network, device, output, of finding a part) stops the
+    run too, and is raised at the end; so are an error of loading the network, before the first
+    outcome. ``sheet`` takes up the outcomes; it is written at the end, and first without any, to
+    see that it can be.
     """
     fatal: BgxError | None = None
-    left = dict(enumerate(jobs))
+    parts = iter(parts)
+    jobs = iter(next(parts, ()))
 
     def stopped() -> bool:
         return fatal is not None or (stop is not None and stop.is_set())
+
+    def take() -> Job | Skipped | None:
+        nonlocal fatal, jobs
+        while (job := next(jobs, None)) is None and not stopped():
+            try:
+                part = next(parts, None)
+            except BgxError as error:
+                fatal = error
+                return None
+            if part is None:
+                return None
+            jobs = iter(part)
+        return job
 
     if sheet is not None:
         try:
@@ -51,15 +68,15 @@ def run_batch(
         except BgxError as error:
             fatal, sheet = error, None
     try:
-        for index, outcome in _cut_as_finished(jobs, recipe, engine, stopped):
-            del left[index]
+        for outcome in _cut_as_finished(take, recipe, engine, stopped):
+            if isinstance(outcome, Job):
+                yield Skipped(outcome, "stopped" if fatal else "interrupted")
+                continue
             if isinstance(outcome, Failed) and ends_run(outcome.error):
                 fatal = fatal or outcome.error
             if sheet is not None and not isinstance(outcome, Skipped):
                 sheet.add(outcome)
             yield outcome
-        for job in left.values():
-            yield Skipped(job, "stopped" if fatal else "interrupted")
     finally:
         if sheet is not None:
             sheet.write()
@@ -86,31 +103,42 @@ def cut_in_order(jobs: Iterable[Job], recipe: Recipe, engine: Engine) -> Iterato
 
 
 def _cut_as_finished(
-    jobs: Iterable[Job], recipe: Recipe, engine: Engine, stopped: Callable[[], bool]
-) -> Iterator[tuple[int, Outcome]]:
-    """Yield (number of the job, its outcome) in the order in which pictures are finished.
+    take: Callable[[], Job | Skipped | None],
+    recipe: Recipe,
+    engine: Engine,
+    stopped: Callable[[], bool],
+) -> Iterator[Outcome | Job]:
+    """Yield outcomes in the order in which pictures are finished.
 
     Jobs are taken only as the engine has places for them. Once ``stopped`` says so, what has begun
-    is finished and yielded, and nothing else.
+    is finished and yielded; jobs that had not, and those that are still taken, are yielded as they
+    are.
     """
-    waiting: dict[Future[Outcome], int] = {}
-    numbered = enumerate(jobs)
+    waiting: dict[Future[Outcome], Job] = {}
+    finished: SimpleQueue[Future[Outcome]] = SimpleQueue()
     try:
         while True:
             while not stopped() and len(waiting) < engine.places():
-                number, job = next(numbered, (0, None))
+                job = take()
                 if job is None:
                     break
-                waiting[engine.submit(job, recipe)] = number
-            if not waiting:
-                return
+                if isinstance(job, Skipped):
+                    yield job
+                    continue
+                future = engine.submit(job, recipe)
+                waiting[future] = job
+                future.add_done_callback(finished.put)
             if stopped():
-                for future in waiting:
+                for future in list(waiting):
                     future.cancel()
-            for future in wait(waiting, POLL, FIRST_COMPLETED).done:
-                number = waiting.pop(future)
-                if not future.cancelled():
-                    yield number, future.result()
+            if not waiting:
+                break
+            with suppress(Empty):
+                future = finished.get(timeout=POLL)
+                job = waiting.pop(future)
+                yield job if future.cancelled() else future.result()
+        while job := take():
+            yield job
     finally:
         _abandon(waiting)
 

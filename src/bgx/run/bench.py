@@ -93,7 +93,7 @@ def _measure_once(
 ) -> Result:
     engine = Engine(lambda _: session, workers=policy.workers)
     start = time.perf_counter()
-    outcomes = list(run_batch(jobs, recipe, engine))
+    outcomes = list(run_batch([jobs], recipe, engine))
     seconds = time.perf_counter() - start
     engine.close()
     for outcome in outcomes:

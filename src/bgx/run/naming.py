@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from bgx.storage.base import fold
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Container, Mapping, Sequence
 
 _SLACK = 2_000_000_000
 """Nanoseconds by which a file system may round times."""
@@ -53,17 +53,22 @@ def name_targets(
     suffix: str,
     find: Callable[[Sequence[str]], Mapping[str, int]],
     arrived: Callable[[int], int],
+    taken: Container[str] = frozenset(),
 ) -> list[str]:
     """A target for each source, no two of them equal in any file system.
 
     suffix: of the targets, with its dot. find: of these names the results that are there, complete,
     with the times at which they were made. arrived: when the source of that index came to lie where
-    it is. Times are nanoseconds since the epoch.
+    it is. Times are nanoseconds since the epoch. taken: targets of other sources, folded.
     """
     folders = _list_folders(names)
-    wishes = _make_wishes(names, suffix, folders)
+    wishes = _make_wishes(names, suffix, folders, taken)
     found = find([name for wish in wishes for name in wish.names])
-    made = {name: time for name, time in found.items() if fold(name) not in folders}
+    made = {
+        name: time
+        for name, time in found.items()
+        if fold(name) not in folders and fold(name) not in taken
+    }
     # Whose each result could be. Where case counts, "A.jpg.png" is not that of "a.jpg".
     wanted: dict[str, set[int]] = defaultdict(set)
     for index, wish in enumerate(wishes):
@@ -73,7 +78,7 @@ def name_targets(
 
     targets = _keep_own(wishes, wanted, made)
     _settle_contested(wishes, wanted, made, arrived, targets)
-    _name_others(wishes, suffix, made, folders, targets)
+    _name_others(wishes, suffix, made, folders, taken, targets)
     return [targets[index] for index in range(len(names))]
 
 
@@ -102,7 +107,9 @@ class _Wish:
         return [self.plain, *self.former] if self.alone else self.names
 
 
-def _make_wishes(names: Sequence[Name], suffix: str, folders: Collection[str]) -> list[_Wish]:
+def _make_wishes(
+    names: Sequence[Name], suffix: str, folders: Collection[str], taken: Container[str]
+) -> list[_Wish]:
     plain = [with_suffix(name.below, suffix) for name in names]
     plain_times = Counter(map(fold, plain))
     long_times = Counter(fold(name.below + suffix) for name in names)
@@ -110,7 +117,7 @@ def _make_wishes(names: Sequence[Name], suffix: str, folders: Collection[str]) -
     for name, own in zip(names, plain, strict=True):
         long = fold(name.below + suffix)
         others = plain_times[long] - (long == fold(own))
-        numbers = long_times[long] + (others > 0 or long in folders)
+        numbers = long_times[long] + (others > 0 or long in folders or long in taken)
         former = [name.former + suffix, with_suffix(name.former, suffix)]
         wishes.append(
             _Wish(
@@ -118,7 +125,9 @@ def _make_wishes(names: Sequence[Name], suffix: str, folders: Collection[str]) -
                 own,
                 [_number(name.below, suffix, number) for number in range(1, numbers + 1)],
                 former if name.former != name.below else [],
-                alone=plain_times[fold(own)] == 1 and fold(own) not in folders,
+                alone=plain_times[fold(own)] == 1
+                and fold(own) not in folders
+                and fold(own) not in taken,
             )
         )
     return wishes
@@ -181,21 +190,26 @@ def _name_others(
     suffix: str,
     made: Collection[str],
     folders: Collection[str],
+    taken: Container[str],
     targets: dict[int, str],
 ) -> None:
     """Add new names for the sources that have none."""
-    taken = {fold(name) for name in targets.values()}
+    chosen = {fold(name) for name in targets.values()}
     reserved = {fold(wish.plain) for wish in wishes} | set(folders)
+
+    def is_free(name: str) -> bool:
+        return fold(name) not in chosen and fold(name) not in taken
+
     for index, wish in enumerate(wishes):
         if index in targets:
             continue
         target = wish.plain
-        if not wish.alone or fold(target) in taken:
+        if not wish.alone or not is_free(target):
             names = (_number(wish.below, suffix, number) for number in count(1))
             target = next(
                 name
                 for name in names
-                if name not in made and fold(name) not in reserved and fold(name) not in taken
+                if name not in made and fold(name) not in reserved and is_free(name)
             )
         targets[index] = target
-        taken.add(fold(target))
+        chosen.add(fold(target))

@@ -1,25 +1,27 @@
 """Who goes where: from what was named on the command line to one job a picture.
 
-The plan is made before anything is written. The same inputs and outputs always give the same plan,
-and a second run finds the first one's targets.
+The same inputs and outputs always give the same plan, and a second run finds the first one's
+targets. The plan is made before anything is written; that of a folder with more than
+:data:`_AT_ONCE` pictures is made in parts, so that the first picture need not wait for the last
+name, and memory does not grow with a bucket. A later part gives way to the targets of those before.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import TYPE_CHECKING, get_args
 
 from bgx.errors import OutputError, UnwritableError, UsageError
 from bgx.run.existing import find_result, refuse_overwriting, skip_existing
-from bgx.run.naming import name_targets, with_suffix
+from bgx.run.naming import fold, name_targets, with_suffix
 from bgx.run.outcome import Job, Skipped
-from bgx.run.sources import choose_names, find_items, sort_inputs
+from bgx.run.sources import Search, choose_names, is_picture, sort_inputs
 from bgx.settings import Existing
 from bgx.storage import is_object, open_file
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from bgx.run.naming import Name
@@ -32,12 +34,17 @@ _NEVER = 1 << 63
 """Nanoseconds since the epoch: later than everything."""
 
 
+_AT_ONCE = 2000
+"""Pictures of a part."""
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """jobs: to do, in order. skipped: already done. notes: what a person should know about the
     names chosen. ignored: how many files in the folders are no pictures. sheet: is written too.
     out: the output folder. folders: all that is written lies in one of these. remote: an object
-    store is asked for pictures, or gets some."""
+    store is asked for pictures, or gets some. rest: the parts that follow, found as it is iterated
+    over, which raises what plan_batch does."""
 
     jobs: list[Job]
     skipped: list[Skipped]
@@ -47,6 +54,17 @@ class Plan:
     out: Folder | None = None
     folders: list[Folder] = field(default_factory=list)
     remote: bool = False
+    rest: Iterator[Plan] = field(default_factory=lambda: iter(()))
+
+    def parts(self) -> Iterator[Plan]:
+        """This one and those that follow."""
+        yield self
+        yield from self.rest
+
+    def begin(self) -> list[Job | Skipped]:
+        """Prepare this part; what is to be done and what is done already."""
+        self.prepare()
+        return [*self.skipped, *self.jobs]
 
     def prepare(self) -> None:
         """Make the output folder, and delete what killed runs left where this one writes.
@@ -72,7 +90,7 @@ def plan_batch(
     read: Iterable[str | Path] = (),
     written: Iterable[str | Path] = (),
 ) -> Plan:
-    """Plan a batch.
+    """Plan a batch, or its first part.
 
     inputs: files, taken whatever they are, and folders (walked, their tree kept below out). suffix:
     of the targets, with its dot. review: a second output folder, for copies. sheet: a file that is
@@ -89,37 +107,116 @@ def plan_batch(
     for folder in outs:
         _check_folder(folder)
     named = sort_inputs(inputs, outs)
-    items, ignored = find_items(named, outs, suffix)
-    if not items:
+    search = Search(named, outs, suffix)
+    groups = _split(search) if search.one_folder else iter([list(search)])
+    first = next(groups, [])
+    if not first:
         raise UsageError("no pictures found in what was named; see `bgx batch --help`")
-
-    names, notes = choose_names(items)
-    belows = _choose_targets(items, names, out, suffix)
-    targets = list(out.files(belows))
-    copies = list(review.files(belows)) if review else []
-    refuse_overwriting(
-        [*(item.file for item in items), *map(open_file, read)],
-        [*copies, *([sheet] if sheet else []), *map(open_file, written)],
-        targets=targets,
+    extra = [*([sheet] if sheet else []), *map(open_file, written)]
+    for file in extra:
+        _refuse_input(file, named.folders, outs)
+    planner = _Planner(
+        search, out, review, suffix, existing, [open_file(name) for name in read], extra
     )
-    jobs: list[Job] = []
-    skipped: list[Skipped] = []
-    for index, (item, target) in enumerate(zip(items, targets, strict=True)):
-        copy = copies[index] if copies else None
-        job = Job(item.source, target, copy, create=existing == "skip")
-        reason = None if item.error else skip_existing(item.file, target, existing)
-        if reason is None:
-            jobs.append(job)
-        else:
-            skipped.append(Skipped(job, reason))
-    notes = [*named.notes, *notes, *_explain_names(items, names, belows, suffix)]
-    if sheet is not None and jobs and existing != "overwrite" and sheet.status():
+    plan = planner.plan(first)
+    notes = [*named.notes, *plan.notes]
+    if sheet is not None and plan.jobs and existing != "overwrite" and sheet.status():
         # It shows pictures that this run leaves as they are.
-        sheet, there = _name_another(sheet, {*targets, *copies}), sheet
+        taken = [place for job in plan.jobs for place in (job.target, job.review)]
+        sheet, there = _name_another(sheet, taken), sheet
         notes.append(f"--sheet {there}: is there; this run's is {sheet}")
-    written_in = {file.folder: None for file in (*targets, *copies, *([sheet] if sheet else []))}
+    folders = [*plan.folders, *([sheet.folder] if sheet else [])]
     remote = any(is_object(str(place)) for place in (*outs, *named.folders, *named.files))
-    return Plan(jobs, skipped, notes, ignored, sheet, out, list(written_in), remote)
+    return replace(
+        plan,
+        notes=notes,
+        sheet=sheet,
+        out=out,
+        folders=list(dict.fromkeys(folders)),
+        remote=remote,
+        rest=map(planner.plan, groups),
+    )
+
+
+def _split(items: Iterable[Item]) -> Iterator[list[Item]]:
+    """Groups, cut where names differ before their first dot: those are never one target."""
+    group: list[Item] = []
+    for item in items:
+        if len(group) >= _AT_ONCE and _root(item.below) != _root(group[-1].below):
+            yield group
+            group = []
+        group.append(item)
+    if group:
+        yield group
+
+
+def _root(below: str) -> str:
+    folder, slash, name = below.rpartition("/")
+    return f"{folder}{slash}{name.partition('.')[0]}"
+
+
+def _refuse_input(file: File, folders: Sequence[Folder], outs: Sequence[Folder]) -> None:
+    """Raise UsageError for a picture that a later part would find."""
+
+    def lies_in(places: Sequence[Folder]) -> bool:
+        return any(place.contains(file.folder) for place in places)
+
+    if lies_in(folders) and not lies_in(outs) and file.status() and is_picture(file):
+        raise UsageError(f"{file}: would overwrite an input; choose another name")
+
+
+class _Taken:
+    """Targets of earlier parts, folded; of each only a number is kept."""
+
+    def __init__(self) -> None:
+        self._hashes: set[int] = set()
+
+    def __contains__(self, name: object) -> bool:
+        return hash(name) in self._hashes
+
+    def add(self, names: Iterable[str]) -> None:
+        self._hashes |= {hash(fold(name)) for name in names}
+
+
+@dataclass(slots=True)
+class _Planner:
+    """What all parts of a plan have in common. read, written: beside pictures and results."""
+
+    search: Search
+    out: Folder
+    review: Folder | None
+    suffix: str
+    existing: Existing
+    read: Sequence[File]
+    written: Sequence[File]
+    taken: _Taken = field(default_factory=_Taken)
+    ignored: int = 0
+
+    def plan(self, items: Sequence[Item]) -> Plan:
+        """The part for these. Raises UsageError and OutputError."""
+        names, notes = choose_names(items)
+        belows, targets = _choose_targets(items, names, self.out, self.suffix, self.taken)
+        self.taken.add(belows)
+        copies = [self.review.file(below) for below in belows] if self.review else []
+        refuse_overwriting(
+            [*(item.file for item in items), *self.read],
+            [*copies, *self.written],
+            targets=targets,
+        )
+        jobs: list[Job] = []
+        skipped: list[Skipped] = []
+        for index, (item, target) in enumerate(zip(items, targets, strict=True)):
+            copy = copies[index] if copies else None
+            job = Job(item.source, target, copy, create=self.existing == "skip")
+            reason = None if item.error else skip_existing(item.file, target, self.existing)
+            if reason is None:
+                jobs.append(job)
+            else:
+                skipped.append(Skipped(job, reason))
+        notes += _explain_names(items, names, belows, self.suffix)
+        ignored, self.ignored = self.search.ignored - self.ignored, self.search.ignored
+        folders = list(dict.fromkeys(file.folder for file in (*targets, *copies)))
+        return Plan(jobs, skipped, notes, ignored, folders=folders)
 
 
 def _check_folder(folder: Folder) -> None:
@@ -129,24 +226,26 @@ def _check_folder(folder: Folder) -> None:
 
 
 def _choose_targets(
-    items: Sequence[Item], names: Sequence[Name], out: Folder, suffix: str
-) -> list[str]:
-    """The names below ``out``. A folder that could not be searched has its own."""
+    items: Sequence[Item], names: Sequence[Name], out: Folder, suffix: str, taken: _Taken
+) -> tuple[list[str], list[File]]:
+    """The names below ``out``, and their files. A folder that could not be searched has its own."""
     pictures = [index for index, item in enumerate(items) if item.error is None]
+    files: dict[str, File] = {}
 
     def find(belows: Sequence[str]) -> dict[str, int]:
-        results = zip(belows, map(find_result, out.files(belows)), strict=True)
+        files.update(zip(belows, out.files(belows), strict=True))
+        results = ((below, find_result(file)) for below, file in files.items())
         return {below: result.modified for below, result in results if result}
 
     def arrived(index: int) -> int:
         status = items[pictures[index]].file.status()
         return status.arrived if status else _NEVER
 
-    targets = name_targets([names[index] for index in pictures], suffix, find, arrived)
+    targets = name_targets([names[index] for index in pictures], suffix, find, arrived, taken)
     belows = [name.below for name in names]
     for index, target in zip(pictures, targets, strict=True):
         belows[index] = target
-    return belows
+    return belows, [files.get(below) or out.file(below) for below in belows]
 
 
 def _explain_names(
@@ -163,7 +262,7 @@ def _explain_names(
     return [f"{len(moved)} sources would share a target; each got its own: {shown}"]
 
 
-def _name_another(file: File, taken: Collection[File]) -> File:
+def _name_another(file: File, taken: Collection[object]) -> File:
     """The first of sheet-2.html, sheet-3.html and so on that is free."""
     stem = file.name[: len(file.name) - len(file.suffix)]
     names = (file.folder.file(f"{stem}-{number}{file.suffix}") for number in count(2))

@@ -118,32 +118,54 @@ def sort_inputs(inputs: Iterable[str], outs: Sequence[Folder]) -> Inputs:
     return Inputs(folders, files, notes)
 
 
-def find_items(
-    inputs: Inputs,
-    outs: Sequence[Folder],
-    suffix: str,
-) -> tuple[list[Item], int]:
-    """Items, each file once, those in folders first; the number of files left out of the folders.
+class Search:
+    """Finds the items as it is iterated over, each file once, those in folders first.
 
-    outs: the output folders, which are not searched. suffix: of the results. Raises UsageError.
+    outs: the output folders, which are not searched. suffix: of the results. ignored: files left
+    out of the folders so far. Raises UsageError.
     """
-    items: dict[File, Item] = {}
-    ignored = 0
-    for folder in inputs.folders:
-        for item in _search(folder, outs):
-            if item.error is not None or _is_picture(item.file):
-                items.setdefault(item.file, item)
-            else:
-                ignored += 1
-    identities = {out.identity() for out in outs} - {None}
-    for file in inputs.files:
-        if file.suffix == suffix and file.folder.identity() in identities:
-            raise UsageError(
-                f"{file}: lies in the output folder as its results do; choose another output "
-                "folder or --format"
-            )
-        items.setdefault(file, Item(file, file.name, file.location))
-    return list(items.values()), ignored
+
+    def __init__(self, inputs: Inputs, outs: Sequence[Folder], suffix: str) -> None:
+        self._inputs = inputs
+        self._outs = outs
+        self._suffix = suffix
+        self.ignored = 0
+
+    @property
+    def one_folder(self) -> bool:
+        """Whether a single folder is all there is: no file can be met twice then."""
+        return len(self._inputs.folders) == 1 and not self._inputs.files
+
+    def __iter__(self) -> Iterator[Item]:
+        if self.one_folder:
+            yield from self._search(self._inputs.folders[0])
+            return
+        met: set[File] = set()
+        for folder in self._inputs.folders:
+            for item in self._search(folder):
+                if item.file not in met:
+                    met.add(item.file)
+                    yield item
+        identities = {out.identity() for out in self._outs} - {None}
+        for file in self._inputs.files:
+            if file.suffix == self._suffix and file.folder.identity() in identities:
+                raise UsageError(
+                    f"{file}: lies in the output folder as its results do; choose another output "
+                    "folder or --format"
+                )
+            if file not in met:
+                met.add(file)
+                yield Item(file, file.name, file.location)
+
+    def _search(self, folder: Folder) -> Iterator[Item]:
+        try:
+            for found in folder.walk(leave_out=self._outs):
+                if found.error is not None or is_picture(found.file):
+                    yield Item(found.file, found.below, folder.location, found.error)
+                else:
+                    self.ignored += 1
+        except OSError as error:
+            raise UsageError(f"{folder}: cannot be searched: {error.strerror}") from error
 
 
 def choose_names(items: Sequence[Item]) -> tuple[list[Name], list[str]]:
@@ -175,16 +197,8 @@ def _find_root(locations: Collection[str]) -> list[str] | None:
     return root if len(folders) > 1 and root else None
 
 
-def _search(folder: Folder, outs: Sequence[Folder]) -> Iterator[Item]:
-    try:
-        for found in folder.walk(leave_out=outs):
-            yield Item(found.file, found.below, folder.location, found.error)
-    except OSError as error:
-        raise UsageError(f"{folder}: cannot be searched: {error.strerror}") from error
-
-
-def _is_picture(file: File) -> bool:
-    """By its suffix, else by its first bytes. What is none is named in the log."""
+def is_picture(file: File) -> bool:
+    """Told by its suffix, else by its first bytes. What is none is named in the log."""
     status = file.status()
     if status is not None and status.kind != "file":
         log.info("%s: is no ordinary file and was left out", file)

@@ -172,7 +172,7 @@ class Folder(Protocol):
         """Whether the other one is this one or lies below it."""
 
     def walk(self, leave_out: Collection[Folder] = ()) -> Iterator[Found]:
-        """Everything below it that is not a folder: by name, a folder's files before its folders.
+        """Everything below it that is not a folder, in an order that is always the same.
 
         Hidden files and folders, folders that systems keep for themselves (``@eaDir``), links to
         folders and what lies below ``leave_out`` are passed over. Raises OSError where the folder

@@ -124,6 +124,7 @@ class LocalFolder:
         return Path(_resolve(other.path)).is_relative_to(_resolve(self.path))
 
     def walk(self, leave_out: Collection[Folder] = ()) -> Iterator[Found]:
+        """By name, a folder's files before its folders."""
         left_out = {folder.identity() for folder in leave_out} - {None}
         # Not os.walk(): it recurses, and a tree can be deeper than Python's stack.
         waiting: list[tuple[str, frozenset[Hashable]]] = [("", frozenset())]

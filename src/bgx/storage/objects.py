@@ -21,7 +21,6 @@ import time
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import lru_cache, partial
-from itertools import takewhile
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, TypeVar, cast
 from urllib.parse import quote, urlsplit
@@ -79,6 +78,9 @@ _FEW = 32
 _UNNAMEABLE = "an empty part, . or .. between slashes, which bgx cannot ask for"
 
 _SUFFIX = re.compile(r"[^/]\.[A-Za-z][A-Za-z0-9]{1,4}$")
+
+_PAGE = 1000
+"""Objects that a service lists at once."""
 
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>(\w+)</Code>")
@@ -434,7 +436,7 @@ class ObjectFolder:
         """A folder where an object lies in it, else None. Raises OSError."""
         try:
             there = self.bucket.ask(
-                lambda store: any(obstore.list(store, self._prefix, chunk_size=1))
+                lambda store: any(obstore.list(store, self.prefix or None, chunk_size=1))
             )
         except InvalidPathError:
             there = True
@@ -450,35 +452,37 @@ class ObjectFolder:
         return isinstance(other, ObjectFolder) and f"{other}/".startswith(f"{self}/")
 
     def walk(self, leave_out: Collection[Folder] = ()) -> Iterator[Found]:
-        found = self._list()
-        for below in sorted(found, key=_order):
+        """In the order of their keys."""
+        for below, there in self._list():
             file = ObjectFile(self.bucket, self._key(below), listed=True)
             *folders, name = below.split("/")
             if any(part.startswith(".") or is_system(part) for part in folders):
                 continue
             if name.startswith(".") or any(folder.contains(file.folder) for folder in leave_out):
                 continue
-            there = found[below]
             if isinstance(there, OSError):
                 yield Found(below, file, there)
             else:
                 yield Found(below, replace(file, known=there))
 
     def files(self, names: Iterable[str]) -> Iterator[File]:
-        """Raises OutputError where they cannot be listed."""
+        """What lies from the first to the last of them is listed once."""
         names = list(names)
         if len(names) <= _FEW:
             yield from map(self.file, names)
             return
-        shared = _find_shared_folder(names)
-        searched = ObjectFolder(self.bucket, self._key(shared)) if shared else self
-        skip = len(shared) + 1 if shared else 0
+        there: dict[str, Status | OSError] = {}
+        wanted, last = set(names), max(names)
         try:
-            there = searched._list()
+            for below, found in self._list(start=min(names)):
+                if below > last:
+                    break
+                if below in wanted:
+                    there[below] = found
         except OSError as error:
             raise OutputError(f"{self}: cannot be listed: {error.strerror}") from error
         for name in names:
-            status = there.get(name[skip:])
+            status = there.get(name)
             known = status if isinstance(status, Status) else None
             yield ObjectFile(self.bucket, self._key(name), known, listed=True)
 
@@ -499,28 +503,26 @@ class ObjectFolder:
         """There are none: an object appears whole."""
         return 0
 
-    @property
-    def _prefix(self) -> str | None:
-        return self.prefix or None
-
     def _key(self, below: str) -> str:
         return f"{self.prefix}/{below}" if self.prefix else below
 
-    def _list(self) -> dict[str, Status | OSError]:
-        """What lies below it, by name; of a folder that cannot be listed the error.
+    def _list(self, start: str = "") -> Iterator[tuple[str, Status | OSError]]:
+        """Names below it, in order, and what lies there; of a folder that cannot be listed its
+        error.
 
-        Raises OSError where the folder itself cannot be listed.
+        start: may leave out what comes before this name. Raises OSError where the folder itself
+        cannot be listed.
         """
         skip = len(self._key(""))
-
-        def collect(store: ObjectStore) -> dict[str, Status | OSError]:
-            pages = obstore.list(store, self._prefix, chunk_size=1000)
-            return {meta["path"][skip:]: _describe(meta) for page in pages for meta in page}
-
+        pages = _Pages(self, _before(self._key(start)) if start else None)
         try:
-            return self.bucket.ask(collect)
+            for page in pages:
+                for meta in page:
+                    yield meta["path"][skip:], _describe(meta)
         except InvalidPathError:
-            return self._list_by_folders(skip)
+            for below, found in self._list_by_folders(skip).items():
+                if pages.last is None or self._key(below) > pages.last:
+                    yield below, found
 
     def _list_by_folders(self, skip: int) -> dict[str, Status | OSError]:
         """One name that obstore has no form for fails a whole listing; here only its folder's."""
@@ -538,7 +540,41 @@ class ObjectFolder:
                 continue
             found |= {meta["path"][skip:]: _describe(meta) for meta in listed["objects"]}
             waiting += listed["common_prefixes"]
-        return found
+        return dict(sorted(found.items()))
+
+
+class _Pages:
+    """The pages of a listing; one that breaks off is taken up where it was.
+
+    last: the last key so far; those up to it are left out.
+    """
+
+    def __init__(self, folder: ObjectFolder, last: str | None) -> None:
+        self._folder = folder
+        self._stream: Iterator[Sequence[ObjectMeta]] | None = None
+        self.last = last
+
+    def __iter__(self) -> Iterator[Sequence[ObjectMeta]]:
+        while page := self._folder.bucket.ask(self._read):
+            yield page
+            self.last = page[-1]["path"]
+
+    def _read(self, store: ObjectStore) -> Sequence[ObjectMeta]:
+        if self._stream is None:
+            self._stream = obstore.list(
+                store, self._folder.prefix or None, offset=self.last, chunk_size=_PAGE
+            )
+        try:
+            return next(self._stream, [])
+        except Exception:
+            self._stream = None
+            raise
+
+
+def _before(key: str) -> str | None:
+    """A key that comes before this one, and after most that do."""
+    shorter = key[:-1].rstrip("/")
+    return None if {"", ".", ".."} & set(shorter.split("/")) else shorter
 
 
 def _list_folder(store: ObjectStore, prefix: str | None) -> ListResult[Sequence[ObjectMeta]]:
@@ -554,19 +590,6 @@ def _try(look: Callable[[], Status | None]) -> Status | None:
         return None
 
 
-def _find_shared_folder(names: Sequence[str]) -> str:
-    """The folder that all of these lie in; empty where they share none."""
-    folders = [name.split("/")[:-1] for name in names]
-    pairs = zip(min(folders), max(folders), strict=False)
-    return "/".join(part for part, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-
-
 def _describe(meta: ObjectMeta) -> Status:
     modified = int(meta["last_modified"].timestamp() * 1_000_000_000)
     return Status("file", meta["size"], modified, modified)
-
-
-def _order(below: str) -> list[tuple[bool, str]]:
-    """Sorts a folder's files before the folders in it."""
-    *folders, name = below.split("/")
-    return [*((True, folder) for folder in folders), (False, name)]
