@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, get_args
 
 from bgx.errors import OutputError, UnwritableError, UsageError
 from bgx.run.existing import find_result, refuse_overwriting, skip_existing
-from bgx.run.naming import fold, name_targets, with_suffix
+from bgx.run.naming import name_targets, with_suffix
 from bgx.run.outcome import Job, Skipped
 from bgx.run.sources import Search, choose_names, is_picture, sort_inputs
 from bgx.settings import Existing
 from bgx.storage import is_object, open_file
+from bgx.storage.base import fold
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
