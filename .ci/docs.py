@@ -52,7 +52,7 @@ def show_help(command: str) -> str:
     return f"```text\n{result.output.strip()}\n```"
 
 
-SPEED = ("12mp", "1600", "1600-int8", "500")
+SPEED = ("12mp", "12mp-refine", "1600", "1600-int8", "500")
 """The records of benchmarks/vs_rembg.py that the tables of speed show, in this order."""
 
 
