@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -260,3 +260,35 @@ def _find_offsets(data: bytes) -> int:
     directory = int.from_bytes(data[4:8], "little")
     at = data.index((273).to_bytes(2, "little") + b"\4\0", directory)
     return int.from_bytes(data[at + 8 : at + 12], "little")
+
+
+@pytest.mark.parametrize(
+    ("file_format", "options"),
+    [("WEBP", {"quality": 80}), ("WEBP", {"lossless": True}), ("AVIF", {}), ("HEIF", {})],
+)
+def test_a_hole_that_the_decoder_does_not_mind_is_a_note_and_a_doubt(
+    file_format: str, options: dict[str, Any]
+) -> None:
+    if file_format == "HEIF":
+        pytest.importorskip("pillow_heif")
+    whole = encode(PHOTO, file_format, **options)
+    assert read(whole).notes == ()
+    assert not read(whole).damaged
+    holed = whole[: len(whole) // 2] + bytes(600) + whole[len(whole) // 2 + 600 :]
+    try:
+        photo = read(holed)
+    except UnreadableError:
+        return
+    assert photo.damaged
+    assert photo.notes == ("damaged: a hole of zeros in the middle of the file",)
+
+
+@pytest.mark.parametrize("colour", ["black", "white", (3, 200, 40)])
+@pytest.mark.parametrize("file_format", ["WEBP", "AVIF", "HEIF", "JPEG"])
+def test_a_plain_picture_has_no_hole(file_format: str, colour: Any) -> None:
+    if file_format == "HEIF":
+        pytest.importorskip("pillow_heif")
+    image = Image.new("RGBA" if file_format != "JPEG" else "RGB", (3000, 2000), colour)
+    for options in ({}, {"lossless": True}, {"progressive": True}, {"quality": 100}):
+        photo = read(encode(image, file_format, **options))
+        assert (photo.notes, photo.damaged) == ((), False)

@@ -1,15 +1,18 @@
-"""AVIF and HEIC: pixels by their libraries, colours that are told by numbers from the boxes.
+"""AVIF and HEIC: pixels by their libraries, what those leave out from the boxes.
 
-Pillow does not pass those on (ISO/IEC 14496-12 and 23008-12).
+That is colours told by numbers, EXIF as it was, and holes in the compressed data (ISO/IEC 14496-12
+and 23008-12).
 """
 
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO
 
 from bgx.image.cicp import profile_of_codes
-from bgx.image.pillow import PillowReader, open_by_pillow
+from bgx.image.exif import Exif
+from bgx.image.pillow import PillowReader, holds_hole, note_hole, open_by_pillow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,21 +22,41 @@ if TYPE_CHECKING:
 _MOST_META = 1 << 24
 """Bytes of a description; pixels stand elsewhere."""
 
+_MOST_EXIF = 1 << 26
+
 _IN_TRACKS = {b"moov", b"trak", b"mdia", b"minf", b"stbl"}
 _VIDEO_FIELDS = 78
 """Bytes of a sample entry before its own boxes (ISO/IEC 14496-12, 12.1.3)."""
 
+_CODED = {b"av01", b"hvc1"}
+"""Items that are compressed pictures, or tiles of one."""
 
 Codes = tuple[int, int]
 """Primaries and transfer curve, code points of ITU-T H.273."""
+
+Span = tuple[int, int]
+"""Where bytes of the file begin, and how many."""
+
+
+@dataclass(slots=True)
+class _Description:
+    """codes: the photo's. exif, coded: where EXIF and compressed pictures lie."""
+
+    codes: Codes | None = None
+    exif: Span | None = None
+    coded: list[Span] = field(default_factory=list)
 
 
 class BoxReader:
     """See :class:`bgx.image.decoded.Reader`. Raises NotReadError for HDR."""
 
     def __init__(self, stream: BinaryIO, file_format: str) -> None:
-        self._reader = PillowReader(open_by_pillow(stream, file_format))
-        self._codes = _read_codes(stream)
+        image = open_by_pillow(stream, file_format)
+        self._stream = stream
+        self._reader = PillowReader(image)
+        self._description = _read_description(stream)
+        codes = None if image.info.get("icc_profile") else self._description.codes
+        self._icc = profile_of_codes(*codes) if codes else None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -45,24 +68,37 @@ class BoxReader:
 
     def decode(self, least: tuple[int, int] | None) -> Decoded:
         decoded = self._reader.decode(least)
-        if decoded.icc is None and self._codes is not None:
-            decoded.icc = profile_of_codes(*self._codes)
+        decoded.icc = decoded.icc or self._icc
+        # Pillow writes EXIF anew, question marks for letters, where it differs in orientation.
+        decoded.exif = self._read_exif() or decoded.exif
+        if any(holds_hole(self._read(span)) for span in self._description.coded):
+            note_hole(decoded)
         return decoded
 
+    def _read(self, span: Span) -> bytes:
+        self._stream.seek(span[0])
+        return self._stream.read(span[1])
 
-def _read_codes(stream: BinaryIO) -> Codes | None:
-    """The colours that the photo's file names by numbers; None where it names none.
+    def _read_exif(self) -> Exif | None:
+        span = self._description.exif
+        if span is None or span[1] > _MOST_EXIF:
+            return None
+        data = self._read(span)
+        # ISO/IEC 23008-12, A.2.1: where the TIFF structure begins, then what may stand before it.
+        return Exif.parse(data[4 + int.from_bytes(data[:4], "big") :])
 
-    Whatever is damaged counts as not there: the decoder says what is wrong with it.
-    """
+
+def _read_description(stream: BinaryIO) -> _Description:
+    """What the boxes say; damage counts as not there: the decoder says what is wrong with it."""
+    description = _Description()
     try:
         for kind, body in _top_boxes(stream):
-            found = _codes_of_item(body[4:]) if kind == b"meta" else _codes_of_tracks(body)
-            if found:
-                return found
+            if kind == b"meta":
+                _read_items(body[4:], description)
+            description.codes = description.codes or _codes_of_tracks(body)
     except (struct.error, IndexError, ValueError):
         pass
-    return None
+    return description
 
 
 def _top_boxes(stream: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
@@ -93,16 +129,21 @@ def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         at += size
 
 
-def _codes_of_item(meta: bytes) -> Codes | None:
-    """Of the primary item, else of any: a photo in tiles may describe the tiles alone."""
+def _read_items(meta: bytes, description: _Description) -> None:
     boxes = dict(_boxes(meta))
+    kinds = _item_kinds(boxes.get(b"iinf", b""))
+    places = _item_places(boxes.get(b"iloc", b""))
+    description.exif = next(
+        (places[i] for i, k in kinds.items() if k == b"Exif" and i in places), None
+    )
+    description.coded = [places[i] for i, k in kinds.items() if k in _CODED and i in places]
+    # Colours of the primary item, else of any: a photo in tiles may describe the tiles alone.
     properties = dict(_boxes(boxes.get(b"iprp", b"")))
     all_of_them = list(_boxes(properties.get(b"ipco", b"")))
     primary = _primary_item(boxes.get(b"pitm", b""))
     own = [all_of_them[i - 1] for i in _associated(properties.get(b"ipma", b""), primary) if i]
-    if any(kind == b"colr" for kind, _ in own):
-        return _first_codes(own)
-    return _first_codes(all_of_them)
+    described = any(kind == b"colr" for kind, _ in own)
+    description.codes = _first_codes(own if described else all_of_them)
 
 
 def _first_codes(properties: list[tuple[bytes, bytes]]) -> Codes | None:
@@ -115,6 +156,48 @@ def _first_codes(properties: list[tuple[bytes, bytes]]) -> Codes | None:
 
 def _primary_item(pitm: bytes) -> int:
     return int.from_bytes(pitm[4:6] if pitm[:1] == b"\0" else pitm[4:8], "big")
+
+
+def _item_kinds(iinf: bytes) -> dict[int, bytes]:
+    """Types of the items, by number."""
+    kinds = {}
+    for _, entry in _boxes(iinf[6 if iinf[:1] == b"\0" else 8 :]):
+        if entry[0] == 2:
+            kinds[int.from_bytes(entry[4:6], "big")] = entry[8:12]
+        elif entry[0] == 3:
+            kinds[int.from_bytes(entry[4:8], "big")] = entry[10:14]
+    return kinds
+
+
+def _item_places(iloc: bytes) -> dict[int, Span]:
+    """Where the items lie that are of one piece in the file itself."""
+    if not iloc:
+        return {}
+    version = iloc[0]
+    sizes = iloc[4] >> 4, iloc[4] & 15, iloc[5] >> 4, iloc[5] & 15 if version else 0
+    offset_size, length_size, base_size, index_size = sizes
+    at = 6
+    id_size = 4 if version == 2 else 2
+
+    def take(size: int) -> int:
+        nonlocal at
+        at += size
+        return int.from_bytes(iloc[at - size : at], "big")
+
+    places = {}
+    for _ in range(take(id_size)):
+        item = take(id_size)
+        method = take(2) & 15 if version else 0
+        take(2)  # which file
+        base = take(base_size)
+        extents = []
+        for _ in range(take(2)):
+            take(index_size)
+            offset, length = take(offset_size), take(length_size)
+            extents.append((base + offset, length))
+        if method == 0 and len(extents) == 1 and at <= len(iloc):
+            places[item] = extents[0]
+    return places
 
 
 def _associated(ipma: bytes, item: int) -> list[int]:

@@ -48,7 +48,8 @@ _PICTURES = frozenset({0x8649, 0x935C})
 _SIGNATURES = re.compile(
     rb"\xd8\xff[\xc0-\xfe]"  # JPEG; some makers change the byte before these
     rb"|\x89PNG\r\n|RIFF....WEBP|8BPS\0|ftyp(?:heic|heix|avif|mif1)"
-    rb"|/9j/[24]AA|iVBORw0KGgo",  # JPEG and PNG as base64
+    # JPEG, PNG, WebP, GIF, TIFF of both orders, AVIF and HEIC as base64
+    rb"|(?:/9j/[2-7x/]|iVBORw0KGgo|UklGR|R0lGOD|SUkqA|TU0AK|AAAA..Z0eX)[A-Za-z0-9+/=]{40}",
     re.DOTALL,
 )
 

@@ -53,7 +53,8 @@ _RAW_MAGIC = (
     (6, b"HEAPCCDR"),  # Canon CRW
     (4, b"ftypcrx "),  # Canon CR3
     (8, b"CR\x02\0"),  # Canon CR2, a TIFF but for these bytes
-    (8, b"IIIITwaR"),  # Phase One, likewise, and the next one
+    (8, b"IIIITwaR"),  # Phase One, likewise, and the next two
+    (8, b"IIIIRawT"),
     (8, b"MMMMRawT"),
 )
 

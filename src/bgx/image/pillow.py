@@ -12,6 +12,9 @@ from bgx.install import install_hint
 
 SEVERAL = "first frame of several"
 
+_HOLE = 256
+"""Zeros that arithmetic coding does not write in a row."""
+
 
 def open_by_pillow(stream: BinaryIO, file_format: str) -> Image.Image:
     """Open a picture, not yet decoded. file_format: Pillow's name. Raises NotReadError."""
@@ -104,3 +107,15 @@ def _read_dpi(image: Image.Image) -> tuple[float, float] | None:
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
         return None
     return x, y
+
+
+def holds_hole(compressed: bytes) -> bool:
+    """Whether a long run of zeros stands within arithmetically coded data, not behind it."""
+    at = compressed.find(bytes(_HOLE))
+    return at >= 0 and bool(compressed[at:].strip(b"\0"))
+
+
+def note_hole(decoded: Decoded) -> None:
+    """Say of a picture that its file has a hole, which its decoder did not mind."""
+    decoded.damaged = True
+    decoded.notes.append("damaged: a hole of zeros in the middle of the file")

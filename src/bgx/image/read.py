@@ -22,7 +22,7 @@ from bgx.errors import PictureError, TooLargeError, UnreadableError
 from bgx.image.compose import flatten
 from bgx.image.decoded import NotReadError
 from bgx.image.identify import HEAD, RAW_REMEDY, identify, name_unread
-from bgx.image.pillow import PillowReader, open_by_pillow
+from bgx.image.pillow import PillowReader
 from bgx.image.rgb import to_rgb
 
 if TYPE_CHECKING:
@@ -171,7 +171,9 @@ def _open_source(source: Path | bytes | BinaryIO) -> AbstractContextManager[Bina
     """A stream over it; closes what it opened itself."""
     match source:
         case Path():
-            return source.open("rb")
+            stream: BinaryIO = source.open("rb")
+            # A pipe with a name gives its bytes once.
+            return stream if stream.seekable() else io.BytesIO(stream.read())
         case bytes():
             return io.BytesIO(source)
         case _:
@@ -233,12 +235,19 @@ def _open(source: BinaryIO | Image.Image, name: str) -> Reader:
             from bgx.image.bmp import BmpReader
 
             return BmpReader(source)
+        case "WEBP":
+            from bgx.image.webp import WebpReader
+
+            return WebpReader(source)
+        case "GIF":
+            from bgx.image.gif import GifReader
+
+            return GifReader(source)
         case "AVIF" | "HEIF" as file_format:
             from bgx.image.boxes import BoxReader
 
             return BoxReader(source, file_format)
-        case file_format:
-            return PillowReader(open_by_pillow(source, file_format))
+    raise AssertionError(head)
 
 
 def _explain_unidentified(head: bytes) -> str:

@@ -1,0 +1,48 @@
+"""WebP: pixels by Pillow, and a look for holes, of which libwebp says nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, BinaryIO
+
+from bgx.image.pillow import PillowReader, holds_hole, note_hole, open_by_pillow
+
+if TYPE_CHECKING:
+    from bgx.image.decoded import Decoded
+
+_PIXELS = {b"VP8 ", b"VP8L"}
+_FILE_HEADER = 12
+
+
+class WebpReader:
+    """See :class:`bgx.image.decoded.Reader`."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._reader = PillowReader(open_by_pillow(stream, "WEBP"))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self._reader.size
+
+    @property
+    def orientation(self) -> int:
+        return self._reader.orientation
+
+    def decode(self, least: tuple[int, int] | None) -> Decoded:
+        decoded = self._reader.decode(least)
+        if holds_hole(self._find_pixels()):
+            note_hole(decoded)
+        return decoded
+
+    def _find_pixels(self) -> bytes:
+        """The compressed picture; of an animation nothing, whose frames lie in other chunks."""
+        at = _FILE_HEADER
+        while True:
+            self._stream.seek(at)
+            head = self._stream.read(8)
+            if len(head) < 8:
+                return b""
+            size = int.from_bytes(head[4:], "little")
+            if head[:4] in _PIXELS:
+                return self._stream.read(size)
+            at += 8 + size + size % 2
