@@ -9,10 +9,15 @@ import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from PIL import Image
 
 import bgx
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 PACKAGE = Path(bgx.__file__).parent
 
@@ -57,10 +62,14 @@ OWNERS = {
     "uvicorn": ["bgx.serve.server"],
     "python_multipart": ["bgx.serve.forms"],
     "h11": ["bgx.serve.fetch"],
+    "prometheus_client": ["bgx.serve.metrics"],
 }
 
 HEAVY = {"numpy", "PIL", "onnxruntime", "onnx", "openvino"}
 HEAVY |= {"pooch", "requests", "tqdm", "platformdirs"}
+
+SERVER = {"starlette", "uvicorn", "h11", "python_multipart", "prometheus_client", "asyncio"}
+"""What the server alone needs."""
 
 
 @dataclass(frozen=True)
@@ -183,21 +192,39 @@ def test_the_room_of_training_can_be_imported_without_torch() -> None:
     assert not {"torch", "onnx"} & loaded_by("import bgx.train")
 
 
-def loaded_by(code: str) -> set[str]:
-    """The heavy libraries in a new Python after it ran this."""
+def loaded_by(code: str, libraries: Collection[str] = HEAVY) -> set[str]:
+    """Those of the libraries that are in a new Python after it ran this."""
     script = f"import sys; {code}; print(); print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, check=True, text=True
     )
-    return HEAVY & set(done.stdout.splitlines()[-1].split())
+    return set(libraries) & set(done.stdout.splitlines()[-1].split())
 
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["--version"], ["remove", "--help"], ["batch", "--help"], ["bench", "--help"]],
+    [
+        *(
+            ["--help"],
+            ["--version"],
+            ["remove", "--help"],
+            ["batch", "--help"],
+            ["bench", "--help"],
+        ),
+        ["serve", "--help"],
+    ],
 )
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
-    assert loaded_by(f"from bgx.cli.main import run; run({json.dumps(arguments)})") == set()
+    code = f"from bgx.cli.main import run; run({json.dumps(arguments)})"
+    assert loaded_by(code, HEAVY | SERVER) == set()
+
+
+def test_a_batch_loads_no_server(stocked_home: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (64, 48), "white").save(tmp_path / "a.png")
+    arguments = ["batch", str(tmp_path / "a.png"), "-o", str(tmp_path / "cut")]
+
+    assert loaded_by(f"from bgx.cli.main import run; run({arguments!r})", SERVER) == set()
+    assert (tmp_path / "cut" / "a.png").is_file()
 
 
 def test_the_package_itself_is_light() -> None:
