@@ -26,7 +26,6 @@ from bgx.run.recipe import Recipe
 from bgx.settings import ReadSettings
 from bgx.storage.memory import InMemory
 from bgx.threads import wait_for
-from support.containers import container, run_in
 from support.fakes import (
     CrashingNetwork,
     FakeNetwork,
@@ -35,13 +34,11 @@ from support.fakes import (
     cpu_plan,
     draw_photo,
     gpu_plan,
-    save_photo,
 )
 from support.running import make_engine, make_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
     from PIL import Image
@@ -444,27 +441,3 @@ print(type(future.result()).__name__)
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )
     assert (done.returncode, done.stdout) == (0, "Done\n"), done.stderr
-
-
-@pytest.mark.parametrize("most", [1, 2, 3, 4])
-def test_where_threads_are_refused_every_picture_has_its_row(tmp_path: Path, most: int) -> None:
-    """most: threads of the process, its first one counted."""
-    for number in range(12):
-        save_photo(tmp_path / f"in/{number}.png")
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-        "BGX_OFFLINE": "1",
-        "BGX_MODEL": "lite",
-        "OPENBLAS_NUM_THREADS": "1",
-    }
-    words = ("-m", "bgx", "batch", "in", "-o", "out", "--report", "r.jsonl")
-    with container("pids", {"pids.max": str(most)}) as group:
-        done = run_in(
-            group, sys.executable, *words, cwd=tmp_path, env=environment, timeout=PATIENCE
-        )
-
-    rows = (tmp_path / "r.jsonl").read_text().splitlines()
-    assert len(rows) == 13, done.stderr
-    assert done.returncode == 0, done.stderr
-    assert len(list((tmp_path / "out").glob("*.png"))) == 12

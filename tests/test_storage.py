@@ -315,9 +315,11 @@ def test_a_folder_that_vanishes_during_a_walk_is_found_with_its_error(tmp_path: 
     assert met == [("a/1.jpg", None), ("b", errno.ENOENT), ("c/3.jpg", None)]
 
 
-def test_a_walk_of_what_is_no_folder_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        list(open_folder(tmp_path / "gone").walk())
+def test_a_folder_that_is_not_there_is_found_with_its_error(tmp_path: Path) -> None:
+    [found] = open_folder(tmp_path / "gone").walk()
+
+    assert (found.below, found.file) == ("", open_file(tmp_path / "gone"))
+    assert isinstance(found.error, FileNotFoundError)
 
 
 def test_files_of_many_names(tmp_path: Path) -> None:

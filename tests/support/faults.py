@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class _Fault:
-    event: str
+    events: tuple[str, ...]
     error: BaseException
     meant: Callable[..., bool]
     after: int
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def meet(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if event != self.event or not self.meant(*arguments):
+        if event not in self.events or not self.meant(*arguments):
             return
         with self.lock:
             self.after -= 1
@@ -46,20 +46,21 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
 
 @contextmanager
 def failing(
-    event: str,
+    events: str,
     error: BaseException,
     meant: Callable[..., bool] = lambda *_: True,
     *,
     after: int = 0,
 ) -> Iterator[None]:
-    """Have what the event announces fail, in every thread of this process.
+    """Have what events announce fail, in every thread of this process.
 
-    meant: of the event's arguments, whether this one fails. after: how many are let through first.
+    events: their names, with spaces between. meant: of an event's arguments, whether this one
+    fails. after: how many of those are let through first.
     """
     if not _installed:
         sys.addaudithook(_hook)  # it cannot be taken away again
         _installed.append(True)
-    fault = _Fault(event, error, meant, after)
+    fault = _Fault(tuple(events.split()), error, meant, after)
     _faults.append(fault)
     try:
         yield

@@ -95,6 +95,9 @@ def _run(arguments: Sequence[str] | None) -> int:
     except SystemExit:
         # Click's answer to a reader of our output that went away, as `head` does.
         return ExitCode.OUTPUT
+    except MemoryError:
+        say("bgx: not enough memory; close other programs, or raise the limit")
+        return ExitCode.DEVICE
     except Exception as error:  # noqa: BLE001 - told, and an exit code of its own
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             say(f"bgx: output cannot be written: {error.strerror}")

@@ -112,6 +112,8 @@ def as_picture_error(name: str, error: Exception) -> BgxError:
             return error
         case MemoryError():
             return TooLargeError(f"{name}: not enough memory; scale it down or use fewer --workers")
+        case OSError(errno=int()):
+            return InferenceError(f"{name}: cannot be cut out: {error.strerror}")
     level = logging.ERROR if "BGX_DEBUG" in os.environ else logging.DEBUG
     log.log(level, "unexpected error", exc_info=error)
     bug = BugError(f"{name}: unexpected {error!r}; please report this as a bug")

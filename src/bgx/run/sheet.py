@@ -98,6 +98,8 @@ class Sheet:
             self._file.write(*make(title, caption, failures, shown, self._file))
         except UnwritableError as error:
             raise OutputError(f"--sheet {error}") from error
+        except MemoryError as error:
+            raise OutputError(f"--sheet {self._file}: not enough memory to make it") from error
 
 
 def _describe(measured: Measured) -> str:

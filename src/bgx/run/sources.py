@@ -42,6 +42,10 @@ class Item:
     given: str
     error: OSError | None = None
 
+    def explain(self) -> str:
+        """Why the folder could not be searched, in words."""
+        return str(self.error.strerror or self.error) if self.error else ""
+
     @property
     def source(self) -> Source:
         return self.file if self.error is None else _Unsearched(self.file, self.error)
@@ -137,6 +141,20 @@ class Search:
         return len(self._inputs.folders) == 1 and not self._inputs.files
 
     def __iter__(self) -> Iterator[Item]:
+        """A named folder that cannot be listed is an item, unless there is nothing else."""
+        closed: list[Item] = []
+        others = False
+        for item in self._find():
+            if item.error is not None and item.file.location == item.given and not others:
+                closed.append(item)
+                continue
+            yield from closed
+            closed, others = [], True
+            yield item
+        if closed:
+            raise UsageError(f"{closed[0].file}: cannot be searched: {closed[0].explain()}")
+
+    def _find(self) -> Iterator[Item]:
         if self.one_folder:
             yield from self._search(self._inputs.folders[0])
             return
@@ -158,14 +176,12 @@ class Search:
                 yield Item(file, file.name, file.location)
 
     def _search(self, folder: Folder) -> Iterator[Item]:
-        try:
-            for found in folder.walk(leave_out=self._outs):
-                if found.error is not None or is_picture(found.file):
-                    yield Item(found.file, found.below, folder.location, found.error)
-                else:
-                    self.ignored += 1
-        except OSError as error:
-            raise UsageError(f"{folder}: cannot be searched: {error.strerror}") from error
+        for found in folder.walk(leave_out=self._outs):
+            if found.error is not None or is_picture(found.file):
+                below = found.below or found.file.name
+                yield Item(found.file, below, folder.location, found.error)
+            else:
+                self.ignored += 1
 
 
 def choose_names(items: Sequence[Item]) -> tuple[list[Name], list[str]]:

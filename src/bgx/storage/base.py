@@ -141,8 +141,8 @@ class File(Source, Target, Protocol):
 class Found:
     """What a walk met: a file, or a folder that it could not search.
 
-    below: the name below the folder walked. error: why the folder could not be searched; None for
-    a file.
+    below: the name below the folder walked, empty for itself. error: why the folder could not be
+    searched; None for a file.
     """
 
     below: str
@@ -175,8 +175,8 @@ class Folder(Protocol):
         """Everything below it that is not a folder, in an order that is always the same.
 
         Hidden files and folders, folders that systems keep for themselves (``@eaDir``), links to
-        folders and what lies below ``leave_out`` are passed over. Raises OSError where the folder
-        itself cannot be searched; of one below it that is a :class:`Found`.
+        folders and what lies below ``leave_out`` are passed over. A folder that cannot be searched
+        is found with its error, this one too; never raises.
         """
 
     def files(self, names: Iterable[str]) -> Iterator[File]:

@@ -133,8 +133,6 @@ class LocalFolder:
             here = LocalFolder(*self._join(below)) if below else self
             folders, names, error = _list(here.path)
             if error is not None:
-                if here is self:
-                    raise error
                 yield Found(below, LocalFile(here.path, here.location), error)
             prefix = f"{below}/" if below else ""
             for name in names:

@@ -453,6 +453,12 @@ class ObjectFolder:
 
     def walk(self, leave_out: Collection[Folder] = ()) -> Iterator[Found]:
         """In the order of their keys."""
+        try:
+            yield from self._walk(leave_out)
+        except OSError as error:
+            yield Found("", ObjectFile(self.bucket, self.prefix, listed=True), error)
+
+    def _walk(self, leave_out: Collection[Folder]) -> Iterator[Found]:
         for below, there in self._list():
             file = ObjectFile(self.bucket, self._key(below), listed=True)
             *folders, name = below.split("/")
