@@ -557,7 +557,7 @@ def run(
     engine = make_engine(network, workers=2)
     ended = None
     try:
-        for outcome in run_batch(list(map(change, plan.jobs)), recipe, engine):
+        for outcome in run_batch([list(map(change, plan.jobs))], recipe, engine):
             report.add(outcome)
     except BgxError as error:
         ended = error
