@@ -234,7 +234,8 @@ def test_a_file_may_be_called_as_a_pipe_is() -> None:
         (["nosuch.jpg", "out.png"], "nosuch.jpg: no such file"),
         (["x" * 300, "out.png"], "no such file"),
         (["folder", "out.png"], "folder: is a folder; use: bgx batch folder -o FOLDER"),
-        (["in.jpg", "folder"], "--format"),
+        (["in.jpg", "folder"], "folder: is a folder; name a file, or use: bgx batch"),
+        (["in.jpg", "out"], "--format"),
         (["in.jpg", "folder", "--format", "png"], "folder: is a folder; name a file"),
         (["in.jpg", "out.gif"], "out.gif: unknown suffix; use .png"),
         (["in.jpg", "out.png", "--format", "jpg"], "the suffix does not fit --format jpg"),
@@ -1406,3 +1407,90 @@ def test_a_background_that_cannot_be_read_leaves_a_row_for_each_picture() -> Non
     assert done.code == ExitCode.USAGE
     assert "--background shelf.jpg" in done.err
     assert [row["reason"] for row in done.rows if "source" in row] == ["stopped"]
+
+
+# Habits of other programs' users ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["in.jpg"], "in.jpg is no command; use: bgx remove in.jpg"),
+        (["in.jpg", "out.png"], "use: bgx remove in.jpg"),
+        (["folder"], "folder is no command; use: bgx batch folder -o FOLDER"),
+        (["i", "in.jpg", "out.png"], "use: bgx remove INPUT OUTPUT"),
+        (["p", "folder", "out"], "use: bgx batch FOLDER -o FOLDER"),
+        (["nosuch"], "No such command 'nosuch'"),
+        (["remove", "in.jpg", "folder"], "folder: is a folder; name a file, or use: bgx batch"),
+        (["remove", "https://shop.example/a.jpg", "a.png"], "is an address; bgx reads files"),
+        (["batch", "https://shop.example/a.jpg", "-o", "out"], "is an address; bgx reads files"),
+        (["batch", "-", "-o", "out"], "to read names from stdin use --files-from -"),
+    ],
+)
+def test_what_was_meant_is_told(arguments: list[str], message: str) -> None:
+    photo("in.jpg")
+    Path("folder").mkdir()
+
+    result = bgx(*arguments)
+
+    assert result.code == ExitCode.USAGE
+    assert message in result.err
+    assert sorted(path.name for path in Path().iterdir()) == ["folder", "in.jpg"]
+
+
+@linux
+@pytest.mark.parametrize("arguments", [["in.jpg", "-"], ["-"]])
+def test_no_picture_is_written_to_a_terminal(arguments: list[str]) -> None:
+    content = photo("in.jpg").read_bytes()
+    terminal, line = os.openpty()
+
+    result = bgx_process("remove", *arguments, stdin=content, stdout=line)
+
+    os.close(line)
+    os.close(terminal)
+    assert result.code == ExitCode.USAGE
+    assert "stdout is a terminal; name a file, or redirect it: > FILE" in result.err
+
+
+def test_a_folder_in_a_result_s_place_is_no_result() -> None:
+    photo("in/a.jpg")
+    Path("out/a.png").mkdir(parents=True)
+
+    for words in (["batch", "in", "-o", "out"], ["batch", "in/a.jpg", "-o", "out"]):
+        result = bgx(*words, "--report", "-")
+        assert result.code == ExitCode.PICTURES
+        assert result.rows[0]["error"]["code"] == "unwritable"
+
+
+@linux
+@pytest.mark.parametrize(
+    "words", [["batch", "in", "-o", "out"], ["remove", "in/a.jpg", "out/a.png"]]
+)
+def test_a_link_to_nothing_in_a_result_s_place_is_no_result(words: list[str]) -> None:
+    photo("in/a.jpg")
+    Path("out").mkdir()
+    Path("out/a.png").symlink_to("gone.png")
+
+    assert bgx(*words, "--report", "-").rows[0]["status"] == "done"
+    with Image.open("out/a.png") as image:
+        image.load()
+    assert bgx(*words, "--report", "-").rows[0]["status"] == "skipped"
+
+
+def test_a_file_of_a_list_may_be_called_as_stdin_is() -> None:
+    photo("in.png").rename("-")
+
+    result = bgx("batch", "--files-from", "-", "-o", "out", "--report", "-", stdin=b"-\nnosuch\n")
+
+    assert sorted(row["status"] for row in result.rows[:-1]) == ["done", "failed"]
+    assert "stdin" not in result.err
+    assert names("out") == ["-.png"]
+
+
+def test_a_photo_from_the_future_is_done_once() -> None:
+    """A camera's clock or a file server's was wrong."""
+    os.utime(photo("in/a.jpg"), (4e9, 4e9))
+    words = ("batch", "in", "-o", "out", "--existing", "update", "--report", "-")
+
+    assert bgx(*words).rows[0]["status"] == "done"
+    assert bgx(*words).rows[0].get("reason") == "current"

@@ -223,9 +223,23 @@ def test_a_file_that_is_there_is_left_alone(
 
 
 @pytest.mark.usefixtures("_hard_links")
-def test_a_folder_that_is_there_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "out.png").mkdir()
-    assert not write_whole(tmp_path / "out.png", b"mine", create=True)
+@pytest.mark.parametrize("create", [False, True])
+def test_a_folder_in_the_file_s_place_is_an_error(tmp_path: Path, create: bool) -> None:
+    """It is no file that somebody else made first: the picture would be missing for good."""
+    (tmp_path / "out.png" / "inner").mkdir(parents=True)
+    with pytest.raises(OSError):  # noqa: PT011 - each system's own
+        write_whole(tmp_path / "out.png", b"mine", create=create)
+    assert entries(tmp_path) == ["out.png"]
+    assert entries(tmp_path / "out.png") == ["inner"]
+
+
+@posix
+@pytest.mark.usefixtures("_hard_links")
+@pytest.mark.parametrize("create", [False, True])
+def test_a_link_to_nothing_is_no_file(tmp_path: Path, create: bool) -> None:
+    (tmp_path / "out.png").symlink_to("gone.png")
+    assert write_whole(tmp_path / "out.png", b"mine", create=create)
+    assert (tmp_path / "out.png").read_bytes() == b"mine"
     assert entries(tmp_path) == ["out.png"]
 
 

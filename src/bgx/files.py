@@ -83,17 +83,12 @@ def make_folder(folder: Path) -> None:
 
 
 def _move_unless_there(source: Path, target: Path) -> bool:
-    try:
+    with suppress(OSError):  # it is there, or there are no hard links
         target.hardlink_to(source)
-    except FileExistsError:
-        there = True
-    except OSError:  # no hard links here
-        there = os.path.lexists(target)
-    else:
         return True
-    if there and not (target.is_file() and target.stat().st_size == 0):
+    if target.is_file() and target.stat().st_size:
         return False
-    source.replace(target)
+    source.replace(target)  # an empty file, or a link to nothing; a folder raises
     return True
 
 

@@ -48,6 +48,24 @@ class Commands(click.Group):
         command: click.Command = getattr(import_module(f"bgx.cli.{cmd_name}"), cmd_name)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As Click does; a photo, or a command of rembg, gets the command that is meant."""
+        given = args[0]
+        if given in self.names or not (meant := _OF_REMBG.get(given) or _guess(given)):
+            return super().resolve_command(ctx, args)
+        raise click.UsageError(f"{given} is no command; use: bgx {meant}", ctx)
+
+
+_OF_REMBG = {"i": "remove INPUT OUTPUT", "p": "batch FOLDER -o FOLDER", "s": "serve"}
+
+
+def _guess(given: str) -> str | None:
+    if os.path.isdir(given):  # noqa: PTH112 - Path's own raises
+        return f"batch {given} -o FOLDER"
+    return f"remove {given}" if os.path.lexists(given) else None
+
 
 @click.group(
     cls=Commands,

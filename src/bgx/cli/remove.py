@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePath
+import sys
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,7 +13,7 @@ from bgx.cli.options import make_request, picture_options
 from bgx.cli.pipes import Stdin, Stdout
 from bgx.errors import ExitCode, PictureError, UsageError
 from bgx.settings import DEFAULT_MODEL
-from bgx.storage import open_file
+from bgx.storage import explain_missing, open_file
 
 if TYPE_CHECKING:
     from bgx.cli.options import Request
@@ -32,51 +33,30 @@ def remove(source: str, target: str | None, **options: Any) -> ExitCode:
     INPUT and OUTPUT may be - for stdin and stdout. OUTPUT's suffix names the format; without OUTPUT
     photo.jpg gives photo-cut.png beside it.
     """
-    named = None if target in (None, "-") else target
-    request = make_request(target=named, **options)
+    # First: that a name is a folder's matters more than its suffix.
+    written = None if target in {None, "-"} else _open_target(str(target))
+    request = make_request(target=None if written is None else str(written), **options)
     console = Console(quiet=request.quiet)
     set_up_logging(console, request.verbose)
-    return _run(*_open_both(source, target, request), request, console)
-
-
-def _open_both(
-    source: str, target: str | None, request: Request
-) -> tuple[File | None, File | None]:
-    """The file to read and the one to write; None for stdin and stdout."""
-    from bgx.run.existing import refuse_overwriting
-
     read = None if source == "-" else _open_source(source)
-    if target is None:
-        target = "-" if source == "-" else _name_target(source, request)
-    if target == "-" and request.report == "-":
-        raise UsageError("--report - and a picture on stdout: choose a file for one of them")
-    written = None if target == "-" else _open_target(target)
-    refuse_overwriting(
-        [*map(open_file, request.also_read), *([read] if read else [])],
-        [open_file(path) for path in request.also_written],
-        targets=[written] if written else [],
-    )
-    return read, written
-
-
-def _name_target(source: str, request: Request) -> str:
-    file = _open_file(source)
-    stem = PurePath(file.name).stem
-    return str(file.folder.file(f"{stem}-cut.{request.output.format}"))
+    if target is None and read is not None:
+        written = _open_target(_name_target(read, request))
+    _check(read, written, request)
+    return _run(read, written, request, console)
 
 
 def _open_source(name: str) -> File:
-    file = _open_file(name)
+    file = open_file(name)
     status = file.status()
     if status is None:
-        raise UsageError(f"{name}: no such file")
+        raise UsageError(explain_missing(name))
     if status.kind == "folder":
         raise UsageError(f"{name}: is a folder; use: bgx batch {name} -o FOLDER")
     return file
 
 
 def _open_target(name: str) -> File:
-    file = _open_file(name)
+    file = open_file(name)
     status = file.status()
     if status and status.kind == "folder":
         raise UsageError(f"{name}: is a folder; name a file, or use: bgx batch")
@@ -85,10 +65,24 @@ def _open_target(name: str) -> File:
     return file
 
 
-def _open_file(name: str) -> File:
-    # A file may be called -, and is given as ./- then.
-    path = Path(name)
-    return open_file(path.absolute() if str(path) == "-" else name)
+def _name_target(source: File, request: Request) -> str:
+    stem = PurePath(source.name).stem
+    return str(source.folder.file(f"{stem}-cut.{request.output.format}"))
+
+
+def _check(read: File | None, written: File | None, request: Request) -> None:
+    """Raise UsageError where the two do not go with each other or with the report."""
+    from bgx.run.existing import refuse_overwriting
+
+    if written is None and request.report == "-":
+        raise UsageError("--report - and a picture on stdout: choose a file for one of them")
+    if written is None and sys.stdout is not None and sys.stdout.isatty():
+        raise UsageError("stdout is a terminal; name a file, or redirect it: > FILE")
+    refuse_overwriting(
+        [*map(open_file, request.also_read), *([read] if read else [])],
+        [open_file(path) for path in request.also_written],
+        targets=[written] if written else [],
+    )
 
 
 def _run(source: File | None, target: File | None, request: Request, console: Console) -> ExitCode:

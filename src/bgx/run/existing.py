@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from itertools import chain
 from typing import TYPE_CHECKING, Literal
@@ -40,7 +41,9 @@ def skip_existing(
     status = source.status() if source is not None else None
     if status is None:
         return None  # reading it will say what is wrong
-    return "current" if result.modified >= status.modified else None
+    # A photo dated in the future, by a wrong clock, would be newer than any result.
+    dated = status.modified if status.modified <= time.time_ns() else status.arrived
+    return "current" if result.modified >= dated else None
 
 
 def refuse_overwriting(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from bgx.errors import UsageError
 from bgx.image.identify import HEAD, RAW_SUFFIXES, SUFFIXES, looks_like_picture
 from bgx.run.naming import Name
-from bgx.storage import find_folder, match, open_file
+from bgx.storage import explain_missing, find_folder, match, open_file
 from bgx.storage.base import fold
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def expand_patterns(inputs: Iterable[str]) -> Iterator[str]:
     for given in inputs:
         matches = match(given)
         if not matches:
-            raise UsageError(f"{given}: no such file or folder")
+            raise UsageError(explain_missing(given))
         yield from matches
 
 

@@ -72,6 +72,15 @@ def match(pattern: str) -> list[str]:
     return sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - absolute ones too
 
 
+def explain_missing(name: str) -> str:
+    """What to say of a name that a person gave and that is not there."""
+    if "://" in name and not is_object(name):
+        return f"{name}: is an address; bgx reads files and buckets (s3://): download it first"
+    if name == "-":
+        return "-: no such file or folder; to read names from stdin use --files-from -"
+    return f"{name}: no such file or folder"
+
+
 def _need_objects(name: str | Path) -> None:
     if find_spec("obstore") is None:
         from bgx.install import install_hint
@@ -85,4 +94,6 @@ def _to_path(name: str | Path) -> Path:
         raise UsageError("an empty name is no file or folder; is a variable of the command unset?")
     if "\0" in str(name):
         raise UsageError(f"{name!r}: a name holds no NUL character")
-    return Path(name)
+    path = Path(name)
+    # Alone it stands for stdin or stdout in reports and messages.
+    return path.absolute() if str(path) == "-" else path
