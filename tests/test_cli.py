@@ -744,6 +744,15 @@ def test_remove_reports_too(
     assert last["done"] + last["failed"] + last["unfinished"] == 1
 
 
+def test_the_time_of_writing_to_stdout_is_reported() -> None:
+    photo("in.jpg")
+
+    assert bgx("remove", "in.jpg", "-", "--report", "r.jsonl").code == ExitCode.OK
+
+    [row, _] = read_rows(Path("r.jsonl"))
+    assert set(row["seconds"]) == {"read", "infer", "compose", "write"}
+
+
 def test_remove_reports_what_it_skipped() -> None:
     photo("in.jpg")
     photo("out.png")

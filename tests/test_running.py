@@ -61,14 +61,16 @@ def system_error(name: str) -> OSError:
 
 
 NAMES = ["EACCES", "EPERM", "ENAMETOOLONG", "ENOENT", "EIO", "ENOSPC", "EROFS", "ESTALE", "EMFILE"]
-ERRORS = [*(pytest.param(system_error(name), id=name) for name in NAMES)]
-ERRORS += [pytest.param(MemoryError(), id="MemoryError")]
-any_error = pytest.mark.parametrize("error", ERRORS)
-
 DISK = {errno.EIO, errno.ENOSPC, errno.EROFS}
 """What every later picture would meet too when it is written."""
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
+
+
+@pytest.fixture(params=[*NAMES, "MemoryError"])
+def error(request: pytest.FixtureRequest) -> Exception:
+    """Each error that the system can give. A new one: it keeps what it was raised through."""
+    return MemoryError() if request.param == "MemoryError" else system_error(request.param)
 
 
 @pytest.fixture(autouse=True)
@@ -213,7 +215,6 @@ STEPS: dict[str, Fault] = {
 
 
 @pytest.mark.parametrize("step", STEPS)
-@any_error
 def test_one_pictures_error(step: str, error: Exception) -> None:
     events, meant, expected = STEPS[step]
     if step == "listing" and isinstance(error, MemoryError):
@@ -240,7 +241,6 @@ def failing_encoder(error: Exception) -> Iterator[None]:
         Image.register_save("WEBP", encode)
 
 
-@any_error
 def test_encoding(error: Exception) -> None:
     kind = "too-large" if isinstance(error, MemoryError) else "unwritable"
 
@@ -249,7 +249,6 @@ def test_encoding(error: Exception) -> None:
     )
 
 
-@any_error
 def test_a_folder_that_is_named_and_cannot_be_listed(error: Exception) -> None:
     """The others that are named are done."""
     with failing("os.scandir", error, ends_with("in/sub")):
@@ -266,7 +265,6 @@ def test_a_folder_that_is_named_and_cannot_be_listed(error: Exception) -> None:
     assert len(list(Path("out").rglob("*.png"))) == len(PHOTOS)
 
 
-@any_error
 def test_no_memory_or_no_right_to_list_anything(error: Exception) -> None:
     with failing("os.scandir", error, ends_with("in")):
         result = bgx("batch", "in", "-o", "out")
@@ -278,7 +276,6 @@ def test_no_memory_or_no_right_to_list_anything(error: Exception) -> None:
     assert (again.code, rows[-1]["done"]) == (ExitCode.OK, len(PHOTOS))
 
 
-@any_error
 def test_the_report_that_cannot_be_opened(error: Exception) -> None:
     with failing("open", error, ends_with("report.jsonl")):
         result = bgx("batch", "in", "-o", "out", "--report", "report.jsonl")
@@ -290,7 +287,6 @@ def test_the_report_that_cannot_be_opened(error: Exception) -> None:
     assert (again.code, rows[-1]["done"]) == (ExitCode.OK, len(PHOTOS))
 
 
-@any_error
 def test_the_network_that_cannot_be_read(error: Exception, stocked_home: Path) -> None:
     def meant(path: object, *_: object) -> bool:
         return isinstance(path, str | os.PathLike) and posix(path).startswith(posix(stocked_home))
@@ -301,7 +297,6 @@ def test_the_network_that_cannot_be_read(error: Exception, stocked_home: Path) -
     assert str(stocked_home) in result.err or "memory" in result.err
 
 
-@any_error
 def test_the_background_that_cannot_be_read(error: Exception) -> None:
     draw_photo().save("paper.png")
 
@@ -313,7 +308,6 @@ def test_the_background_that_cannot_be_read(error: Exception) -> None:
     )
 
 
-@any_error
 def test_the_output_folder_that_cannot_be_made(error: Exception) -> None:
     with failing("os.mkdir", error, ends_with("out")):
         result = bgx("batch", "in", "-o", "out", "--report", "report.jsonl")
@@ -396,14 +390,12 @@ def test_a_report_that_no_longer_can_be_written(tmp_path: Path) -> None:
     assert (again.code, rows[-1]["done"], rows[-1]["skipped"]) == (0, 44 - done, done)
 
 
-@any_error
 def test_the_sheet_that_cannot_be_begun(error: Exception) -> None:
     fault = failing("os.rename", error, moved_to("sheet.html"))
 
     check_batch(fault, Expected(ExitCode.OUTPUT, "skipped"), "--sheet", "sheet.html")
 
 
-@any_error
 def test_the_sheet_that_cannot_be_finished(error: Exception) -> None:
     fault = failing("os.rename", error, moved_to("sheet.html"), after=1)
 
@@ -452,7 +444,6 @@ REMOVING: dict[str, Fault] = {
 
 
 @pytest.mark.parametrize("step", REMOVING)
-@any_error
 def test_one_picture_alone(step: str, error: Exception) -> None:
     events, meant, expected = REMOVING[step]
     words = ("remove", CULPRIT, "new/c.png", "--report", "-")
@@ -582,7 +573,6 @@ def check_twice(
 
 @PLANS
 @pytest.mark.parametrize("most", [0, 8, 40, 100])
-@any_error
 def test_a_source_that_breaks_off(most: int, error: Exception, network_plan: EnginePlan) -> None:
     def change(job: Job) -> Job:
         is_meant = posix(str(job.source)) == CULPRIT
@@ -592,7 +582,6 @@ def test_a_source_that_breaks_off(most: int, error: Exception, network_plan: Eng
 
 
 @PLANS
-@any_error
 def test_a_network_that_fails(error: Exception, network_plan: EnginePlan) -> None:
     code = "too-large" if isinstance(error, MemoryError) else "inference"
     network = CrashingNetwork(network_plan, refuse=is_culprit, error=error)
@@ -601,7 +590,6 @@ def test_a_network_that_fails(error: Exception, network_plan: EnginePlan) -> Non
 
 
 @PLANS
-@any_error
 def test_composing(error: Exception, network_plan: EnginePlan) -> None:
     code = "too-large" if isinstance(error, MemoryError) else "inference"
     recipe = make_recipe()
