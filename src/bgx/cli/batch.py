@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bgx.cli.console import Console, put, set_up_logging
+from bgx.cli.console import Console, print_result, set_up_logging
 from bgx.cli.options import make_request, option, picture_options, split_list
 from bgx.errors import ExitCode, PictureError, UsageError
 from bgx.settings import DEFAULT_MODEL
@@ -121,19 +121,21 @@ def _show(plan: Plan, console: Console) -> None:
     jobs = skipped = ignored = 0
     for part in plan.parts():
         for note in part.notes:
-            console.tell(note)
+            console.print_note(note)
         for job in part.jobs:
-            put(f"{job.source} -> {job.target}")
+            print_result(f"{job.source} -> {job.target}")
         jobs += len(part.jobs)
         skipped += len(part.skipped)
         ignored += part.ignored
     _tell_ignored(ignored, console)
-    console.tell(f"{jobs} to do, {skipped} to skip")
+    console.print_note(f"{jobs} to do, {skipped} to skip")
 
 
 def _tell_ignored(ignored: int, console: Console) -> None:
     if ignored:
-        console.tell(f"left out of the folders, for being no pictures: {ignored}; -v names them")
+        console.print_note(
+            f"left out of the folders, for being no pictures: {ignored}; -v names them"
+        )
 
 
 def _run(plan: Plan, request: Request, console: Console) -> ExitCode:
@@ -141,7 +143,7 @@ def _run(plan: Plan, request: Request, console: Console) -> ExitCode:
     from bgx.run.report import Report
 
     plan.prepare()
-    with interruptible(console.complain) as interruption, contextlib.ExitStack() as opened:
+    with interruptible(console.print_error) as interruption, contextlib.ExitStack() as opened:
         with interruption.raising():  # a pipe that nobody reads
             stream = opened.enter_context(open_report(request.report))
         report = Report(request.model or DEFAULT_MODEL, stream=stream)
@@ -160,13 +162,13 @@ def _run(plan: Plan, request: Request, console: Console) -> ExitCode:
         finally:
             report.close()
             _tell_ignored(report.ignored, console)
-            console.tell(str(report))
+            console.print_note(str(report))
     return ExitCode.INTERRUPTED if interruption.stop.is_set() else report.exit_code
 
 
 def _announce(part: Plan, report: Report, console: Console) -> None:
     for note in part.notes:
-        console.tell(note)
+        console.print_note(note)
     report.ignored += part.ignored
     console.expect(len(part.jobs))
 
@@ -212,7 +214,7 @@ def _cut(
             report.add(outcome)
             # What ends the run is raised at its end, and said there.
             if isinstance(outcome, Failed) and isinstance(outcome.error, PictureError):
-                console.complain(str(outcome.error))
+                console.print_error(str(outcome.error))
             if not isinstance(outcome, Skipped):
                 console.advance(PurePath(str(outcome.job.source)).name)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bgx.cli.console import Console, put, set_up_logging
+from bgx.cli.console import Console, print_result, set_up_logging
 from bgx.cli.memory import keep_memory
 from bgx.cli.options import make_request, network_options, option
 from bgx.errors import ExitCode, UsageError
@@ -39,7 +39,7 @@ def bench(photos: tuple[str, ...], count: int, as_json: bool, **options: Any) ->
     with tempfile.TemporaryDirectory(prefix="bgx-photos-") as folder:
         results = _measure(_find(photos, count, Path(folder)), request)
     if as_json:
-        put(json.dumps([result.as_dict() for result in results], indent=2))
+        print_result(json.dumps([result.as_dict() for result in results], indent=2))
     else:
         _print(results)
     return ExitCode.OK
@@ -90,12 +90,12 @@ def _measure(photos: list[Source], request: Request) -> list[Result]:
 def _print(results: list[Result]) -> None:
     from bgx.run.bench import STEPS
 
-    put(f"{'photos/s':>8}  {'read':>6} {'infer':>6} {'compose':>7} {'write':>6} ms  flags")
+    print_result(f"{'photos/s':>8}  {'read':>6} {'infer':>6} {'compose':>7} {'write':>6} ms  flags")
     for result in results:
         steps = [f"{result.milliseconds[step]:.0f}" for step in STEPS]
-        put(
+        print_result(
             f"{result.pictures_per_second:8.2f}  {steps[0]:>6} {steps[1]:>6} {steps[2]:>7} "
             f"{steps[3]:>6}     {result.flags}"
         )
     best = max(results, key=lambda result: result.pictures_per_second)
-    put(f"best here: --device {best.device} {best.flags}")
+    print_result(f"best here: --device {best.device} {best.flags}")

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def say(line: str) -> None:
-    """One line on stderr. A stderr that is gone is no reason to end a batch."""
+def write_stderr(line: str) -> None:
+    """Print a line on stderr. An error in doing so is ignored: it must not end a batch."""
     stream = sys.stderr
     if stream is None:
         return
@@ -27,23 +27,23 @@ def say(line: str) -> None:
 
 
 def shorten(text: str, width: int = 32) -> str:
-    """A long name loses its middle: its end often tells it from others."""
+    """Replace the middle of a long name by "…"; its end often distinguishes it from others."""
     half = width // 2
     return text if len(text) <= width else f"{text[:half]}…{text[1 - half :]}"
 
 
-def put(line: str) -> None:
-    """One line on stdout, names of files byte for byte. Raises as :func:`put_bytes`."""
+def print_result(line: str) -> None:
+    """Print a line on stdout; file names keep their bytes. Raises as :func:`write_stdout`."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     try:
         data = line.encode(encoding, "surrogateescape")
     except UnicodeEncodeError:
         data = line.encode(encoding, "backslashreplace")
-    put_bytes(data + b"\n")
+    write_stdout(data + b"\n")
 
 
-def put_bytes(*pieces: bytes) -> None:
-    """To stdout. Raises OutputError, and BrokenPipeError where the reader went away."""
+def write_stdout(*pieces: bytes) -> None:
+    """Write bytes to stdout. Raises OutputError; BrokenPipeError if the reader went away."""
     if sys.stdout is None:
         raise OutputError("stdout: cannot be written: it is closed")
     try:
@@ -56,9 +56,9 @@ def put_bytes(*pieces: bytes) -> None:
 
 
 class Console:
-    """Messages and the progress bar, which share one terminal.
+    """Messages and the progress bar, which share stderr.
 
-    quiet: errors alone. The bar is drawn only on a terminal.
+    quiet: print only errors and warnings. The bar is drawn only on a terminal.
     """
 
     def __init__(self, *, quiet: bool) -> None:
@@ -66,20 +66,20 @@ class Console:
         self._bar: Any = None
         self._total = 0
 
-    def tell(self, line: str) -> None:
-        """A notice; not with ``--quiet``."""
+    def print_note(self, line: str) -> None:
+        """Print a message that ``--quiet`` suppresses."""
         if not self._quiet:
-            self.complain(line)
+            self.print_error(line)
 
-    def complain(self, line: str) -> None:
-        """What the user must see."""
+    def print_error(self, line: str) -> None:
+        """Print an error, or another message that ``--quiet`` does not suppress."""
         if self._bar is not None:
             self._bar.clear()
-        say(f"bgx: {line}")
+        write_stderr(f"bgx: {line}")
 
     @contextmanager
     def progress(self) -> Iterator[None]:
-        """Show the bar for as long as the block runs."""
+        """Show the progress bar while the block runs."""
         if self._quiet or sys.stderr is None or not sys.stderr.isatty():
             yield
             return
@@ -93,13 +93,13 @@ class Console:
                 self._bar = None
 
     def expect(self, pictures: int) -> None:
-        """So many more are to be done."""
+        """Add to the number of pictures that the bar counts up to."""
         self._total += pictures
         if self._bar is not None:
             self._bar.total = self._total
 
     def advance(self, name: str) -> None:
-        """One picture is finished."""
+        """Count one picture as finished."""
         if self._bar is not None:
             self._bar.set_postfix_str(shorten(show_text(name)), refresh=False)
             self._bar.update()
@@ -112,11 +112,11 @@ class _Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         for line in self.format(record).splitlines():
-            self._console.complain(line)
+            self._console.print_error(line)
 
 
 def set_up_logging(console: Console, verbose: int) -> None:
-    """Show bgx's log: warnings, with ``-v`` information, with ``-vv`` everything."""
+    """Print bgx's log: warnings; with ``-v`` also information; with ``-vv`` everything."""
     logger = logging.getLogger("bgx")
     logger.handlers = [_Handler(console)]
     logger.setLevel([logging.WARNING, logging.INFO][verbose] if verbose < 2 else logging.DEBUG)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bgx import __version__
-from bgx.cli.console import put
+from bgx.cli.console import print_result
 from bgx.errors import ExitCode
 from bgx.install import explain_other_bgx
 
@@ -22,7 +22,7 @@ def info(as_json: bool) -> ExitCode:
     """Show versions, devices that work, cores, folders and networks."""
     facts = _gather()
     if as_json:
-        put(json.dumps(facts, indent=2))
+        print_result(json.dumps(facts, indent=2))
     else:
         _print(facts)
     return ExitCode.OK if facts["runtime"]["auto"] else ExitCode.DEVICE
@@ -95,4 +95,4 @@ def _print(facts: dict[str, Any]) -> None:
     ]
     rows += [("trouble", text) for text in (facts["trouble"], runtime["trouble"]) if text]
     for name, value in rows:
-        put(f"{name:<11}{value}")
+        print_result(f"{name:<11}{value}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 import click
 
 from bgx import __version__
-from bgx.cli.console import say
+from bgx.cli.console import write_stderr
 from bgx.errors import BgxError, ExitCode
 
 if TYPE_CHECKING:
@@ -105,25 +105,27 @@ def _run(arguments: Sequence[str] | None) -> int:
         error.show()
         return ExitCode.USAGE
     except BgxError as error:
-        say(f"bgx: {error}")
+        write_stderr(f"bgx: {error}")
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        say("bgx: interrupted")
+        write_stderr("bgx: interrupted")
         return ExitCode.INTERRUPTED
     except SystemExit:
         # Click's answer to a reader of our output that went away, as `head` does.
         return ExitCode.OUTPUT
     except MemoryError:
-        say("bgx: not enough memory; close other programs, or raise the limit")
+        write_stderr("bgx: not enough memory; close other programs, or raise the limit")
         return ExitCode.DEVICE
     except Exception as error:  # noqa: BLE001 - told, and an exit code of its own
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            say(f"bgx: output cannot be written: {error.strerror}")
+            write_stderr(f"bgx: output cannot be written: {error.strerror}")
             return ExitCode.OUTPUT
         if "BGX_DEBUG" in os.environ:
             import traceback
 
             traceback.print_exc()
-        say(f"bgx: unexpected {error!r}; please report this as a bug (BGX_DEBUG=1 shows where)")
+        write_stderr(
+            f"bgx: unexpected {error!r}; please report this as a bug (BGX_DEBUG=1 shows where)"
+        )
         return ExitCode.BUG
     return int(result or ExitCode.OK)

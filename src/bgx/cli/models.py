@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bgx.cli.console import Console, put, set_up_logging
+from bgx.cli.console import Console, print_result, set_up_logging
 from bgx.cli.options import option
 from bgx.errors import BadModelError, MissingModelError
 from bgx.settings import DeviceSettings
@@ -31,14 +31,14 @@ def list_models(as_json: bool) -> None:
     store = _open_store()
     rows = [_describe(store, entry) for entry in store.registry().values()]
     if as_json:
-        put(json.dumps(rows, indent=2))
+        print_result(json.dumps(rows, indent=2))
         return
     header = ("NAME", "SIZE", "INPUT", "LICENCE", "HERE", "COPIES", "TRIED")
     table = [header, *(_format(row) for row in rows)]
     widths = [max(len(line[column]) for line in table) for column in range(len(header))]
     for line in table:
         cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        put("  ".join(cells).rstrip())
+        print_result("  ".join(cells).rstrip())
 
 
 @models.command()
@@ -53,7 +53,7 @@ def download(names: tuple[str, ...], offline: bool, quiet: bool) -> None:
     registry = store.registry()
     for entry in [find_entry(registry, name) for name in names]:
         file = store.download(entry, progress=not quiet)
-        put(str(file.path))
+        print_result(str(file.path))
 
 
 @models.command()
@@ -71,12 +71,12 @@ def verify(names: tuple[str, ...]) -> None:
             file = store.verify(entry)
         except BadModelError as error:
             bad.append(error)
-            put(f"{entry.name}  BAD")
+            print_result(f"{entry.name}  BAD")
         except MissingModelError:
             if names:
                 raise
         else:
-            put(f"{entry.name}  ok  {file.digest}")
+            print_result(f"{entry.name}  ok  {file.digest}")
     if bad:
         raise bad[0]
 
@@ -94,7 +94,7 @@ def add(name: str, file: Path) -> None:
 
     store = _open_store()
     added = store.add(name, file, store.registry(), check=check_network)
-    put(f"{added.path}  {added.digest}")
+    print_result(f"{added.path}  {added.digest}")
 
 
 @models.command()
@@ -108,7 +108,7 @@ def path(name: str) -> None:
     found = store.locate(entry)
     if found is None:
         raise MissingModelError(f"{name}: not on this machine; run: bgx models download {name}")
-    put(str(found.path))
+    print_result(str(found.path))
 
 
 @models.command()
@@ -168,15 +168,15 @@ def optimize(
     store = _open_store(offline=offline)
     console = Console(quiet=quiet)
     file = store.resolve(name, store.registry(), progress=not quiet)
-    path, measured = make_copy(file, store, folder, count, settings, tell=console.tell)
-    put(f"{path}  {measured}")
+    path, measured = make_copy(file, store, folder, count, settings, tell=console.print_note)
+    print_result(f"{path}  {measured}")
 
 
 @models.command("remove")
 @click.argument("name")
 def remove_model(name: str) -> None:
     """Delete the network's file, and copies made of it, from bgx's folder."""
-    put(str(_open_store().remove(name)))
+    print_result(str(_open_store().remove(name)))
 
 
 def _open_store(*, offline: bool = False) -> Store:

@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bgx.cli.console import put_bytes
+from bgx.cli.console import write_stdout
 from bgx.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Stdout:
     def write(self, *pieces: bytes, create: bool = False) -> bool:
         """Raises OutputError where it cannot be written, or its reader went away."""
         try:
-            put_bytes(*pieces)
+            write_stdout(*pieces)
         except BrokenPipeError as error:
             raise OutputError("stdout: its reader went away") from error
         return True

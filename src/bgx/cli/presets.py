@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bgx.cli.console import put
+from bgx.cli.console import print_result
 
 if TYPE_CHECKING:
     from bgx.presets import Preset
@@ -33,11 +33,11 @@ def presets(as_json: bool) -> None:
             }
             for preset in found
         ]
-        put(json.dumps(rows, indent=2))
+        print_result(json.dumps(rows, indent=2))
         return
     for preset in found:
-        put(f"{preset.name}: {preset.rule} ({preset.written})")
-        put(f"    {_format_options(preset)}")
+        print_result(f"{preset.name}: {preset.rule} ({preset.written})")
+        print_result(f"    {_format_options(preset)}")
 
 
 def _format_options(preset: Preset) -> str:

@@ -107,9 +107,9 @@ def _run(source: File | None, target: File | None, request: Request, console: Co
         return ExitCode.OUTPUT  # as `head` leaves us: nobody wants to hear of it
     match outcome:
         case Skipped():
-            console.tell(f"{job.target}: exists; to redo it use --existing overwrite")
+            console.print_note(f"{job.target}: exists; to redo it use --existing overwrite")
         case Failed(error=PictureError() as error):
-            console.complain(str(error))
+            console.print_error(str(error))
         case Failed(error=error):
             raise error
     return report.exit_code

@@ -111,7 +111,7 @@ def serve(*, quiet: bool, verbose: int, **options: Any) -> ExitCode:
     _log_requests(quiet=quiet)
     settings = _make_settings(**options)
     if settings.host not in _OWN_MACHINE and not settings.keys:
-        console.complain(
+        console.print_error(
             f"--host {settings.host}: other machines may send pictures, and no --api-key is set"
         )
     from bgx.cli.memory import keep_memory
@@ -120,7 +120,7 @@ def serve(*, quiet: bool, verbose: int, **options: Any) -> ExitCode:
 
     prepare_process()
     keep_memory()
-    run(settings, console.tell)
+    run(settings, console.print_note)
     return ExitCode.OK
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bgx.cli.console import Console, put, set_up_logging
+from bgx.cli.console import Console, print_result, set_up_logging
 from bgx.cli.options import option
 from bgx.errors import ExitCode
 from bgx.settings import ModelSettings
@@ -100,24 +100,24 @@ def train(
 
     def show(now: Progress) -> None:
         if now.step == now.steps or now.step % max(1, now.steps // 20) == 0:
-            console.tell(
+            console.print_note(
                 f"step {now.step} of {now.steps}, loss {now.loss:.3f}, held back: {now.score()}"
             )
 
     result = fit_network(settings, progress=show)
     for pair in result.bad:
-        console.tell(f"not used: {pair.name}: {pair.reason}")
+        console.print_note(f"not used: {pair.name}: {pair.reason}")
     _print(result)
     return ExitCode.OK
 
 
 def _print(result: TrainResult) -> None:
-    put(
+    print_result(
         f"{result.pairs} pairs trained on, {result.held_back} held back, {result.labelled} "
         f"labelled by the teacher, {result.mixtures} mixtures of those, "
         f"{len(result.bad)} not used, {result.seconds:.0f} s"
     )
-    put(f"{'held back':10}{'max-F':>8}{'MAE':>8}")
+    print_result(f"{'held back':10}{'max-F':>8}{'MAE':>8}")
     for name, score in (("before", result.before), ("after", result.after)):
-        put(f"{name:10}{score.max_f:8.3f}{score.mae:8.3f}")
-    put(str(result.output))
+        print_result(f"{name:10}{score.max_f:8.3f}{score.mae:8.3f}")
+    print_result(str(result.output))
