@@ -19,12 +19,12 @@ import numpy as np
 
 import measure
 from bgx.image.identify import SUFFIXES
-from bgx.image.matte import stretch_map
 from bgx.image.read import read_photo
 from bgx.machine import count_cores
 from bgx.model.opening import open_session
+from bgx.model.optimize.gate import compare_mattes
 from bgx.model.store import Store
-from bgx.run.picture import make_tensor
+from bgx.run.picture import make_matte, make_tensor
 from bgx.settings import DeviceSettings, ModelSettings, ReadSettings
 
 if TYPE_CHECKING:
@@ -71,13 +71,9 @@ def race(sessions: dict[str, Session], tensors: Sequence[Tensor], cores: int) ->
 
 def compare(sessions: dict[str, Session], tensor: Tensor) -> dict[str, float]:
     """Mean difference of the two mattes and intersection over union of the masks at 0.5."""
-    fine, coarse = (stretch_map(sessions[name].run(tensor)[0]) for name in PRECISIONS)
-    one, other = fine >= 0.5, coarse >= 0.5
-    union = np.count_nonzero(one | other)
-    return {
-        "difference": float(np.abs(fine - coarse).mean()),
-        "iou": np.count_nonzero(one & other) / union if union else 1.0,
-    }
+    mattes = [make_matte(session.run(tensor)[0], session.entry) for session in sessions.values()]
+    difference, iou = compare_mattes(*mattes)
+    return {"difference": difference, "iou": iou}
 
 
 def summarize(

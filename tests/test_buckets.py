@@ -272,7 +272,7 @@ def test_without_the_extra_the_remedy_is_told() -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
 
     assert done.returncode == ExitCode.USAGE
-    assert done.stderr.startswith("bgx: s3://shop/in: bgx has no object stores here; run: pip inst")
+    assert done.stderr.startswith("bgx: s3://shop/in: object stores need one more package; run: pi")
     assert '[objects]"' in done.stderr
 
 

@@ -1431,8 +1431,8 @@ def test_a_background_that_cannot_be_read_leaves_a_row_for_each_picture() -> Non
         (["p", "folder", "out"], "use: bgx batch FOLDER -o FOLDER"),
         (["nosuch"], "No such command 'nosuch'"),
         (["remove", "in.jpg", "folder"], "folder: is a folder; name a file, or use: bgx batch"),
-        (["remove", "https://shop.example/a.jpg", "a.png"], "is an address; bgx reads files"),
-        (["batch", "https://shop.example/a.jpg", "-o", "out"], "is an address; bgx reads files"),
+        (["remove", "https://shop.example/a.jpg", "a.png"], "is a web address; bgx reads files"),
+        (["batch", "https://shop.example/a.jpg", "-o", "out"], "is a web address; bgx reads files"),
         (["batch", "-", "-o", "out"], "to read names from stdin use --files-from -"),
     ],
 )

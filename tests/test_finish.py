@@ -245,7 +245,7 @@ def test_nothing_lossless_is_made_smaller_by_stealth(file_format: Any, remedy: s
 
 
 def test_bytes_that_no_quality_reaches() -> None:
-    with pytest.raises(UnwritableError, match=r"does not go into 700 bytes .* --resize"):
+    with pytest.raises(UnwritableError, match=r"does not fit into 700 bytes .* --resize"):
         _cut(_photo(), max_bytes="700").encode("jpg")
     with pytest.raises(UnwritableError, match="into 700 bytes at quality 15;"):
         _cut(_photo(), max_bytes="700").encode("jpg", quality=15)

@@ -44,10 +44,9 @@ OWNERS = {
     "requests": ["bgx.model.fetch"],
     "urllib3": ["bgx.model.fetch"],
     "platformdirs": ["bgx.model.store"],
-    "onnxruntime": ["bgx.model.halve", "bgx.model.providers"],
+    "onnxruntime": ["bgx.model.optimize.fp16", "bgx.model.providers"],
     "onnx": [
-        "bgx.model.halve",
-        "bgx.model.int8",
+        "bgx.model.optimize",
         "bgx.model.prepare",
         "bgx.model.rewrite",
         "bgx.train.export",

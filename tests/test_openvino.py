@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from bgx.errors import BadModelError, DeviceUnavailableError, ExitCode, InferenceError
-from bgx.model import optimized
 from bgx.model.engines import OPENVINO, EnginePlan
 from bgx.model.inspection import inspect_runtime
 from bgx.model.opening import open_session
-from bgx.model.optimized import Measurement
+from bgx.model.optimize import copies
+from bgx.model.optimize.gate import Measurement
 from bgx.model.prepare import prepare
 from bgx.model.registry import load_registry
 from bgx.model.session import Session
@@ -73,7 +73,7 @@ def test_it_runs_the_8_bit_copy_where_one_passed(
 ) -> None:
     file = store.resolve(str(tiny_network(tmp_path / "tiny.onnx")), load_registry())
     passed = Measurement(0.0, 1.0, 20.0, 10.0, 8)
-    optimized.install(file, store, prepare(file.path), passed)
+    copies.install(file, store, prepare(file.path), passed)
     session = open_session(file, DeviceSettings("openvino", precision=precision), store)
     assert (session.provider, session.precision) == ("OpenVINO", "int8")
 
@@ -141,8 +141,8 @@ import pathlib, socket, sys
 pathlib.Path.home = classmethod(lambda _: pathlib.Path({str(tmp_path / "home")!r}))
 def refuse(*_): raise SystemExit("a connection")
 socket.socket.connect = socket.getaddrinfo = refuse
-from bgx.model import optimized
-from bgx.model.optimized import Measurement
+from bgx.model.optimize import copies
+from bgx.model.optimize.gate import Measurement
 from bgx.model.prepare import prepare
 from bgx.model.engines import OPENVINO, EnginePlan
 from bgx.model.providers import start

@@ -198,7 +198,7 @@ def test_links_to_files_are_taken_and_links_to_folders_are_told(
 
     assert sources(made, tmp_path) == ["in/a.jpg", "in/gone.jpg"]
     assert [record.getMessage() for record in caplog.records] == [
-        f"{tmp_path / 'in' / name}: is a link to a folder; to search it, name it"
+        f"{tmp_path / 'in' / name}: not searched: is a link to a folder; to search it, name it"
         for name in ("circle", "more")
     ]
 
@@ -280,7 +280,7 @@ def test_a_working_directory_that_is_gone(tmp_path: Path, monkeypatch: pytest.Mo
     assert len(plan(tmp_path / "in", out=tmp_path / "out").jobs) == 1
     with pytest.raises(UsageError, match="no such file or folder"):
         list(expand_patterns(["in"]))
-    with pytest.raises(OutputError, match="out: cannot be made"):
+    with pytest.raises(OutputError, match="out: cannot be created"):
         plan(tmp_path / "in", out=Path("out")).prepare()
     monkeypatch.chdir(tmp_path)
 
@@ -312,7 +312,7 @@ def test_what_is_left_out_is_named_in_the_log(
     assert sources(made, tmp_path / "in") == ["a.jpg"]
     assert made.ignored == len(names) + 2
     assert {record.getMessage() for record in caplog.records} == {
-        f"{tmp_path / 'in' / name}: is no picture and was left out"
+        f"{tmp_path / 'in' / name}: left out: not a picture"
         for name in [*names, "notes.txt", "empty"]
     }
 
@@ -335,7 +335,7 @@ def test_a_folder_of_the_system_is_searched_where_it_is_named_alone(tmp_path: Pa
     assert sources(alone, tmp_path / "in") == ["#recycle/b.jpg"]
     assert sources(starred, tmp_path / "in") == ["a.jpg"]
     [note] = starred.notes
-    assert note.startswith(f"{tmp_path / 'in/#recycle'}: belongs to the system")
+    assert note.startswith(f"{tmp_path / 'in/#recycle'}: not searched: belongs to the system")
 
 
 def test_a_folder_mounted_in_itself_is_searched_once(
@@ -346,7 +346,7 @@ def test_a_folder_mounted_in_itself_is_searched_once(
         made = plan(tmp_path / "in", out=tmp_path / "out")
 
     assert sources(made, tmp_path / "in") == ["sub/a.jpg"]
-    assert "again: is a folder that it lies in" in caplog.text
+    assert "not searched again: is one of the folders that it is in" in caplog.text
 
 
 def test_nothing_found_is_said(tmp_path: Path) -> None:
@@ -386,7 +386,7 @@ def test_a_shells_star_names_the_output_folder_on_the_second_run(tmp_path: Path)
 
     assert sources(made, tmp_path) == ["in/b.jpg"]
     assert [str(skipped.job.source) for skipped in made.skipped] == [str(tmp_path / "in/a.jpg")]
-    assert made.notes == [f"{tmp_path / 'in/cut'}: is the output folder and was not searched"]
+    assert made.notes == [f"{tmp_path / 'in/cut'}: not searched: is the output folder"]
 
 
 def test_results_beside_their_sources_are_not_read_by_a_shells_star(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bgx.image.foreground import restore_foreground
-from bgx.model import optimized
+from bgx.model.optimize import copies
+from bgx.model.optimize.gate import Measurement
 from bgx.model.prepare import prepare
 from bgx.model.store import ModelFile, Store
 from bgx.options import OutputSettings
@@ -185,8 +186,8 @@ def file(tmp_path: Path, store: Store) -> ModelFile:
 
 
 def install_8_bits(file: ModelFile, store: Store) -> None:
-    passed = optimized.Measurement(0.001, 0.99, 20.0, 10.0, 4)
-    optimized.install(file, store, prepare(file.path), passed)
+    passed = Measurement(0.001, 0.99, 20.0, 10.0, 4)
+    copies.install(file, store, prepare(file.path), passed)
 
 
 def benchmark(monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> None:

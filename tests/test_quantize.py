@@ -19,14 +19,13 @@ from bgx.errors import (
     ModelError,
     UsageError,
 )
-from bgx.image.matte import stretch_map
-from bgx.model import optimized
 from bgx.model.engines import EnginePlan
-from bgx.model.halve import halve
 from bgx.model.opening import open_session
-from bgx.model.optimized import Measurement
+from bgx.model.optimize import copies, gate
+from bgx.model.optimize.fp16 import halve
+from bgx.model.optimize.gate import Measurement, compare_mattes, measure
+from bgx.model.optimize.int8 import Quantized, quantize
 from bgx.model.prepare import prepare
-from bgx.model.quantize import Quantized, quantize
 from bgx.model.registry import load_registry
 from bgx.model.session import Session
 from bgx.model.store import ModelFile, Store
@@ -114,20 +113,20 @@ def photos(tmp_path: Path) -> Path:
 @pytest.fixture
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """Copies win every race: what a network of milliseconds takes here is chance."""
-    monkeypatch.setattr(room, "_race", lambda *_: (20.0, 10.0))
+    monkeypatch.setattr(gate, "race", lambda *_: (20.0, 10.0))
 
 
 # The copy -----------------------------------------------------------------------------------------
 
 
 def test_the_copy_gives_the_mattes_of_the_network(tiny: bytes) -> None:
-    made = quantize(tiny, noise(4), tell=ignore)
+    made = quantize(tiny, noise(4), progress=ignore)
 
     assert difference(made.content, tiny, noise(8)[4:]) < 0.01
 
 
 def test_every_convolution_that_is_not_kept_has_8_bit_weights(tiny: bytes) -> None:
-    made = quantize(tiny, noise(4), tell=ignore)
+    made = quantize(tiny, noise(4), progress=ignore)
 
     graph = onnx.load_model_from_string(made.content).graph
     kinds = {tensor.name: tensor.data_type for tensor in graph.initializer}
@@ -141,7 +140,7 @@ def test_every_convolution_that_is_not_kept_has_8_bit_weights(tiny: bytes) -> No
 
 
 def test_the_copy_takes_any_batch(tiny: bytes) -> None:
-    made = quantize(tiny, noise(4), tell=ignore)
+    made = quantize(tiny, noise(4), progress=ignore)
     batch = np.concatenate(noise(3))
 
     together = run(made.content, batch)
@@ -149,28 +148,23 @@ def test_the_copy_takes_any_batch(tiny: bytes) -> None:
     assert np.array_equal(together, np.concatenate(alone))
 
 
-def test_what_spoils_the_mattes_stays_in_float32(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("bgx.model.quantize._ROUNDS", 1)
+def test_what_spoils_the_mattes_stays_in_float32(tmp_path: Path) -> None:
     path = written_network(tmp_path / "wide.onnx", WIDE)
     content = prepare(path)
     values = np.random.default_rng(1).uniform(0, 1, (4, 1, 3, 16, 16)).astype(np.float32)
 
-    made = quantize(content, list(values), tell=ignore)
+    made = quantize(content, list(values), progress=ignore)
 
     assert (made.kept, made.convolutions) == (("Conv_3", "Conv_5"), 4)
     assert difference(made.content, content, list(values)) < 0.02
 
 
-def test_the_true_graph_can_be_written_in_8_bits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("bgx.model.quantize.DAMAGE", 1.0)  # random weights: nothing to look for
+def test_the_true_graph_can_be_written_in_8_bits(tmp_path: Path) -> None:
     content = prepare(u2net_network(tmp_path / "u2netp.onnx"))
     pictures = noise(1)
 
-    made = quantize(content, pictures, tell=ignore)
+    # Random weights: nothing to look for.
+    made = quantize(content, pictures, progress=ignore, enough=1.0)
 
     assert made.convolutions == 119
     fine, coarse = run(content, pictures[0]), run(made.content, pictures[0])
@@ -181,7 +175,7 @@ def test_a_network_without_convolutions_is_refused(tmp_path: Path) -> None:
     text = "none (float[batch, 1, 8, 8] x) => (float[batch, 1, 8, 8] y) { y = Sigmoid (x) }"
 
     with pytest.raises(BadModelError, match="no convolutions"):
-        quantize(prepare(written_network(tmp_path / "none.onnx", text)), [], tell=ignore)
+        quantize(prepare(written_network(tmp_path / "none.onnx", text)), [], progress=ignore)
 
 
 @pytest.mark.parametrize("network", [tiny_network, u2net_network])
@@ -222,7 +216,7 @@ def test_half_precision_that_passes_is_used_on_that_gpu_and_nowhere_else(
 ) -> None:
     assert open_session(file, DeviceSettings(), store).precision == "fp32"
 
-    path, measured = optimize(file, store, photos, 4, FP16, tell=ignore)
+    path, measured = optimize(file, store, photos, 4, FP16, progress=ignore)
 
     assert path.is_relative_to(store.optimized)
     assert not measured.faults
@@ -249,10 +243,10 @@ def test_a_gpu_runs_a_race_of_whole_batches(
         raced.append(batch.shape)
         return 10.0, 10.0
 
-    monkeypatch.setattr(room, "_race", race)
+    monkeypatch.setattr(gate, "race", race)
 
     with pytest.raises(ModelError, match=r"no fp16 copy installed: it is not faster"):
-        optimize(file, store, photos, 4, FP16, tell=ignore)
+        optimize(file, store, photos, 4, FP16, progress=ignore)
 
     assert raced == [(4, 3, 320, 320)]
     assert not list(store.folder.rglob("*fp16*"))
@@ -266,7 +260,7 @@ def test_half_precision_that_spoils_the_mattes_is_not_installed(
     monkeypatch.setattr(room, "halve", lambda _: other)
 
     with pytest.raises(ModelError, match=r"differ by .* agree to"):
-        optimize(file, store, photos, 4, FP16, tell=ignore)
+        optimize(file, store, photos, 4, FP16, progress=ignore)
 
     assert open_session(file, DeviceSettings(), store).precision == "fp32"
 
@@ -277,7 +271,7 @@ def test_a_copy_that_passes_is_used_from_then_on(
 ) -> None:
     assert open_session(file, DeviceSettings("cpu"), store).precision == "fp32"
 
-    path, measured = optimize(file, store, photos, 4, INT8, tell=ignore)
+    path, measured = optimize(file, store, photos, 4, INT8, progress=ignore)
 
     assert path.is_relative_to(store.optimized)
     assert not measured.faults
@@ -310,13 +304,13 @@ def test_a_copy_that_fails_is_not_installed(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(room, "_race", lambda *_: race)
+    monkeypatch.setattr(gate, "race", lambda *_: race)
     if spoil:
         other = prepare(tiny_network(tmp_path / "other.onnx", mean=(0.9, 0.9, 0.9)))
         monkeypatch.setattr(room, "quantize", lambda *_, **__: Quantized(other, (), 7, 0.5))
 
     with pytest.raises(ModelError, match=words) as caught:
-        optimize(file, store, photos, 4, INT8, tell=ignore)
+        optimize(file, store, photos, 4, INT8, progress=ignore)
 
     assert caught.value.exit_code == ExitCode.MODEL
     assert not list(store.folder.rglob("*int8*"))
@@ -337,16 +331,13 @@ def test_limits_of_the_gate(changes: dict[str, Any], faults: int) -> None:
     assert len(replace(GOOD, **changes).faults) == faults
 
 
-def test_masks_are_compared_photo_by_photo() -> None:
-    empty, full = np.zeros((4, 4), bool), np.ones((4, 4), bool)
+def test_mattes_are_compared_by_their_values_and_their_masks() -> None:
+    empty, full = np.zeros((4, 4)), np.ones((4, 4))
     half = full.copy()
-    half[:2] = False
+    half[:2] = 0
 
-    assert [room._overlap(*pair) for pair in ((empty, empty), (full, half), (empty, full))] == [
-        1,
-        0.5,
-        0,
-    ]
+    pairs = ((empty, empty), (full, half), (empty, full))
+    assert [compare_mattes(*pair) for pair in pairs] == [(0, 1), (0.5, 0.5), (1, 0)]
 
 
 @pytest.mark.usefixtures("fast")
@@ -357,7 +348,7 @@ def test_photos_that_cannot_be_read_are_said_and_left_out(
     (photos / "notes.txt").write_text("none")
     said: list[str] = []
 
-    _, measured = optimize(file, store, photos, 64, INT8, tell=said.append)
+    _, measured = optimize(file, store, photos, 64, INT8, progress=said.append)
 
     assert measured.photos == 4
     assert [line for line in said if "0.jpg" in line]
@@ -368,7 +359,7 @@ def test_too_few_photos(file: ModelFile, store: Store, photos: Path) -> None:
         (photos / f"{number}.jpg").unlink()
 
     with pytest.raises(UsageError, match="7 photos"):
-        optimize(file, store, photos, 64, INT8, tell=ignore)
+        optimize(file, store, photos, 64, INT8, progress=ignore)
 
 
 # The choice ---------------------------------------------------------------------------------------
@@ -404,11 +395,11 @@ def test_without_a_gpu_half_precision_is_an_error_of_the_device(
     file: ModelFile, store: Store, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bgx.model.opening.list_providers", lambda _: ["CPUExecutionProvider"])
-    optimized.install(file, store, halve(prepare(file.path)), GOOD, "cuda:0")
+    copies.install(file, store, halve(prepare(file.path)), GOOD, "cuda:0")
 
     for run_it in (
         lambda: open_session(file, FP16, store),
-        lambda: optimize(file, store, photos, 4, FP16, tell=ignore),
+        lambda: optimize(file, store, photos, 4, FP16, progress=ignore),
     ):
         with pytest.raises(DeviceUnavailableError, match=r"fp16.*\[gpu\]") as caught:
             run_it()
@@ -420,32 +411,32 @@ def test_half_precision_is_for_the_gpu_it_was_measured_on(
     file: ModelFile, store: Store, tiny: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     card = tmp_path / "gpus" / "0000-01-00.0" / "information"
-    monkeypatch.setattr(optimized, "_NVIDIA", tmp_path / "gpus")
+    monkeypatch.setattr(copies, "NVIDIA", tmp_path / "gpus")
     card.parent.mkdir(parents=True)
     card.write_text("Model: \t\t One\nIRQ:   \t\t 1\n", encoding="utf-8")
-    path = optimized.install(file, store, tiny, GOOD, "cuda:0")
+    path = copies.install(file, store, tiny, GOOD, "cuda:0")
 
-    assert optimized.find(file, store, "cuda:0") == path
-    assert optimized.find(file, store, "cuda:1") is None
-    assert optimized.find(file, store) is None
-    optimized.install(file, store, tiny, GOOD)
-    assert optimized.list_copies(file, store) == ["fp16 on cuda:0", "int8"]
+    assert copies.find(file, store, "cuda:0") == path
+    assert copies.find(file, store, "cuda:1") is None
+    assert copies.find(file, store) is None
+    copies.install(file, store, tiny, GOOD)
+    assert copies.list_copies(file, store) == ["fp16 on cuda:0", "int8"]
     card.write_text("Model: \t\t Another\nIRQ:   \t\t 1\n", encoding="utf-8")
-    assert optimized.find(file, store, "cuda:0") is None
-    assert optimized.list_copies(file, store) == ["int8"]
+    assert copies.find(file, store, "cuda:0") is None
+    assert copies.list_copies(file, store) == ["int8"]
 
 
 @pytest.mark.parametrize("field", ["cpu", "runtime"])
 def test_a_copy_measured_elsewhere_is_not_used(
     field: str, file: ModelFile, store: Store, tiny: bytes
 ) -> None:
-    path = optimized.install(file, store, tiny, GOOD)
-    assert optimized.find(file, store) == path
+    path = copies.install(file, store, tiny, GOOD)
+    assert copies.find(file, store) == path
     record = json.loads(path.with_suffix(".json").read_text())
     record["machine"][field] = "another"
     path.with_suffix(".json").write_text(json.dumps(record))
 
-    assert optimized.find(file, store) is None
+    assert copies.find(file, store) is None
     assert open_session(file, DeviceSettings("cpu"), store).precision == "fp32"
 
 
@@ -453,9 +444,9 @@ def test_a_copy_measured_elsewhere_is_not_used(
 def test_a_copy_with_a_damaged_record_is_not_used(
     record: bytes, file: ModelFile, store: Store, tiny: bytes
 ) -> None:
-    optimized.install(file, store, tiny, GOOD).with_suffix(".json").write_bytes(record)
+    copies.install(file, store, tiny, GOOD).with_suffix(".json").write_bytes(record)
 
-    assert optimized.find(file, store) is None
+    assert copies.find(file, store) is None
 
 
 # The command line ---------------------------------------------------------------------------------
@@ -500,10 +491,14 @@ def test_without_a_gpu_optimize_says_what_to_do(
         assert done.err.count("\n") == 1
 
 
-def test_stretch_is_what_the_gate_compares(file: ModelFile, store: Store) -> None:
+def test_the_gate_compares_mattes_and_not_the_networks_output(
+    file: ModelFile, store: Store, tmp_path: Path
+) -> None:
     session = open_session(file, DeviceSettings("cpu"), store)
-    [picture] = noise(1)
+    other = prepare(tiny_network(tmp_path / "other.onnx", mean=(0.9, 0.9, 0.9)))
 
-    matte = room._matte(session, picture)
+    unlike = measure(session, other, noise(2), lambda values: values)
+    alike = measure(session, other, noise(2), np.zeros_like)
 
-    assert np.array_equal(matte, stretch_map(session.run(picture)[0]))
+    assert (alike.difference, alike.iou) == (0, 1)
+    assert unlike.difference > 0

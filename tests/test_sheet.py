@@ -503,7 +503,7 @@ def test_a_run_that_does_the_rest_has_a_sheet_of_its_own(photos: Path) -> None:
     save_photo(Path("photos/new.png"))
 
     result = bgx("batch", "photos", "-o", "cut", "--sheet", "sheet.html")
-    assert "--sheet sheet.html: is there; this run's is sheet-2.html" in result.err
+    assert "--sheet sheet.html: exists; this run writes sheet-2.html" in result.err
     assert Path("sheet.html").read_bytes() == before
     assert b"new.png" in Path("sheet-2.html").read_bytes()
 

@@ -259,7 +259,9 @@ def test_making_a_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
 
     assert (tmp_path / "a/b").is_dir()
-    with pytest.raises(OutputError, match=r"file: cannot be made: .*choose another output folder"):
+    with pytest.raises(
+        OutputError, match=r"file: cannot be created: .*choose another output folder"
+    ):
         open_folder(tmp_path / "file").make()
 
 

@@ -62,13 +62,13 @@ def test_a_reduced_first_page_is_passed_over(
     data = join_pages([page(SMALL, *flag, **variety), page(**variety)], order=order, big=big)
     photo = read(data)
     assert_is_the_photo(photo)
-    assert photo.notes == ("passed over a reduced image that stands before the photo",)
+    assert photo.notes == ("ignored a reduced image in front of the photo",)
 
 
 def test_a_photo_below_its_own_thumbnail_is_found() -> None:
     photo = read(join_pages([page(SMALL, *_REDUCED)], children={0: [page()]}))
     assert_is_the_photo(photo)
-    assert photo.notes == ("passed over a reduced image that stands before the photo",)
+    assert photo.notes == ("ignored a reduced image in front of the photo",)
     # Without a flag, the size tells it.
     assert_is_the_photo(read(join_pages([page(SMALL)], children={0: [page()]})))
 
@@ -95,12 +95,12 @@ def test_a_document_s_first_page_is_read_and_said() -> None:
 def test_a_reduced_image_alone_is_read_and_said() -> None:
     photo = read(join_pages([page(PHOTO, *_REDUCED)]))
     assert_is_the_photo(photo)
-    assert photo.notes == ("the file's only page says that it is a reduced image",)
+    assert photo.notes == ("the file's only page is marked as a reduced image",)
 
 
 def test_a_mask_alone_is_refused() -> None:
     mask = page(MASK, (254, tiffs.LONG, [4]), photometric=4, bits=1)
-    assert "holds a mask and no photo" in refusal(join_pages([mask]))
+    assert "with a mask and no photo" in refusal(join_pages([mask]))
 
 
 def test_pages_that_lead_back_to_the_first_end() -> None:
@@ -189,7 +189,7 @@ def test_a_tiff_cut_short_anywhere_is_refused(compression: str, bits: int, plana
 def test_strips_that_are_not_listed_are_missed() -> None:
     tags, chunks, tiled = page_tags(PHOTO, Variety(rows=10))
     message = refusal(join_pages([(tags, chunks[:3], tiled)]))
-    assert "3 of 5 strips or tiles are there" in message
+    assert "only 3 of 5 strips or tiles" in message
 
 
 def test_garbage_in_a_strip_is_no_picture() -> None:

@@ -16,7 +16,7 @@ __all__ = ["Cutout", "Remover", "__version__", "remove"]
 
 
 def __getattr__(name: str) -> Any:
-    # The door for Python loads numpy; `bgx --help` must not (PEP 562).
+    # Imported on first use (PEP 562): bgx.api loads numpy, which `bgx --help` must not.
     if name in {"Cutout", "Remover", "remove"}:
         from bgx import api
 

@@ -7,7 +7,7 @@ import signal
 
 
 def main() -> None:
-    # Who is asked to end says first what is left undone, as after Ctrl-C.
+    # SIGTERM and SIGHUP end bgx as Ctrl-C does: it first reports which pictures are not done.
     for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):  # not on Windows
         if signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, signal.default_int_handler)
@@ -15,8 +15,8 @@ def main() -> None:
     from bgx.cli.main import run
 
     code = run()
-    # All is written and flushed. To take the process apart piece by piece would take longer than to
-    # decode a photo.
+    # Everything is written and flushed. An ordinary exit would take the interpreter apart, which
+    # takes longer than decoding a photo.
     os._exit(code)
 
 

@@ -1,4 +1,4 @@
-"""The door for Python: the same rooms as the command line's, raising instead of exiting.
+"""The Python interface: does what the command line does, but raises instead of exiting.
 
 >>> remover = Remover("u2netp")
 >>> remover.cut("in.jpg").save("out.png")
@@ -52,12 +52,13 @@ __all__ = ["Cutout", "Remover", "remove"]
 class Remover:
     """Removes backgrounds with one network on one device. Thread-safe.
 
-    model: a name of the registry or the path of an ONNX file; None as without ``--model``. device:
-    see ``--device``. The other arguments, here and of the methods, are the command line's options
-    of the same names. The network is fetched and loaded when the first picture comes.
+    model: a name from the registry or the path of an ONNX file; None is the default of ``--model``.
+    The other arguments, here and in the methods, are the command-line options of the same names.
+    The network is downloaded and loaded when the first picture is cut out.
 
-    Raises a :class:`bgx.errors.BgxError`: UsageError when made with wrong values; ModelError and
-    DeviceError when the network is loaded; PictureError for a picture.
+    All exceptions are a :class:`bgx.errors.BgxError`. The constructor raises UsageError for invalid
+    values; the methods raise ModelError or DeviceError if the network cannot be loaded, and
+    PictureError for a picture.
     """
 
     def __init__(
@@ -91,9 +92,10 @@ class Remover:
         preset: str | None = None,
         **options: Unpack[PictureOptions],
     ) -> Cutout:
-        """Cut out one picture: on all cores, or beside those of other threads.
+        """Cut out one picture, on all cores unless other threads cut out pictures at the same time.
 
-        Raises PictureError.
+        image: a path, a file's content, or a Pillow image, which is not changed. Raises
+        PictureError.
         """
         output = settle(options, preset=preset_options(preset), open_format=True)
         recipe = Recipe(self._read, output)
@@ -107,9 +109,10 @@ class Remover:
         preset: str | None = None,
         **options: Unpack[PictureOptions],
     ) -> Iterator[Cutout | BgxError]:
-        """Cut out pictures, several at once; yields in their order, and only as far ahead as fits.
+        """Cut out several pictures at once; yields the results in the order of the pictures.
 
-        A picture that cannot be cut out yields its error in its place.
+        For a picture that cannot be cut out, its error is yielded. The pictures are taken from
+        ``images`` a few ahead of the results, so that memory stays bounded.
         """
         output = settle(options, preset=preset_options(preset), open_format=True)
         recipe = Recipe(self._read, output)
@@ -127,10 +130,11 @@ class Remover:
         preset: str | None = None,
         **options: Unpack[PictureOptions],
     ) -> Iterator[Outcome]:
-        """Cut out files and folders into the folder ``out``; yields an outcome a picture.
+        """Cut out files and folders into the folder ``out``; yields one outcome per picture.
 
-        As ``bgx batch``: the tree is kept, what exists is skipped, a broken picture is an outcome.
-        Raises UsageError and OutputError at once, the network's errors with the first outcome.
+        Works as ``bgx batch`` does: subfolders are kept, existing results are skipped, and a
+        picture that fails is an outcome. Raises UsageError and OutputError at once; errors of the
+        network are raised when the first outcome is asked for.
         """
         output = settle(options, preset=preset_options(preset))
         named = [inputs] if isinstance(inputs, str | Path) else inputs

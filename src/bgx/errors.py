@@ -1,28 +1,28 @@
-"""What can go wrong, and the exit code each kind of trouble ends with.
+"""bgx's exceptions, and the exit code of each.
 
 ::
 
     BgxError
-    ├── PictureError          1   one picture; becomes a row of the report, the batch goes on
+    ├── PictureError          1   one picture failed; it becomes a report row, the batch goes on
     │   ├── UnreadableError         not a picture, truncated, empty, no permission
-    │   ├── TooLargeError           more pixels than --max-pixels, or more than memory holds
+    │   ├── TooLargeError           more pixels than --max-pixels, or too large for the memory
     │   ├── InferenceError          the network failed on this picture alone
-    │   ├── NoSubjectError          nothing found that a canvas could be built around
+    │   ├── NoSubjectError          no subject found that could be framed
     │   ├── UnwritableError         this one target cannot be written (name too long, say)
-    │   └── BugError         70     bgx's own fault, met on this picture
-    ├── UsageError            2   what was asked for cannot be done as asked
+    │   └── BugError         70     an unexpected exception: a bug of bgx
+    ├── UsageError            2   invalid or contradictory options or arguments
     ├── ModelError            3   the network's file
     │   ├── UnknownModelError       no such name in the registry
-    │   ├── MissingModelError       not on this machine and not to be had now
+    │   ├── MissingModelError       not on this machine, and cannot be downloaded now
     │   └── BadModelError           wrong hash, wrong size, or not a network bgx can run
     ├── DeviceError           4   the runtime or the device
     │   ├── RuntimeMissingError     no onnxruntime flavour installed, or two at once
-    │   ├── DeviceUnavailableError  the device asked for is not delivered
+    │   ├── DeviceUnavailableError  the requested device does not work here
     │   └── NoMemoryError           too little memory to load the runtime or the network
     └── OutputError           5   the output folder: full, read-only, not a folder
 
-The code sits on the class. Messages are one line that names the file and the remedy. The library
-raises; only :mod:`bgx.cli` turns an exception into an exit code.
+The exit code is an attribute of the class. A message is one line that names the file and the
+remedy. Only :mod:`bgx.cli` turns an exception into an exit code.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class BgxError(Exception):
 
 
 class PictureError(BgxError):
-    """One picture failed; the others are not touched by it."""
+    """One picture failed; other pictures are not affected."""
 
     exit_code = ExitCode.PICTURES
     code = "picture"
@@ -80,21 +80,21 @@ class UnwritableError(PictureError):
 
 
 class BugError(PictureError):
-    """Nothing that should happen: the message asks for a report."""
+    """An unexpected exception; the message asks the user to report a bug."""
 
     exit_code = ExitCode.BUG
     code = "bug"
 
 
 class UsageError(BgxError):
-    """What was asked for contradicts itself or cannot be done as asked."""
+    """Invalid or contradictory options or arguments."""
 
     exit_code = ExitCode.USAGE
     code = "usage"
 
 
 class ModelError(BgxError):
-    """The network's file."""
+    """The network's file is unknown, missing or unusable."""
 
     exit_code = ExitCode.MODEL
     code = "model"
@@ -113,7 +113,7 @@ class BadModelError(ModelError):
 
 
 class DeviceError(BgxError):
-    """The runtime or the device."""
+    """The runtime or the device is missing or does not work."""
 
     exit_code = ExitCode.DEVICE
     code = "device"
@@ -132,12 +132,12 @@ class NoMemoryError(DeviceError):
 
 
 class OutputError(BgxError):
-    """The output folder: full, read-only, or not a folder."""
+    """The output folder cannot be written: full, read-only, or not a folder."""
 
     exit_code = ExitCode.OUTPUT
     code = "output"
 
 
 def show_text(text: str) -> str:
-    """On one line: control characters and bytes that are no text, as file names have, escaped."""
+    """The text on one line: control characters and undecodable bytes of file names are escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

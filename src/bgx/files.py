@@ -1,9 +1,9 @@
-"""Files that appear whole or not at all: the one writer of the project.
+"""Atomic file writing: a file appears complete or not at all. All of bgx writes files with this.
 
-A file is written under a temporary name beside its target, and renamed. What a
-killed process leaves behind is told from what another one is writing by a lock, which the system
-gives up with the process; names of machines and numbers of processes mean nothing among containers
-that share a folder.
+A file is written under a temporary name in the folder of its target, and renamed. While it is being
+written it is locked, and the system releases the lock when the process ends: a temporary file that
+is not locked was left by a killed process and can be deleted. (Host names and process numbers would
+not tell: containers that share a folder may have the same ones.)
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ except ImportError:  # Windows
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.bgx-tmp")
 
 _LEFT_S = 3600.0
-"""Where there are no locks: what nobody has written to for so long is left over, seconds."""
+"""Without locks: the age, in seconds, from which a temporary file counts as left behind."""
 
 _PASSING = frozenset(
     getattr(errno, name)
     for name in ("EACCES", "EPERM", "EBUSY", "ETXTBSY", "ENOENT", "ESTALE")
     if hasattr(errno, name)
 )
-"""Errors that may be gone in a moment: a virus scanner, a sync client or a file server holds the
-file, somebody tidied up the folder."""
+"""Errors worth a second try: a virus scanner, a sync client or a file server held the file, or
+somebody deleted it."""
 
 _MOMENT_S = 0.25
 
@@ -43,11 +43,11 @@ _TRIES = 20
 
 
 def write_whole(target: Path, *pieces: bytes, create: bool = False) -> bool:
-    """Write or replace a file in one step; its folder is made where it is missing.
+    """Create or replace a file atomically; a missing folder is created.
 
-    pieces: of the file, one after the other. create: leave a file that is there as it is, unless it
-    is empty; where the file system has hard links this holds against one made at the same time too.
-    Returns whether the file was written. Raises OSError; nothing half-written stays.
+    pieces: the file's content, in parts. create: do not replace an existing file, unless it is
+    empty; on file systems with hard links, this includes a file that another process creates at the
+    same time. Returns whether the file was written. Raises OSError; no partial file remains.
     """
     try:
         return _write_once(target, pieces, create=create)
@@ -61,8 +61,8 @@ def write_whole(target: Path, *pieces: bytes, create: bool = False) -> bool:
 def _write_once(target: Path, pieces: tuple[bytes, ...], *, create: bool) -> bool:
     make_folder(target.parent)
     with temporary(target.parent) as path:
-        # Without fsync: 13 ms for the file of a 12-megapixel picture, a tenth of a batch with a
-        # small network. What a power cut can leave is an empty file, which counts as none.
+        # Without fsync, which takes 13 ms for a 12-megapixel picture: a tenth of a batch's time
+        # with a small network. A power cut can leave an empty file, which counts as missing.
         with path.open("wb") as stream:
             stream.writelines(pieces)
         if create:
@@ -72,49 +72,49 @@ def _write_once(target: Path, pieces: tuple[bytes, ...], *, create: bool) -> boo
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder, with those above it, where it is missing. Raises OSError."""
+    """Create a folder and its parents where they are missing. Raises OSError."""
     missing = []
     while not os.path.isdir(folder) and folder != folder.parent:  # noqa: PTH112 - Path's own raises
         missing.append(folder)
         folder = folder.parent
-    # Not mkdir(parents=True), which recurses: a tree can be deeper than Python's stack.
+    # Not mkdir(parents=True), which recurses: a tree can be deeper than Python's recursion limit.
     for path in reversed(missing):
         path.mkdir(exist_ok=True)
 
 
 def _move_unless_there(source: Path, target: Path) -> bool:
-    with suppress(OSError):  # it is there, or there are no hard links
+    with suppress(OSError):  # the target exists, or the file system has no hard links
         target.hardlink_to(source)
         return True
     if target.is_file() and target.stat().st_size:
         return False
-    source.replace(target)  # an empty file, or a link to nothing; a folder raises
+    source.replace(target)  # replaces an empty file or a dangling link; a folder raises
     return True
 
 
 @contextmanager
 def temporary(folder: Path) -> Iterator[Path]:
-    """An empty file in a folder that is there, gone afterwards unless it was moved.
+    """A new empty file in an existing folder; deleted at the end unless it was moved away.
 
-    :func:`remove_leftovers` lets it be, in this and in every other process. Raises OSError.
+    Until then :func:`remove_leftovers` keeps it, in this and any other process. Raises OSError.
     """
     for _ in range(_TRIES):
-        # Not named after its target: with anything added that could become too long.
+        # Not the target's name with a suffix: that could be too long for the file system.
         path = folder / f".{os.urandom(8).hex()}.bgx-tmp"
-        # Not tempfile: that makes files private; here the umask decides, as for any output.
+        # Not tempfile, whose files are private: permissions are to follow the umask.
         stream = path.open("xb")
         try:
             with stream:
                 if fcntl is None:
                     stream.close()  # Windows moves no open file
                 elif not lock(stream) or not os.path.lexists(path):
-                    continue  # somebody who cleans up came before the lock
+                    continue  # another process's remove_leftovers was faster than our lock
                 yield path
                 return
         finally:
             with suppress(OSError):
                 path.unlink()
-    raise FileNotFoundError(errno.ENOENT, "temporary files vanish", str(folder))
+    raise FileNotFoundError(errno.ENOENT, "temporary files disappear", str(folder))
 
 
 def remove_leftovers(folder: Path) -> int:
@@ -137,14 +137,14 @@ def _remove_if_left(path: Path) -> bool:
                 path.unlink()
                 return True
     except OSError:
-        pass  # another user's, or gone
+        pass  # it belongs to another user, or is gone
     return False
 
 
 def lock(stream: IO[Any], *, otherwise: bool = True) -> bool:
-    """Whether this process has the file to itself from now on, until it closes it.
+    """Try to lock an open file exclusively, until it is closed; returns whether that worked.
 
-    otherwise: the answer where there are no locks, on Windows and on some network file systems.
+    otherwise: returned where there are no locks, on Windows and some network file systems.
     """
     if fcntl is None:
         return otherwise

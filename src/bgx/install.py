@@ -1,7 +1,8 @@
-"""What to install, and under which name.
+"""The pip commands that messages recommend.
 
-The command and the import are called bgx, the distribution bgx-cutout: the name bgx on the Python
-package index belongs to another project, "Background Execution Engine", which imports as bgx too.
+The command and the import are called bgx, the distribution bgx-cutout: on the Python package index
+the name bgx belongs to another project, "Background Execution Engine", which is also imported as
+bgx.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ DISTRIBUTION = "bgx-cutout"
 
 
 def install_hint(extra: str) -> str:
-    """The command that adds an extra, such as ``gpu``, to the bgx that is installed here.
+    """The command that adds an extra, such as ``gpu``, to the installed bgx.
 
-    In an editable clone it is meant to be run in that clone's folder.
+    For an editable install it has to be run in the clone's folder.
     """
     if _is_editable():
         return f'pip install -e ".[{extra}]"'
@@ -22,10 +23,10 @@ def install_hint(extra: str) -> str:
 
 
 def explain_other_bgx() -> str | None:
-    """What to do about a distribution called ``bgx`` in this environment; None if there is none.
+    """What to do about the other project's package in this environment; None if it is not there.
 
     Its files and ours share the folder ``bgx``: whichever is installed later overwrites the other's
-    ``__init__.py``, and uninstalling one removes that file. So ours is installed again.
+    ``__init__.py``, and uninstalling one removes that file. So ours has to be installed again.
     """
     from importlib import metadata
 

@@ -1,7 +1,7 @@
 """How many cores and how much memory this process may use.
 
-On Linux control groups (cgroups, versions 1 and 2) may allow less than the machine has: they are
-how containers, systemd and batch systems set limits. A limit of any parent group counts too.
+On Linux, control groups (cgroups, versions 1 and 2) may allow less than the machine has:
+containers, systemd and batch systems set their limits with them. Limits of parent groups count too.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def count_cores(*, cgroup: Path = _CGROUP, mount: Path = _MOUNT) -> int:
 def memory_limit(*, cgroup: Path = _CGROUP, mount: Path = _MOUNT) -> int:
     """Bytes of memory this process may use: the least of its cgroup limits and the machine's.
 
-    Other processes share both. Where nothing is known it is ``sys.maxsize``; nothing is raised.
-    cgroup and mount: see :func:`count_cores`.
+    Other processes may use part of it. ``sys.maxsize`` if neither is known; raises nothing. cgroup,
+    mount: see :func:`count_cores`.
     """
     names = ("memory.max", "memory.high", "memory.limit_in_bytes")
     folders = _cgroup_folders("memory", cgroup, mount)
@@ -47,9 +47,10 @@ def memory_limit(*, cgroup: Path = _CGROUP, mount: Path = _MOUNT) -> int:
 
 
 def memory_used(*, statm: Path = _STATM) -> int:
-    """Resident bytes of this process; 0 where the system does not tell.
+    """Resident memory of this process, bytes; 0 where the system does not report it.
 
-    Systems that are neither Linux nor Windows tell the highest value so far. statm: Linux's file.
+    On systems other than Linux and Windows it is the peak so far. statm: the file Linux reports it
+    in.
     """
     return _resident_bytes(statm)
 
@@ -67,14 +68,14 @@ def _cgroup_folders(controller: str, cgroup: Path, mount: Path) -> list[Path]:
         if controllers and controller not in controllers.split(","):
             continue
         root = mount / controller if controllers else mount
-        # In a container the path may be the host's: then only the root exists here.
+        # In a container the path may be the one on the host: then only the root exists here.
         parts = Path(path.lstrip("/")).parts
         folders += [root.joinpath(*parts[:depth]) for depth in range(len(parts) + 1)]
     return folders
 
 
 def _read_quota(folder: Path) -> float | None:
-    """Cores that the cgroup of this folder may use, None without a limit."""
+    """Cores that the cgroup of this folder may use; None if it sets no limit."""
     try:
         if (folder / "cpu.max").is_file():
             quota, period = (folder / "cpu.max").read_text(encoding="utf-8").split()
@@ -88,7 +89,7 @@ def _read_quota(folder: Path) -> float | None:
 
 
 def _read_number(file: Path) -> int | None:
-    """The number above 0 in this file, None without one ("max" is written for no limit)."""
+    """The positive number in this file; None if there is none ("max" stands for no limit)."""
     try:
         return max(0, int(file.read_text(encoding="utf-8"))) or None
     except (OSError, ValueError):
@@ -136,14 +137,14 @@ if sys.platform == "win32":
 else:
 
     def _machine_memory() -> int | None:
-        """Bytes of memory the machine has, None where the system does not tell."""
+        """Bytes of memory the machine has; None where the system does not report it."""
         try:
             return max(0, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")) or None
         except (OSError, ValueError):
             return None
 
     def _resident_bytes(statm: Path) -> int:
-        """Resident bytes of this process, the highest so far where the system tells only that."""
+        """Resident bytes of this process; the peak so far where the system reports only that."""
         try:
             return int(statm.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
         except (OSError, ValueError, IndexError):

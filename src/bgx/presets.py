@@ -1,7 +1,7 @@
-"""Presets: options that a marketplace's rule comes to, by name.
+"""Presets: named sets of options that meet the rules of a marketplace.
 
-The tables stand in ``presets.toml``, the user's own in a second file of the same form. Reading them
-loads neither numpy nor a runtime.
+The built-in ones are in ``presets.toml``; users can add their own in a file of the same form.
+Reading them loads neither numpy nor onnxruntime.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _FIELDS = {"rule": str, "written": datetime.date, "options": dict}
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """Options by name. rule: what they stand for. written: when the rule was written down."""
+    """options: by name. rule: the rule that they meet. written: when that rule was looked up."""
 
     name: str
     rule: str
@@ -38,7 +38,7 @@ class Preset:
 
 
 def load_presets() -> dict[str, Preset]:
-    """The built-in presets, then those of the file that BGX_PRESETS names, which may replace some.
+    """The built-in presets, and those of the file BGX_PRESETS names, which replace the same names.
 
     Raises UsageError naming the file, the table and the field that is wrong.
     """
@@ -48,12 +48,12 @@ def load_presets() -> dict[str, Preset]:
 
 
 def preset_options(name: str | None) -> PictureOptions:
-    """The options of a preset; none without a name. Raises UsageError."""
+    """The options of the preset, empty if the name is None. Raises UsageError."""
     return {} if name is None else find_preset(name).options
 
 
 def find_preset(name: str) -> Preset:
-    """Raises UsageError that suggests the nearest name."""
+    """The preset of this name. Raises UsageError, which suggests the nearest name."""
     presets = load_presets()
     try:
         return presets[name]

@@ -1,4 +1,4 @@
-"""Files of tables: the registry of models, the presets."""
+"""Reads TOML files that consist of tables: the registry of networks and the presets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def read_tables(path: Path | Traversable) -> dict[str, dict[str, Any]]:
-    """The tables of a TOML file by name. Raises UsageError that names the file."""
+    """The tables of a TOML file by name. Raises UsageError naming the file."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Threads, as many as the system gives, and waits that Ctrl-C interrupts on every system."""
+"""Threads that cope with a limit on their number, and waits that Ctrl-C can interrupt."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _Queue = SimpleQueue["tuple[Future[Any], Callable[[], Any]] | None"]
 log = logging.getLogger(__name__)
 
 POLL = 0.5
-"""Seconds of one wait: on Windows, Ctrl-C is not heeded within one."""
+"""Longest single wait, seconds: on Windows, Ctrl-C is handled only between waits."""
 
 
 def wait_for(future: Future[_Result], timeout: float = math.inf) -> _Result:
-    """The future's result; raises what its task raised, TimeoutError after `timeout` seconds."""
+    """The future's result. Raises what its task raised; TimeoutError after `timeout` seconds."""
     end = time.monotonic() + timeout
     while not wait([future], min(POLL, max(0, end - time.monotonic()))).done:
         if time.monotonic() >= end:
@@ -54,19 +54,19 @@ def holding(lock: threading.Lock) -> Iterator[None]:
 
 
 def join_all(threads: Iterable[threading.Thread]) -> None:
-    """Wait until the threads have ended, but for the one that this is called on."""
+    """Wait until all threads have ended, except the calling one."""
     for thread in threads:
         while thread is not threading.current_thread() and thread.is_alive():
             thread.join(POLL)
 
 
 def start(thread: threading.Thread) -> bool:
-    """Whether the thread could be started; the log says so where it could not."""
+    """Start a thread; if the system refuses, log a warning and return False."""
     try:
         thread.start()
     except (RuntimeError, MemoryError) as error:
         log.warning(
-            "%s: going on with fewer threads; raise the limit of processes or of memory",
+            "%s: continuing with fewer threads; raise the limit on processes or on memory",
             str(error) or "no memory for a thread",
         )
         return False
@@ -74,9 +74,9 @@ def start(thread: threading.Thread) -> bool:
 
 
 def begin(task: Callable[[], _Result], name: str) -> Future[_Result]:
-    """Have a task done on a thread of its own, which ends with the process.
+    """Run a task on a new daemon thread.
 
-    It is done before this returns where no thread is to be had.
+    If no thread can be started, the task is run on the calling thread before this returns.
     """
     future: Future[_Result] = Future()
     if not start(threading.Thread(target=_carry_out, args=(future, task), name=name, daemon=True)):
@@ -85,10 +85,10 @@ def begin(task: Callable[[], _Result], name: str) -> Future[_Result]:
 
 
 class Workers:
-    """A thread pool that does with fewer threads where the system refuses more.
+    """A thread pool that works with fewer threads if the system refuses to start more.
 
-    concurrent.futures' own pool fails then, with the task left in its queue. Threads are started
-    when tasks wait for one. Without a single thread, :meth:`submit` does the task itself.
+    In that case the pool of concurrent.futures raises and leaves the task in its queue. Threads are
+    started as tasks need them. If not even one can be started, :meth:`submit` runs the task itself.
     """
 
     def __init__(self, limit: int, name: str) -> None:
@@ -98,14 +98,14 @@ class Workers:
         self._idle = threading.Semaphore(0)
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
-        # Threads end with the pool: when it is closed, forgotten, or Python ends.
+        # The threads end when the pool is closed or garbage-collected, or when Python exits.
         self._end = weakref.finalize(self, _end, self._tasks, self._threads)
 
     def submit(self, task: Callable[[], _Result]) -> Future[_Result]:
-        """Have a task done; a cancelled future's task is not begun."""
+        """Queue a task. Cancelling its future before it starts prevents it from running."""
         future: Future[_Result] = Future()
         with self._lock:
-            # First, or a thread that starts would find nothing to do and count as idle.
+            # Before a thread is started: it would find an empty queue and count itself as idle.
             self._tasks.put((future, task))
             if not self._idle.acquire(blocking=False) and len(self._threads) < self._limit:
                 self._start()
@@ -115,7 +115,7 @@ class Workers:
         return future
 
     def close(self) -> None:
-        """Wait until all tasks are done; none may be submitted afterwards."""
+        """Wait until all tasks are done. No task may be submitted afterwards."""
         self._end()
 
     def _start(self) -> None:
@@ -131,7 +131,10 @@ class Workers:
 def map_at_once(
     task: Callable[[_Item], _Result], items: Sequence[_Item], name: str
 ) -> list[_Result]:
-    """What the task gives for each item, a thread for each; raises what the first one raised."""
+    """Apply the task to all items at once, each on its own thread; the results in order.
+
+    Raises what the first failing task, in that order, raised.
+    """
     workers = Workers(len(items), name)
     try:
         futures = [workers.submit(partial(task, item)) for item in items]
@@ -150,7 +153,7 @@ def _work(tasks: _Queue, idle: threading.Semaphore) -> None:
         if item is None:
             return
         _carry_out(*item)
-        del item  # the task holds a picture
+        del item  # it keeps a picture in memory
 
 
 def _carry_out(future: Future[Any], task: Callable[[], Any]) -> None:

@@ -67,7 +67,7 @@ def _gather() -> dict[str, Any]:
 
 def _list_copies(store: Store) -> dict[str, list[str]]:
     """For each network, by name, the optimized copies that passed on this machine."""
-    from bgx.model.optimized import list_copies
+    from bgx.model.optimize.copies import list_copies
 
     present = [entry for entry in store.registry().values() if store.present(entry)]
     files = {entry.name: store.locate(entry) for entry in present}

@@ -168,7 +168,7 @@ def optimize(
     store = _open_store(offline=offline)
     console = Console(quiet=quiet)
     file = store.resolve(name, store.registry(), progress=not quiet)
-    path, measured = make_copy(file, store, folder, count, settings, tell=console.print_note)
+    path, measured = make_copy(file, store, folder, count, settings, progress=console.print_note)
     print_result(f"{path}  {measured}")
 
 
@@ -188,7 +188,7 @@ def _open_store(*, offline: bool = False) -> Store:
 
 
 def _describe(store: Store, entry: ModelEntry) -> dict[str, Any]:
-    from bgx.model.optimized import list_copies
+    from bgx.model.optimize.copies import list_copies
 
     state: str | None = None
     found = None

@@ -1,7 +1,8 @@
-"""BMP: pixels of 16 and 32 bits by their masks, the others by Pillow; colours of its later headers.
+"""Reads BMP: 16- and 32-bit pixels here, all others with Pillow; also colour profiles.
 
-Pillow knows some masks alone, and takes an alpha at its word that most writers leave empty. The
-structures are those of Windows' wingdi.h (BITMAPINFOHEADER, BITMAPV4HEADER, BITMAPV5HEADER).
+Pillow knows only some of the channel masks, and uses an alpha channel even if it is all 0, as most
+writers leave it. The structures are those of Windows' wingdi.h (BITMAPINFOHEADER, BITMAPV4HEADER,
+BITMAPV5HEADER).
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ if TYPE_CHECKING:
 _FILE_HEADER = 14
 _CORE_HEADER = 12
 _PLAIN, _BITFIELDS, _ALPHA_BITFIELDS = 0, 3, 6
-"""Compressions."""
+"""Values of the field biCompression."""
 
 _MASKS = {16: (0x7C00, 0x03E0, 0x001F, 0), 32: (0xFF0000, 0xFF00, 0xFF, 0)}
-"""Red, green, blue and alpha where the file says nothing."""
+"""Masks of red, green, blue and alpha for files without masks."""
 
 _MASKS_AT = 40
-"""Offset in the second header, and behind one that ends here."""
+"""Offset of the masks in the second header; in older files they follow that header."""
 
 _COLOURS_AT, _POINTS_AT, _GAMMA_AT, _PROFILE_AT = 56, 60, 96, 112
 _V4_HEADER, _V5_HEADER = 108, 124
@@ -99,7 +100,7 @@ class BmpReader:
             if alpha.any():
                 decoded.alpha = Image.fromarray(alpha)
             else:
-                decoded.notes.append("an alpha of nothing but 0 taken for none")
+                decoded.notes.append("alpha ignored: it is 0 everywhere")
         return decoded
 
     def _read_dpi(self) -> tuple[float, float] | None:
@@ -123,7 +124,7 @@ def _read(stream: BinaryIO, at: int, size: int) -> bytes:
 
 
 def _take(rows: NDArray[Any], mask: int) -> NDArray[np.uint8]:
-    """One channel of whole pixels, 0..255."""
+    """Extract one channel from packed pixels, as 0..255."""
     if not mask:
         return np.zeros(rows.shape, np.uint8)
     shift = (mask & -mask).bit_length() - 1
@@ -140,7 +141,7 @@ def _take(rows: NDArray[Any], mask: int) -> NDArray[np.uint8]:
 
 
 def _read_calibration(header: bytes) -> bytes | None:
-    """The profile of end points and gammas; None for sRGB, and where they are left empty."""
+    """A profile made from the header's primaries and gammas; None if they are empty or sRGB."""
     points = np.array(struct.unpack_from("<9i", header, _POINTS_AT)).reshape(3, 3) / (1 << 30)
     gammas = [value / 65536 for value in struct.unpack_from("<3I", header, _GAMMA_AT)]
     sums = points.sum(axis=1)

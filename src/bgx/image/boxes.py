@@ -1,7 +1,7 @@
-"""AVIF and HEIC: pixels by their libraries, what those leave out from the boxes.
+"""Reads AVIF and HEIC: Pillow and pillow-heif decode the pixels, the rest is read from the boxes.
 
-That is colours told by numbers, EXIF as it was, and holes in the compressed data (ISO/IEC 14496-12
-and 23008-12).
+That is: colours given as code points, the original EXIF, and holes in the compressed data (ISO/IEC
+14496-12 and 23008-12).
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from bgx.image.decoded import Decoded
 
 _MOST_META = 1 << 24
-"""Bytes of a description; pixels stand elsewhere."""
+"""Most bytes that are read of a box of descriptions, which holds no pixels."""
 
 _MOST_EXIF = 1 << 26
 
 _IN_TRACKS = {b"moov", b"trak", b"mdia", b"minf", b"stbl"}
 _VIDEO_FIELDS = 78
-"""Bytes of a sample entry before its own boxes (ISO/IEC 14496-12, 12.1.3)."""
+"""Bytes of a sample entry in front of its boxes (ISO/IEC 14496-12, 12.1.3)."""
 
 _CODED = {b"av01", b"hvc1"}
 """Items that are compressed pictures, or tiles of one."""
@@ -35,12 +35,12 @@ Codes = tuple[int, int]
 """Primaries and transfer curve, code points of ITU-T H.273."""
 
 Span = tuple[int, int]
-"""Where bytes of the file begin, and how many."""
+"""Offset and number of bytes in the file."""
 
 
 @dataclass(slots=True)
 class _Description:
-    """codes: the photo's. exif, coded: where EXIF and compressed pictures lie."""
+    """codes: colours of the photo. exif, coded: places of EXIF and of compressed pictures."""
 
     codes: Codes | None = None
     exif: Span | None = None
@@ -69,7 +69,7 @@ class BoxReader:
     def decode(self, least: tuple[int, int] | None) -> Decoded:
         decoded = self._reader.decode(least)
         decoded.icc = decoded.icc or self._icc
-        # Pillow writes EXIF anew, question marks for letters, where it differs in orientation.
+        # Pillow rewrites EXIF if its orientation is wrong, and loses letters that are not ASCII.
         decoded.exif = self._read_exif() or decoded.exif
         if any(holds_hole(self._read(span)) for span in self._description.coded):
             note_hole(decoded)
@@ -84,12 +84,12 @@ class BoxReader:
         if span is None or span[1] > _MOST_EXIF:
             return None
         data = self._read(span)
-        # ISO/IEC 23008-12, A.2.1: where the TIFF structure begins, then what may stand before it.
+        # ISO/IEC 23008-12, A.2.1: the offset of the TIFF structure comes first.
         return Exif.parse(data[4 + int.from_bytes(data[:4], "big") :])
 
 
 def _read_description(stream: BinaryIO) -> _Description:
-    """What the boxes say; damage counts as not there: the decoder says what is wrong with it."""
+    """Read the boxes. Damaged ones are ignored, because the decoder reports damage."""
     description = _Description()
     try:
         for kind, body in _top_boxes(stream):
@@ -137,7 +137,7 @@ def _read_items(meta: bytes, description: _Description) -> None:
         (places[i] for i, k in kinds.items() if k == b"Exif" and i in places), None
     )
     description.coded = [places[i] for i, k in kinds.items() if k in _CODED and i in places]
-    # Colours of the primary item, else of any: a photo in tiles may describe the tiles alone.
+    # Colours of the primary item, else of any: in a tiled photo only the tiles may have them.
     properties = dict(_boxes(boxes.get(b"iprp", b"")))
     all_of_them = list(_boxes(properties.get(b"ipco", b"")))
     primary = _primary_item(boxes.get(b"pitm", b""))
@@ -170,7 +170,7 @@ def _item_kinds(iinf: bytes) -> dict[int, bytes]:
 
 
 def _item_places(iloc: bytes) -> dict[int, Span]:
-    """Where the items lie that are of one piece in the file itself."""
+    """Places of the items that are one continuous range of the file."""
     if not iloc:
         return {}
     version = iloc[0]
@@ -222,7 +222,7 @@ def _associated(ipma: bytes, item: int) -> list[int]:
 
 
 def _codes_of_tracks(data: bytes) -> Codes | None:
-    """Of an image sequence: the description of its first track that has one."""
+    """The colours of an image sequence: those of its first track that has any."""
     for kind, body in _boxes(data):
         if kind in _IN_TRACKS:
             found = _codes_of_tracks(body)

@@ -115,10 +115,10 @@ def _frame(photo: tuple[int, int], subject: Box | None, canvas: CanvasSettings) 
 def _fit(
     subject: tuple[int, int], limit: tuple[float, float], margin: Margins, fill: float | None
 ) -> float:
-    """The scale at which the subject, with its room, reaches the limit."""
+    """The scale at which the subject with its margins reaches the limit."""
     longest = max(subject)
     top, right, bottom, left = margin.pixels(0, 0)
-    # Of these, what is percent grows with the subject.
+    # Margins in percent scale with the subject, those in pixels do not.
     over, beside, below, before = margin.pixels(longest, 1)
     across = subject[0] / (fill or 1.0) + before - left + beside - right
     down = subject[1] / (fill or 1.0) + over - top + below - bottom
@@ -153,7 +153,7 @@ def _limit_scale(size: tuple[int, int], canvas: CanvasSettings) -> float:
 def _shrink(placement: Placement, scale: float) -> Placement:
     if scale == 1.0:
         return placement
-    # Rounding must not bring more pixels than allowed, nor lose one to the last bit of a product.
+    # Rounded down, so that the limit holds; 1e-6 so that an exact product does not lose a pixel.
     width, height = (max(1, math.floor(side * scale + 1e-6)) for side in placement.size)
     left, top, right, bottom = (round(side * scale) for side in placement.target)
     left, top = min(left, width - 1), min(top, height - 1)

@@ -1,7 +1,7 @@
-"""Colours that a file tells by numbers instead of an ICC profile, and the profile they mean.
+"""Makes ICC profiles for files that describe their colours by numbers instead of a profile.
 
-AVIF, HEIC and PNG name primaries and a transfer curve by code points (ITU-T H.273); PNG, BMP and
-cameras have older ways to say the same. Everything behind the reader knows ICC profiles alone.
+AVIF, HEIC and PNG give primaries and transfer function as code points (ITU-T H.273); PNG, BMP and
+cameras also have older ways. Everything after the readers uses ICC profiles only.
 """
 
 from __future__ import annotations
@@ -68,17 +68,16 @@ _CURVES = {  # H.273, table 3
 _HDR = {16: "PQ", 18: "HLG"}
 
 _ALIKE = 0.002
-"""Chromaticities and gammas that differ by less are the same, rounded otherwise."""
+"""Chromaticities and gammas that differ by less count as equal: writers round them differently."""
 
 _ENCODING_GAMMA = 0.45455
-"""What PNG says of sRGB (gAMA is the exponent of encoding)."""
+"""Value of gAMA, the exponent of encoding, for sRGB."""
 
 
 def profile_of_codes(primaries: int, transfer: int) -> bytes | None:
-    """The ICC profile of code points of H.273; None for sRGB.
+    """The ICC profile for code points of H.273; None for sRGB.
 
-    Raises NotReadError for light that an 8-bit picture of today cannot hold, and for codes that
-    mean no colours.
+    Raises NotReadError for HDR and for unknown code points.
     """
     if transfer in _HDR:
         raise NotReadError(
@@ -94,7 +93,7 @@ def profile_of_codes(primaries: int, transfer: int) -> bytes | None:
 
 
 def profile_of_gamma(encoding_gamma: float | None, primaries: Primaries | None) -> bytes | None:
-    """The profile of what PNG's gAMA and cHRM say; None for sRGB, and where they say nothing."""
+    """The ICC profile for gAMA and cHRM of a PNG; None for sRGB, or without a valid gAMA."""
     if primaries is not None and not _is_possible(primaries):
         primaries = None
     told = primaries or _BT709
@@ -108,7 +107,7 @@ def profile_of_gamma(encoding_gamma: float | None, primaries: Primaries | None) 
 
 
 def adobe_rgb_profile() -> bytes:
-    """The profile of Adobe RGB (1998), which cameras name in EXIF without embedding it."""
+    """An ICC profile for Adobe RGB (1998), which cameras mark in EXIF without embedding one."""
     return _make_profile(Primaries((0.64, 0.33), (0.21, 0.71), (0.15, 0.06)), (563 / 256,))
 
 
@@ -122,7 +121,7 @@ def _points(primaries: Primaries) -> np.ndarray[tuple[int, ...], np.dtype[np.flo
 
 
 def _is_possible(primaries: Primaries) -> bool:
-    """Whether they span a triangle around a white that shines."""
+    """Whether the primaries form a triangle, and no luminance is zero."""
     points = _points(primaries)
     sides = points[1] - points[0], points[2] - points[0]
     area = float(sides[0][0] * sides[1][1] - sides[0][1] * sides[1][0])
@@ -130,7 +129,7 @@ def _is_possible(primaries: Primaries) -> bool:
 
 
 def _profile(primaries: Primaries, curve: Curve) -> bytes | None:
-    """None for sRGB."""
+    """The ICC profile; None for sRGB."""
     if (primaries, curve) == (_BT709, _SRGB):
         return None
     return _make_profile(primaries, curve)
@@ -138,7 +137,7 @@ def _profile(primaries: Primaries, curve: Curve) -> bytes | None:
 
 @cache
 def _make_profile(primaries: Primaries, curve: Curve) -> bytes:
-    """A matrix profile, ICC.1:2010 (version 4.3)."""
+    """Make a matrix profile after ICC.1:2010 (version 4.3)."""
     matrix, adaptation = _to_d50(primaries)
     parameters = b"".join(struct.pack(">i", round(value * 65536)) for value in curve)
     kind = {1: 0, 5: 3}[len(curve)]
@@ -195,7 +194,7 @@ def _join(tags: dict[bytes, bytes]) -> bytes:
     places: dict[bytes, int] = {}
     table, data = [], []
     for name, content in tags.items():
-        if content not in places:  # the curves are one
+        if content not in places:  # the three curves share their data
             places[content] = offset
             padded = content + bytes(-len(content) % 4)
             data.append(padded)

@@ -1,4 +1,4 @@
-"""What a format's reader hands over: pixels as the file has them, and what it says of them."""
+"""The interface of the readers of all formats: the pixels as stored, and the file's metadata."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ if TYPE_CHECKING:
 
 
 class NotReadError(Exception):
-    """A kind of picture that bgx does not read. The message names the kind and the remedy."""
+    """A kind of picture that bgx cannot read. The message names the kind and the remedy."""
 
 
 @dataclass(slots=True)
 class Decoded:
     """A picture as stored, before it is turned upright and made RGB.
 
-    image: any mode that :func:`bgx.image.rgb.to_rgb` takes; for a picture read reduced, smaller
-    than the file's. alpha: mode L, where the image's mode has no place for it. orientation: EXIF's,
-    1..8. dpi: horizontal, vertical, as stored, of the format's own field. icc: as the file has it,
-    whether it fits or not. notes: what the report should say. damaged: some pixels are not the
-    photo's.
+    image: any mode that :func:`bgx.image.rgb.to_rgb` takes; smaller than the stored picture if it
+    was decoded at a reduced size. alpha: mode L, if the image's mode has no alpha. orientation: of
+    EXIF, 1..8. dpi: horizontal, vertical, from the format's own field. icc: as stored, not checked.
+    notes: remarks for the report. damaged: some pixels are missing or wrong.
     """
 
     image: Image.Image
@@ -38,9 +37,9 @@ class Decoded:
 
 
 class Reader(Protocol):
-    """A picture whose header is read.
+    """A picture whose header has been read.
 
-    size: width and height as stored. orientation: EXIF's, as far as the header tells.
+    size: width and height as stored. orientation: of EXIF, if the header has it.
     """
 
     @property
@@ -50,7 +49,8 @@ class Reader(Protocol):
     def orientation(self) -> int: ...
 
     def decode(self, least: tuple[int, int] | None) -> Decoded:
-        """The pixels. least: where given, the image may be reduced to no less than this size.
+        """Decode the picture.
 
-        Raises NotReadError, and whatever a decoder raises.
+        least: if given, the image may be decoded at a reduced size, but not below this one. Raises
+        NotReadError, and whatever a decoder raises.
         """

@@ -1,4 +1,4 @@
-"""From a finished picture to a file's bytes."""
+"""Encodes a finished picture as a file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _WORST_QUALITY = 20
 _TIFF_COMPRESSION = "tiff_adobe_deflate"
 
 _MAX_SIDE: dict[Format, int] = {"jpg": 65_500, "webp": 16_383, "avif": 65_536}
-"""Pixels; the formats that are not here hold any picture that memory holds."""
+"""Longest side, pixels; the other formats have no limit that matters here."""
 
 
 def encode_picture(
@@ -113,11 +113,11 @@ def encode_within(
     *,
     name: str,
 ) -> tuple[list[bytes], int | None]:
-    """A file of at most ``limit`` bytes, in pieces, and its quality where it had to be lowered.
+    """Encode a file of at most ``limit`` bytes; its pieces, and its quality if it was lowered.
 
-    encode: makes the file at a quality, 1..100 or None. quality: the one asked for; of the lower
-    ones, the highest that gives a file small enough is found. Raises UnwritableError where there is
-    none worth looking at, or none to lower.
+    encode: makes the file at a quality, 1..100 or None. quality: the requested one. If its file is
+    too large, the highest lower quality that fits is searched for. Raises UnwritableError if even
+    the lowest acceptable quality does not fit, or if the format is lossless.
     """
     pieces = encode(quality)
     size = sum(map(len, pieces))
@@ -125,10 +125,10 @@ def encode_within(
         return pieces, None
     best = (quality or _DEFAULT_QUALITIES.get(file_format, 0)) - 1
     if file_format in LOSSLESS_FORMATS or best < 0:
-        # A quality makes WebP lossy, and keeps the format that was chosen.
+        # WebP becomes lossy with a quality, so the format need not change.
         remedy = "choose --format jpg" if file_format in LOSSLESS_FORMATS else "give --quality 90"
         raise UnwritableError(
-            f"{name}: {size:,} bytes without loss are more than --max-bytes {limit:,}; "
+            f"{name}: the lossless file has {size:,} bytes, more than --max-bytes {limit:,}; "
             f"make it smaller with --resize, or {remedy}"
         )
     fitting: tuple[list[bytes], int] | None = None
@@ -142,7 +142,7 @@ def encode_within(
             best = middle - 1
     if fitting is None:
         raise UnwritableError(
-            f"{name}: does not go into {limit:,} bytes at quality {lowest}; "
+            f"{name}: does not fit into {limit:,} bytes at quality {lowest}; "
             "raise --max-bytes, or make it smaller with --resize"
         )
     return fitting

@@ -1,7 +1,7 @@
-"""EXIF: how a picture lies, and what of it may go into another picture's file.
+"""Reads EXIF (orientation, resolution), and rewrites it for the finished picture.
 
-Values are copied byte by byte, never decoded and encoded again: text in any alphabet, undefined
-tags and makers' own notes stay as the camera wrote them.
+Values are copied byte by byte, never decoded and encoded again: text in any encoding, undefined
+tags and maker's notes stay as the camera wrote them.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import numpy as np
 from bgx.image.ifd import SIZES, DamagedError, Directory, Structure
 
 PREFIX = b"Exif\0\0"
-"""What JPEG puts before EXIF's TIFF structure."""
+"""Bytes in front of the TIFF structure of EXIF in a JPEG."""
 
 _ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 0x0112, 0x011A, 0x011B, 0x0128
 _EXIF, _GPS, _INTEROPERABILITY = 0x8769, 0x8825, 0xA005
 _MAKER_NOTE, _COLOUR_SPACE, _INTEROPERABILITY_INDEX = 0x927C, 0xA001, 0x0001
 
-# How a file stores its pixels, how many, and which way up; not true of another file.
+# Tags about a file's own pixels (layout, size, orientation), which are not valid for another file.
 _OF_THE_FILE = frozenset(
     {
         *range(0x00FE, 0x0104),  # kind of page, size, bits, compression
@@ -55,19 +55,19 @@ _SIGNATURES = re.compile(
 
 _XMP = 0x02BC
 _POINTERS = frozenset({13, 16, 17, 18})
-"""Types of offsets and of numbers of 64 bits, which no tag of EXIF has."""
+"""Types that no tag of EXIF has: offsets and 64-bit numbers."""
 
 _MOST_UNKNOWN = 1 << 16
-"""Bytes of a tag of its own that a program may put into a TIFF; more may be anything."""
+"""Private tags of a TIFF with more bytes than this are not kept: they may hold anything."""
 
 _MOST_PINNED = 60_000
-"""A maker's note beyond this would not go into a JPEG if it kept its place."""
+"""A maker's note that ends beyond this offset cannot keep its offset in a JPEG."""
 
 _XMP_ORIENTATION = re.compile(rb"tiff:Orientation(?:=[\"']|>)\s*(\d)")
 
 
 def holds_picture(data: bytes) -> bool:
-    """Whether a picture file's beginning stands anywhere in it."""
+    """Whether the data contains the signature of a picture format anywhere."""
     return _SIGNATURES.search(data) is not None
 
 
@@ -85,9 +85,12 @@ class _Value:
 
 @dataclass(slots=True)
 class _Block:
-    """Directories to be written. order: of the values' bytes, ``<`` or ``>``. main: the first
-    directory's values by tag. below: those of the directories that its tags point to. pinned:
-    where the maker's note stood; most makers count its offsets from EXIF's beginning."""
+    """Directories to be written.
+
+    order: byte order, ``<`` or ``>``. main: values of the first directory by tag. below: values of
+    the directories that its tags point to. pinned: the original offset of the maker's note, which
+    it keeps if possible: most makers' notes have offsets relative to the beginning of EXIF.
+    """
 
     order: str
     main: dict[int, _Value] = field(default_factory=dict)
@@ -95,7 +98,7 @@ class _Block:
     pinned: int | None = None
 
     def swap(self) -> None:
-        """Turn the byte order round."""
+        """Change the byte order."""
         self.order = "<" if self.order == ">" else ">"
         for values in (self.main, *self.below.values()):
             for tag, value in values.items():
@@ -106,7 +109,7 @@ class _Block:
         return head + struct.pack(self.order + "I", 8) + self.lay_out(8)
 
     def lay_out(self, start: int) -> bytes:
-        """The directories and their values; start: the offset of the first."""
+        """The directories and their values as bytes. start: offset of the first directory."""
         note = self.below.get(_EXIF, {}).get(_MAKER_NOTE)
         size = _table_size(self.main) + 12 * len(self.below)
         kept = range(0)
@@ -162,7 +165,7 @@ def _swap(value: _Value) -> bytes:
 
 
 class Exif:
-    """A directory of tags and what hangs below it, as far as it can be read."""
+    """The EXIF of a file, as far as it can be read: a directory of tags and those it points to."""
 
     def __init__(self, structure: Structure, directory: Directory) -> None:
         self._structure = structure
@@ -171,7 +174,7 @@ class Exif:
 
     @classmethod
     def parse(cls, data: bytes | None) -> Exif | None:
-        """From a TIFF structure, with or without ``Exif`` before it. None where there is none."""
+        """Parse a TIFF structure, with or without PREFIX. None if it is not one."""
         try:
             structure = Structure(io.BytesIO((data or b"").removeprefix(PREFIX)))
             return cls(structure, structure.directory(structure.first))
@@ -185,7 +188,7 @@ class Exif:
 
     @property
     def dpi(self) -> tuple[float, float] | None:
-        """Horizontal and vertical, as stored."""
+        """Horizontal and vertical resolution, as stored."""
         x, y = (self._number(self._main, tag) for tag in (_X_RESOLUTION, _Y_RESOLUTION))
         unit = self._number(self._main, _RESOLUTION_UNIT)
         per_unit = {2: 1.0, 3: 2.54}.get(2 if unit is None else int(unit))
@@ -193,7 +196,7 @@ class Exif:
 
     @property
     def adobe_rgb(self) -> bool:
-        """Whether a camera says so: DCF 2.0 calls its optional colour space R03."""
+        """Whether the colours are Adobe RGB, which DCF 2.0 marks as R03."""
         if self._details is None:
             return False
         interoperability = self._below(self._details, _INTEROPERABILITY)
@@ -203,10 +206,10 @@ class Exif:
         return self._number(self._details, _COLOUR_SPACE) == 2
 
     def rewrite(self) -> tuple[bytes | None, list[str]]:
-        """EXIF for a picture of another size, upright and without its background; notes.
+        """EXIF for the finished picture, and notes on what was left out.
 
-        Without what describes this file's pixels and without copies of the photo. None where
-        nothing is left. The notes name what was left out beyond that.
+        It has no tags that describe this file's pixels, and no copies of the photo, which would
+        show the background. None if nothing is left.
         """
         notes: list[str] = []
         block = _Block(self._structure.order, self._collect(self._main, notes))
@@ -222,7 +225,7 @@ class Exif:
         return kept, list(dict.fromkeys(notes))
 
     def everything(self) -> _Block:
-        """All of what :meth:`rewrite` made."""
+        """All tags, of EXIF that :meth:`rewrite` made."""
         block = _Block(self._structure.order, self._copy(self._main), {}, self._find_maker_note())
         for tag in (_EXIF, _GPS):
             block.main.pop(tag, None)
@@ -275,7 +278,7 @@ class Exif:
 
 
 def with_resolution(exif: bytes | None, dpi: tuple[float, float]) -> bytes:
-    """EXIF as :meth:`Exif.rewrite` gives it, with the resolution in it."""
+    """Add the resolution to EXIF that :meth:`Exif.rewrite` made (or to none)."""
     block = _load(exif)
     for tag, value in zip((_X_RESOLUTION, _Y_RESOLUTION), dpi, strict=True):
         data = struct.pack(block.order + "II", round(value * 1000), 1000)
@@ -285,9 +288,8 @@ def with_resolution(exif: bytes | None, dpi: tuple[float, float]) -> bytes:
 
 
 def without_maker_note(exif: bytes) -> bytes | None:
-    """EXIF as :meth:`Exif.rewrite` gives it, without what is mostly its largest part.
-
-    None where it has none.
+    """EXIF that :meth:`Exif.rewrite` made, without the maker's note, which is often its largest
+    part. None if it has no maker's note.
     """
     block = _load(exif)
     note = block.below.get(_EXIF, {}).pop(_MAKER_NOTE, None)
@@ -297,9 +299,10 @@ def without_maker_note(exif: bytes) -> bytes | None:
 def add_to_tiff(picture: bytes, exif: bytes | None, xmp: bytes | None) -> list[bytes]:
     """A TIFF file with EXIF and XMP added to its first page, in pieces.
 
-    picture: of one page, not a BigTIFF. exif: as :meth:`Exif.rewrite` gives it, without a maker's
-    note if its byte order is not the picture's: nobody knows where that has numbers. The page's
-    directory is written once more, at the end; its own values come first.
+    picture: of one page, not a BigTIFF. exif: made by :meth:`Exif.rewrite`; without a maker's note
+    if its byte order is not the picture's, because the byte order of a maker's note cannot be
+    changed. The page's directory is written again at the end of the file; its own values take
+    precedence.
     """
     structure = Structure(io.BytesIO(picture))
     own = Exif(structure, structure.directory(structure.first)).everything()

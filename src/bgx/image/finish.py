@@ -57,8 +57,8 @@ class Finished:
 class Finisher:
     """Makes finished pictures with the same settings. Thread-safe.
 
-    read: how the background's file is read, when the object is made. Raises UsageError where it
-    cannot be.
+    read: settings for reading the background's file, which is read at once. Raises UsageError if it
+    cannot be read.
     """
 
     def __init__(self, output: OutputSettings, read: ReadSettings = _ANY_SIZE) -> None:

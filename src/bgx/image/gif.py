@@ -1,6 +1,6 @@
-"""GIF: a first frame that does not fill its screen stands on the background colour.
+"""Reads GIF: if the first frame does not fill the screen, the rest gets the background colour.
 
-Pillow shows the palette's first colour there, whatever that is (GIF89a, section 18).
+Pillow uses the palette's first colour there, whatever it is (see GIF89a, section 18).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class GifReader:
 
 
 def _read_background(stream: BinaryIO) -> tuple[int, ...]:
-    """The screen's background colour; black where there is no palette."""
+    """The screen's background colour; black if there is no palette."""
     stream.seek(0)
     head = stream.read(_HEADER + 3 * 256)
     flags, index = head[10], head[11]

@@ -1,6 +1,7 @@
-"""What a file is, told by its first bytes.
+"""Tells the format of a file by its first bytes.
 
-A name's suffix is no proof: a camera's ``DSC0001.HIF`` is HEIC, a shop's ``a.png`` often a JPEG.
+The suffix of the name is unreliable: cameras call HEIC files ``.HIF``, and a shop's ``a.png`` is
+often a JPEG.
 """
 
 from __future__ import annotations
@@ -14,18 +15,18 @@ SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".tif", ".tiff"}
     | {".bmp", ".dib", ".gif", ".avif", ".heic", ".heif", ".hif"}
 )
-"""Suffixes, lower case, of what is taken for a picture when a folder is walked."""
+"""Lower-case suffixes of the files in a folder that are taken for pictures."""
 
 RAW_SUFFIXES = frozenset(
     {".3fr", ".arq", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".gpr"}
     | {".iiq", ".k25", ".kdc", ".mef", ".mos", ".mrw", ".nef", ".nrw", ".orf", ".ori", ".pef"}
     | {".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"}
 )
-"""Suffixes, lower case, of cameras' raw files: not pictures yet, and most of them are TIFFs whose
-first page is a thumbnail."""
+"""Lower-case suffixes of cameras' raw files. Most of them are TIFFs whose first page is a
+thumbnail."""
 
 HEAD = 512
-"""Bytes of a file that are enough for the functions here."""
+"""Number of bytes at the start of a file that the functions here need."""
 
 RAW_REMEDY = (
     "develop it first (darktable, RawTherapee, the camera maker's program) and give bgx the TIFF "
@@ -36,7 +37,7 @@ _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II\0*", b"MM*\0", b"II+\0", b"MM\0+")
 """TIFF in both byte orders, some writers' mixture of the two, and BigTIFF."""
 
 _BMP_HEADERS = {12, 16, 40, 52, 56, 64, 108, 124}
-"""Sizes of the second header, by which its many versions are told apart."""
+"""Sizes of the second header, one for each version of the format."""
 
 _AVIF_BRANDS = {b"avif", b"avis"}
 _HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs"}
@@ -84,9 +85,8 @@ _NOT_READ = (
 def identify(head: bytes) -> str:
     """One of READ_FORMATS, ``RAW`` for a camera's raw file, or ``""``.
 
-    head: the file's first HEAD bytes, or all where it has fewer. Most raw files are TIFFs that only
-    their tags give away: :mod:`bgx.image.tiff` looks at those.
-    """
+    head: the file's first HEAD bytes, or all if it has fewer. Most raw files are TIFFs that can
+    only be recognised by their tags; :mod:`bgx.image.tiff` does that."""
     if any(head.startswith(magic, at) for at, magic in _RAW_MAGIC):
         return "RAW"
     if head.startswith(b"\xff\xd8\xff") and not head.startswith(b"\xff\xd8\xff\xf7"):
@@ -105,21 +105,20 @@ def identify(head: bytes) -> str:
 
 
 def looks_like_picture(head: bytes) -> bool:
-    """Whether a file with this beginning is one of the formats that bgx reads.
+    """Whether a file that begins like this is of a format that bgx reads.
 
-    head: as for :func:`identify`. For names whose suffix says nothing: a TIFF with one of
-    RAW_SUFFIXES is no picture.
+    head: as for :func:`identify`. Not for files with one of RAW_SUFFIXES, which may be TIFFs.
     """
     return identify(head) in READ_FORMATS
 
 
 def is_raw_name(name: str) -> bool:
-    """Whether a file is called as cameras call their raw files."""
+    """Whether the name has a suffix of cameras' raw files."""
     return PurePath(name).suffix.lower() in RAW_SUFFIXES
 
 
 def name_unread(head: bytes) -> str | None:
-    """What a file is that bgx does not read, in words; None where its beginning says nothing."""
+    """The name of a known format that bgx does not read, for messages; None if it is unknown."""
     if head.startswith(b"ftyp", 4):
         return "a video" if not _identify_boxes(head) else None
     return next((what for at, magic, what in _NOT_READ if head.startswith(magic, at)), None)
@@ -134,6 +133,6 @@ def _identify_boxes(head: bytes) -> str:
     major = brands[0]
     if major not in _AVIF_BRANDS | _HEIF_BRANDS | _CONTAINER_BRANDS:
         return ""
-    # A container's own brand leaves open what is inside; the compatible ones say it.
+    # A container's own brand leaves open what is inside; its compatible brands tell.
     told = next((brand for brand in brands if brand in _AVIF_BRANDS | _HEIF_BRANDS), b"")
     return "AVIF" if told in _AVIF_BRANDS else "HEIF"

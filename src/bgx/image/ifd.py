@@ -1,6 +1,6 @@
-"""The structure of TIFF (TIFF 6.0, section 2; BigTIFF): directories of tagged values.
+"""Reads the structure of TIFF (TIFF 6.0, section 2; BigTIFF): directories of tagged values.
 
-TIFF files have it, and so has EXIF inside every other format. Nothing here knows what a tag means.
+EXIF has the same structure in every format. Nothing here depends on the meaning of tags.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _MOST_DIRECTORIES = 4096
 
 
 class DamagedError(ValueError):
-    """What stands there is no such structure, or it leads out of the file."""
+    """The data is not a TIFF structure, or it has offsets beyond the end of the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +51,10 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """at: its own offset. entries: by tag. following: offset of the next one, 0 after the last.
-    odd: how many entries were left out because their type is unknown or they lead out of the file.
+    """A directory (IFD).
+
+    at: its offset. entries: by tag. following: offset of the next directory, 0 after the last. odd:
+    number of entries ignored because their type is unknown or their values are beyond the file.
     """
 
     at: int
@@ -62,9 +64,10 @@ class Directory:
 
 
 class Structure:
-    """Reads directories and values of a stream that can seek.
+    """Reads directories and values from a seekable stream.
 
-    order: ``<`` or ``>``. big: BigTIFF. Raises DamagedError where the header is none.
+    order: byte order, ``<`` or ``>``. big: whether it is a BigTIFF. Raises DamagedError if there is
+    no TIFF header.
     """
 
     def __init__(self, stream: BinaryIO) -> None:
@@ -89,7 +92,7 @@ class Structure:
         count_size, entry_size, pointer = (8, 20, "Q") if self.big else (2, 12, "I")
         count = int.from_bytes(self.bytes_at(at, count_size), self._byteorder)
         if count > _MOST_ENTRIES:
-            raise DamagedError("a directory of more entries than there can be")
+            raise DamagedError("a directory with an impossible number of entries")
         table = self.bytes_at(at + count_size, count * entry_size)
         entries: dict[int, Entry] = {}
         odd = 0
@@ -114,14 +117,14 @@ class Structure:
         end = at + count_size + len(table)
         try:
             (following,) = self._unpack(pointer, self.bytes_at(end, inline))
-        except DamagedError:  # some writers forget it after the last one
+        except DamagedError:  # some writers leave it out after the last directory
             following = 0
         return Directory(at, entries, following, odd)
 
     def chain(self) -> Iterator[Directory]:
-        """The first directory and those that follow it; ends at a loop and at damage.
+        """The first directory and those that follow it, up to a loop or damage.
 
-        Raises DamagedError where not even the first can be read.
+        Raises DamagedError if not even the first can be read.
         """
         at, seen = self.first, set[int]()
         while at and at not in seen and len(seen) < _MOST_DIRECTORIES:
@@ -136,7 +139,7 @@ class Structure:
             at = directory.following
 
     def bytes_at(self, at: int, size: int) -> bytes:
-        """Raises DamagedError where the file has fewer."""
+        """Read bytes at an offset. Raises DamagedError if the file is too short."""
         if at < 0 or at + size > self.length:
             raise DamagedError("truncated: a value lies beyond the end of the file")
         self._stream.seek(at)
@@ -146,7 +149,7 @@ class Structure:
         return data
 
     def raw(self, entry: Entry) -> bytes:
-        """The values' bytes as they stand. Raises DamagedError."""
+        """The values' bytes as stored. Raises DamagedError."""
         return self.bytes_at(entry.at, entry.size)
 
     def numbers(self, entry: Entry) -> tuple[Any, ...]:

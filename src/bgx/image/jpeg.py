@@ -1,11 +1,11 @@
 """JPEG files whose pure white is still pure white after decoding.
 
 JPEG's rounding spreads over blocks of 8 x 8 pixels: beside a subject's edge, a background of
-pure white comes back as 250 to 254, at quality 100 still as 254, and marketplaces refuse it. What
-goes beyond 255 in a decoder is clipped, so white is stored here as far more than 255 and rounding
-no longer shows. An encoder takes no more than 255 either; hence the contrast is lowered before it
-quantises, and its quantisation tables are raised in the file by the same ratio, which gives the
-contrast back on decoding.
+pure white comes back as 250 to 254, at quality 100 still as 254, and marketplaces refuse it. A
+decoder clips values above 255, so white is stored here as far more than 255, and rounding no longer
+shows. The encoder cannot take more than 255 either; hence the contrast is lowered before encoding,
+and the quantisation tables in the file are raised by the same ratio, which restores the contrast on
+decoding.
 
 The components are R, G and B, not Y, Cb and Cr, because chroma has no upper end to be clipped at.
 Decoders know both kinds (the Adobe marker tells them apart); the file is about twice as large.
@@ -62,7 +62,7 @@ def _find_white(image: Image.Image) -> Image.Image:
 
 @cache
 def _luminance_table(quality: int) -> tuple[int, ...]:
-    """What the encoder itself uses at this quality, at most what still fits a byte when raised."""
+    """The encoder's own table for this quality, limited so that raised values fit a byte."""
     stream = io.BytesIO()
     Image.new("L", (8, 8)).save(stream, format="JPEG", quality=quality)
     with Image.open(stream) as opened:

@@ -1,7 +1,7 @@
-"""JPEG: decoded by libjpeg-turbo through simplejpeg, which tells what the decoder complains of.
+"""Reads JPEG with libjpeg-turbo through simplejpeg, which reports the decoder's warnings.
 
-Pillow has the same decoder and is as fast, but keeps its warnings to itself: half a file with an
-end marker, or a hole in the middle, would be a photo without a word.
+Pillow uses the same decoder and is as fast, but hides its warnings: half a file with an end marker,
+or a file with a hole in the middle, would pass as an intact photo.
 """
 
 from __future__ import annotations
@@ -21,27 +21,28 @@ if TYPE_CHECKING:
     from bgx.image.decoded import Decoded
 
 _COLOURS = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
-"""simplejpeg's names of Pillow's modes."""
+"""simplejpeg's names for Pillow's modes."""
 
 _END = b"\xff\xd9"
 _TABLES, _START_OF_SCAN = 0xC4, 0xDA
 _NOT_SEQUENTIAL = {0xC2, *range(0xC5, 0xD0)} - {0xCC}
-"""Starts of frames that are progressive, arithmetically coded, or neither."""
+"""Markers of frames (SOF) that are not sequential with Huffman coding."""
 
 _FILL = 128
-"""Value of every sample that the decoder had no data for."""
+"""Value of samples for which the decoder had no data."""
 
 _MOST_MISSING = 0.05
-"""Share of a picture that may be missing at its end."""
+"""Largest share of a picture that may be missing at its end."""
 
 _TRUNCATED = "Premature end of JPEG file"
 _HARMLESS = ("Warning:", "Unknown Adobe", "Invalid SOS", "Inconsistent progression")
-"""Beginnings of complaints (libjpeg's jerror.h) about headers, not about the pixels."""
+"""Beginnings of warnings (libjpeg's jerror.h) that concern headers, not pixels."""
+
 _HOLE = 64
-"""Zeros that are too many."""
+"""Length of a run of zeros that counts as a hole, bytes."""
 
 _MOST_KEPT = 1 << 26
-"""Bytes of the largest picture whose memory serves the next one."""
+"""Size of the largest picture whose memory is reused for the next one, bytes."""
 
 
 class JpegReader:
@@ -74,24 +75,25 @@ class JpegReader:
         return decoded
 
     def _salvage(self, data: bytes, complaint: str) -> Decoded:
-        """What can be had of a file that the decoder complains of.
+        """Decode a file in which the decoder found a fault, if little of it is damaged.
 
-        Raises DamagedError where too much is missing or nobody knows what, and what Pillow raises.
+        complaint: the decoder's warning. Raises DamagedError if too much or an unknown part is
+        missing, and whatever Pillow raises.
         """
         mode = self._image.mode
         if complaint == _TRUNCATED:
-            data = data.rstrip(b"\0")  # reserved for what never came
+            data = data.rstrip(b"\0")  # space reserved by a download that was not finished
         try:
             image = _decode(data, mode, strict=False)
         except ValueError:
-            # No complaint but a refusal. Pillow's decoder knows some kinds more.
+            # Not a warning but an error. Pillow supports a few more kinds.
             return self._reader.decode(None)
         decoded = self._reader.describe(image)
         if complaint == _TRUNCATED:
             if _complain(data + _END, mode) is None:
-                decoded.notes.append("the file's end marker is missing, behind all of its pixels")
+                decoded.notes.append("the end marker is missing, but all pixels are there")
                 return decoded
-            # Of a progressive picture, all of it is coarser than it was, nobody knows by how much.
+            # A truncated progressive picture is coarser everywhere, by an unknown amount.
             missing = 1.0 if "progressive" in self._image.info else _measure_missing(image)
             if missing > _MOST_MISSING:
                 raise DamagedError("truncated: the picture's lower part is missing")
@@ -107,7 +109,7 @@ class JpegReader:
 
 
 def check_jpeg(data: bytes, components: int) -> None:
-    """Raises DamagedError where a JPEG inside another file is not whole.
+    """Raise DamagedError if a JPEG inside another file is incomplete or damaged.
 
     components: 1, 3 or 4.
     """
@@ -120,7 +122,7 @@ def check_jpeg(data: bytes, components: int) -> None:
 
 
 def _complain(data: bytes, mode: str) -> str | None:
-    """What the decoder complains of; None where it does not."""
+    """The decoder's first warning or error; None if there is none."""
     try:
         _decode(data, mode, strict=True)
     except ValueError as error:
@@ -131,10 +133,10 @@ def _complain(data: bytes, mode: str) -> str | None:
 def _decode(
     data: bytes, mode: str, *, strict: bool, least: tuple[int, int] = (0, 0)
 ) -> Image.Image:
-    """A picture of that mode.
+    """Decode a picture of this mode.
 
-    least: width and height that the picture is not reduced below; 0 for its own. Raises ValueError
-    with the decoder's first complaint, if strict, or with what stopped it.
+    least: width and height below which the picture is not reduced; 0 for full size. Raises
+    ValueError with the decoder's error or, if strict, its first warning.
     """
     import simplejpeg
 
@@ -170,7 +172,7 @@ def _take_memory(size: int) -> NDArray[np.uint8]:
 
 
 def _reduce(size: tuple[int, int], least: tuple[int, int] | None) -> tuple[int, int]:
-    """The size at an eighth, a quarter, a half or all of it, whichever is just above ``least``."""
+    """An eighth, a quarter, a half or all of the size: the smallest that is not below ``least``."""
     if least is None:
         return 0, 0
     ratio = min(size[0] // least[0], size[1] // least[1])
@@ -180,14 +182,14 @@ def _reduce(size: tuple[int, int], least: tuple[int, int] | None) -> tuple[int, 
 
 def _to_image(pixels: NDArray[np.uint8], mode: str) -> Image.Image:
     size = pixels.shape[1], pixels.shape[0]
-    # As all programs do that write such files: no ink is 255.
+    # In CMYK files, no ink is stored as 255: all programs that write such files do so.
     raw = "CMYK;I" if mode == "CMYK" else mode
     image = Image.frombuffer(mode, size, pixels, "raw", raw, 0, 1)
     return image.copy() if image.readonly else image
 
 
 def _measure_missing(image: Image.Image) -> float:
-    """The share of rows at the end that the decoder had no data for."""
+    """Share of rows at the end for which the decoder had no data."""
     fill = 255 - _FILL if image.mode == "CMYK" else _FILL
     filled = (np.asarray(image).reshape(image.height, -1) == fill).all(axis=1)
     given = np.flatnonzero(~filled)
@@ -195,7 +197,7 @@ def _measure_missing(image: Image.Image) -> float:
 
 
 def _is_padded(data: bytes, mode: str) -> bool:
-    """Whether the picture is whole without the one byte that is repeated before its end marker."""
+    """Whether the picture is intact once repeated bytes in front of its end marker are removed."""
     scan = _segments(data)[-1][1]
     end = data.find(_END, scan)
     if end < 0:
@@ -206,11 +208,10 @@ def _is_padded(data: bytes, mode: str) -> bool:
 
 
 def _refuse_holes(data: bytes, mode: str) -> None:
-    """Raises DamagedError for a long run of zeros that no picture can have.
+    """Raise DamagedError if the compressed data has a long run of zeros that is a hole in the file.
 
-    The decoder makes something of any bits, and now and then it comes out even. Where a zero is the
-    code of an unchanged, plain block, a white background is made of zeros; where it is not, they
-    are a hole.
+    The decoder may decode a hole without a warning. If the code of an unchanged, uniform block is
+    all zeros, a plain background gives long runs of zeros too; otherwise they are a hole.
     """
     segments = _segments(data)
     kind, scan = segments[-1]
@@ -219,7 +220,7 @@ def _refuse_holes(data: bytes, mode: str) -> None:
         return
     end = data.find(_END, scan)
     if not data[hole : None if end < 0 else end].strip(b"\0"):
-        # At the end: either padding behind the pixels or what a copy that broke off left.
+        # At the end they are either padding or the rest of an aborted copy.
         if end < 0 or _is_padded(data, mode):
             return
         raise DamagedError("a hole of zeros at the end")
@@ -231,7 +232,7 @@ def _refuse_holes(data: bytes, mode: str) -> None:
 
 
 def _segments(data: bytes) -> list[tuple[int, int]]:
-    """Marker and place of each segment up to the first scan; thumbnails have scans of their own."""
+    """Marker and offset of each segment up to the first scan."""
     found = []
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF:
@@ -243,7 +244,7 @@ def _segments(data: bytes) -> list[tuple[int, int]]:
 
 
 def _firsts(data: bytes, at: int) -> list[int]:
-    """The symbols that zeros stand for in a segment's Huffman tables (T.81, B.2.4.2)."""
+    """The symbols whose Huffman code is all zeros, one per table (T.81, B.2.4.2)."""
     end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     firsts = []
     at += 4

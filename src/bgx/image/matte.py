@@ -1,4 +1,4 @@
-"""From the network's output to a matte of the photo's size."""
+"""Turns the network's output into a matte of the photo's size, and measures mattes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FLAT = 0.05
-"""Values that span less than this show no subject. Stretched, they would show noise."""
+"""Network outputs whose range is less than this show no subject; stretched, they would be noise."""
 
 SUBJECT_ALPHA = 10
 """Alpha (0..255) from which a pixel counts as part of the subject."""
@@ -110,7 +110,7 @@ def measure_matte(alpha: Image.Image) -> tuple[float, tuple[int, int, int, int] 
     total = 0
     rows = np.empty(bottom - top, np.uint8)
     columns = np.zeros(right - left, np.uint8)
-    # In strips: a copy of all values would add a third to the memory that a picture takes.
+    # In strips: a copy of the whole matte would add a third to the memory that a picture takes.
     for strip in split_rows(box):
         values = np.asarray(alpha.crop(strip))
         total += int(values.sum(dtype=np.uint64))

@@ -1,4 +1,4 @@
-"""What a photo's file says beside the pixels: EXIF and XMP, kept only where that is asked for."""
+"""EXIF and XMP of a photo, which are kept only with ``--keep-metadata``."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from bgx.settings import Format
 
 _SEGMENT = 65533
-"""Bytes that a segment of a JPEG holds (ITU-T T.81, B.1.1.4)."""
+"""Most bytes in a segment of a JPEG (ITU-T T.81, B.1.1.4)."""
 
 _MOST_EXIF = _SEGMENT - len(PREFIX) - 64
-"""With room for a resolution that is added."""
+"""Leaves room for a resolution, which may be added."""
 
 _MOST_XMP = _SEGMENT - len(b"http://ns.adobe.com/xap/1.0/\0")
 
@@ -24,10 +24,10 @@ _NAMES = {"jpg": "a JPEG", "tiff": "a TIFF"}
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """exif: a TIFF structure. xmp: the packet. None where there is none.
+    """exif: a TIFF structure. xmp: the packet. None if there is none.
 
-    Both are for an upright picture of any size and without its background: no orientation, no
-    number of pixels, no copies of the photo.
+    Both are cleaned, so that they are true of the finished picture: they have no orientation, no
+    picture size, and no copies of the photo.
     """
 
     exif: bytes | None = None
@@ -35,7 +35,7 @@ class Metadata:
 
 
 def clean_metadata(exif: Exif | None, xmp: bytes | None) -> tuple[Metadata, list[str]]:
-    """What may be kept, and notes on what else was left out than the pictures that are in EXIF."""
+    """The metadata that may be kept, and notes on what was left out (except thumbnails in EXIF)."""
     from bgx.image.xmp import clean_xmp
 
     kept, notes = exif.rewrite() if exif else (None, [])
@@ -44,12 +44,12 @@ def clean_metadata(exif: Exif | None, xmp: bytes | None) -> tuple[Metadata, list
 
 
 def fit_metadata(metadata: Metadata | None, file_format: Format) -> tuple[Metadata, list[str]]:
-    """What goes into a file of the format, and notes on what is too large for it."""
+    """The metadata that a file of this format can hold, and notes on what was left out."""
     if metadata is None:
         return Metadata(), []
     exif, xmp = metadata.exif, metadata.xmp
     notes = []
-    # bgx writes TIFFs in this byte order alone, and a maker's note cannot be turned round.
+    # bgx writes only little-endian TIFFs, and the byte order of a maker's note cannot be changed.
     unfit = file_format == "tiff" and exif is not None and not exif.startswith(b"II")
     if file_format == "jpg" and exif and len(exif) > _MOST_EXIF:
         unfit = True

@@ -1,4 +1,4 @@
-"""Formats that Pillow reads right as they are, and images of Pillow's own."""
+"""Reads formats that Pillow decodes correctly without help, and Pillow images."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from bgx.install import install_hint
 SEVERAL = "first frame of several"
 
 _HOLE = 256
-"""Zeros that arithmetic coding does not write in a row."""
+"""Length of a run of zeros that an arithmetic coder never writes, bytes."""
 
 
 def open_by_pillow(stream: BinaryIO, file_format: str) -> Image.Image:
     """Open a picture, not yet decoded. file_format: Pillow's name. Raises NotReadError."""
-    # These five formats are nearly all there is; to load the others' plugins takes as long as to
-    # decode a photo for the web.
+    # preinit() loads the plugins of the five commonest formats; init() loads all of them, which
+    # takes as long as decoding a small photo.
     Image.preinit()
     if file_format not in Image.OPEN:
         Image.init()
@@ -44,7 +44,7 @@ def _register_heif() -> None:
 
 
 class PillowReader:
-    """See :class:`bgx.image.decoded.Reader`. image: opened, taken over."""
+    """See :class:`bgx.image.decoded.Reader`. image: may be changed."""
 
     def __init__(self, image: Image.Image) -> None:
         self._image = image
@@ -57,11 +57,11 @@ class PillowReader:
     def decode(self, least: tuple[int, int] | None) -> Decoded:
         image = self._image
         image.load()
-        # A copy, from which Pillow's writers cannot go back to the file's other frames.
+        # A copy, because Pillow's writers would write the other frames of an animation too.
         return self.describe(image.copy() if getattr(image, "is_animated", False) else image)
 
     def describe(self, pixels: Image.Image) -> Decoded:
-        """The pixels, however they were decoded, with what the file says of them."""
+        """The given pixels together with the file's metadata."""
         image = self._image
         exif, xmp = Exif.parse(read_exif(image)), read_xmp(image)
         several = getattr(image, "is_animated", False)
@@ -78,13 +78,13 @@ class PillowReader:
 
 
 def _read_orientation(exif: Exif | None, xmp: bytes | None) -> int:
-    """What EXIF says, else what XMP says."""
+    """The orientation in EXIF, else the one in XMP."""
     told = exif and exif.orientation
     return told or xmp_orientation(xmp) or 1
 
 
 def read_exif(image: Image.Image) -> bytes | None:
-    """EXIF as the file has it."""
+    """EXIF as stored in the file."""
     exif: bytes | None = image.info.get("exif")
     profile = image.info.get("Raw profile type exif")  # what ImageMagick writes into a PNG
     if exif is None and profile is not None:
@@ -101,7 +101,7 @@ def read_xmp(image: Image.Image) -> bytes | None:
 
 
 def _read_dpi(image: Image.Image) -> tuple[float, float] | None:
-    """The format's own field."""
+    """The resolution in the format's own field."""
     try:
         x, y = (float(value) for value in image.info["dpi"])
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
@@ -110,12 +110,15 @@ def _read_dpi(image: Image.Image) -> tuple[float, float] | None:
 
 
 def holds_hole(compressed: bytes) -> bool:
-    """Whether a long run of zeros stands within arithmetically coded data, not behind it."""
+    """Whether there is a long run of zeros inside arithmetically coded data, not at its end.
+
+    It is what a part of a file that was never written or downloaded looks like.
+    """
     at = compressed.find(bytes(_HOLE))
     return at >= 0 and bool(compressed[at:].strip(b"\0"))
 
 
 def note_hole(decoded: Decoded) -> None:
-    """Say of a picture that its file has a hole, which its decoder did not mind."""
+    """Mark a picture as damaged because of a hole in its file that the decoder did not detect."""
     decoded.damaged = True
     decoded.notes.append("damaged: a hole of zeros in the middle of the file")

@@ -1,9 +1,8 @@
-"""PNG: pixels by Pillow, everything that stands beside them by hand.
+"""Reads PNG: Pillow decodes the pixels, all other chunks are read here.
 
-Pillow gives up a picture for a text or a profile of more than a megabyte, knows no cICP, leaves
-gAMA and cHRM to others, and compares the clear colour of tRNS with samples it has scaled already.
-It is handed the chunks that hold pixels, and nothing else (PNG, third edition, W3C 2025).
-"""
+Pillow refuses a picture with a text or profile of more than a megabyte, ignores cICP, gAMA and
+cHRM, and compares the transparent colour of tRNS with samples that it has already scaled. So it
+gets only the chunks that hold pixels. See PNG, third edition, W3C 2025."""
 
 from __future__ import annotations
 
@@ -34,17 +33,17 @@ _GREY, _RGB, _PALETTE = 0, 2, 3
 _WANTED = {b"PLTE", b"tRNS", b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"cICP", b"pHYs", b"eXIf"}
 _TEXTS = {b"iTXt", b"zTXt", b"tEXt"}
 _MOST = 1 << 26
-"""Bytes of a chunk beside the pixels, and of what it holds when decompressed."""
+"""Most bytes of a chunk other than pixels, compressed and decompressed."""
 
 _XMP_KEY = b"XML:com.adobe.xmp"
 _RAW_EXIF_KEYS = (b"Raw profile type exif", b"Raw profile type APP1")
-"""Where ImageMagick keeps EXIF, as text."""
+"""Keywords of texts in which ImageMagick stores EXIF."""
 
 
 @dataclass(slots=True)
 class _Chunks:
-    """header: width, height, depth, colour type. found: of _WANTED, by name. pixels: the IDATs,
-    whole chunks. texts: keyword and chunk. ended: IEND is there."""
+    """header: width, height, bit depth, colour type. found: content of the chunks in _WANTED, by
+    name. pixels: places of the IDAT chunks. ended: whether there is an IEND chunk."""
 
     header: tuple[int, int, int, int]
     found: dict[bytes, bytes] = field(default_factory=dict)
@@ -76,7 +75,7 @@ class PngReader:
         image.load()
         notes = [SEVERAL] if chunks.animated else []
         if not chunks.ended:
-            notes.append("the file's end is missing, behind all of its pixels")
+            notes.append("the end of the file is missing, but all pixels are there")
         return Decoded(
             image,
             alpha=self._find_clear(image),
@@ -100,7 +99,7 @@ class PngReader:
         return open_by_pillow(splice(self._stream, [*kept, *chunks.pixels, _END]), "PNG")
 
     def _find_clear(self, image: Image.Image) -> Image.Image | None:
-        """Alpha where one grey or colour is clear (11.3.1.1)."""
+        """The alpha of a picture in which one grey value or colour is transparent (11.3.1.1)."""
         clear = self._chunks.found.get(b"tRNS")
         _, _, depth, colour_type = self._chunks.header
         if clear is None or colour_type not in {_GREY, _RGB}:
@@ -108,9 +107,9 @@ class PngReader:
         most = 2**depth - 1
         samples = [value & most for value in struct.unpack(f">{len(clear) // 2}H", clear)]
         if len(samples) != {_GREY: 1, _RGB: 3}[colour_type]:
-            raise DamagedError("a clear colour of the wrong size")
+            raise DamagedError("a transparent colour of the wrong size")
         if depth < 8:
-            # Pillow has scaled them already.
+            # Pillow has scaled the pixels already.
             samples = [value * 255 // most for value in samples]
         pixels = np.asarray(image.convert("L") if image.mode == "1" else image)
         if colour_type == _GREY:
@@ -119,7 +118,8 @@ class PngReader:
         high = [value >> 8 for value in samples] if wide else samples
         hidden = (pixels == np.array(high)).all(axis=2)
         if wide and hidden.any():
-            # Pillow keeps the upper bytes alone; read as if in the other order, the lower ones.
+            # Pillow keeps only the upper bytes. Decoded with the other byte order, it keeps the
+            # lower ones.
             lower = self._open()
             tile = lower.tile[0]  # type: ignore[attr-defined]
             lower.tile = [tile._replace(args="RGB;16L")]  # type: ignore[attr-defined]
@@ -130,7 +130,7 @@ class PngReader:
 
 
 def _read_chunks(stream: BinaryIO) -> _Chunks:
-    """All of them, the pixels' as places in the file. Raises DamagedError, NotReadError."""
+    """Read all chunks; of pixels only the places. Raises DamagedError, NotReadError."""
     length = stream.seek(0, 2)
     chunks: _Chunks | None = None
     for name, at, size in _walk(stream, length):
@@ -159,7 +159,7 @@ def _read_chunks(stream: BinaryIO) -> _Chunks:
 
 
 def _walk(stream: BinaryIO, length: int) -> Iterator[tuple[bytes, int, int]]:
-    """Name, place and size of what each chunk holds."""
+    """The name of each chunk, and offset and size of its content."""
     at = len(_SIGNATURE)
     while at + 8 <= length:
         stream.seek(at)
@@ -190,7 +190,7 @@ def _read_text(chunks: _Chunks, name: bytes, stream: BinaryIO, at: int, size: in
 
 
 def _read_raw_profile(text: bytes | None) -> bytes | None:
-    """EXIF as a name, a size and hexadecimal digits, on lines of their own."""
+    """Parse EXIF from a text: lines with a name, a size and hexadecimal digits."""
     try:
         return bytes.fromhex(b"".join((text or b"").split()[2:]).decode("ascii")) or None
     except ValueError:
@@ -198,7 +198,7 @@ def _read_raw_profile(text: bytes | None) -> bytes | None:
 
 
 def _inflate(data: bytes) -> bytes | None:
-    """None where it is damaged or too large."""
+    """Decompress zlib data; None if it is damaged or too large."""
     decoder = zlib.decompressobj()
     try:
         inflated = decoder.decompress(data, _MOST)
@@ -208,11 +208,11 @@ def _inflate(data: bytes) -> bytes | None:
 
 
 def _read_profile(found: dict[bytes, bytes]) -> bytes | None:
-    """What describes the colours, in the order in which the chunks count (4.3)."""
+    """The ICC profile, from the chunk with the highest precedence (4.3); None for sRGB."""
     codes = found.get(b"cICP", b"")
     if len(codes) == 4:
         if not codes[3]:
-            raise NotReadError("has samples of video's narrow range; save it in the full one")
+            raise NotReadError("has narrow-range (video) samples; save it with full range")
         return profile_of_codes(codes[0], codes[1])
     name, _, profile = found.get(b"iCCP", b"").partition(b"\0")
     if name and (icc := _inflate(profile[1:])):

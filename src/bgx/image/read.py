@@ -1,8 +1,8 @@
-"""From an open file to a :class:`Photo`.
+"""Decodes an open file into a :class:`Photo`.
 
-Pictures are untrusted input: only the listed formats are tried (Pillow would hand EPS to
-Ghostscript), the size is checked before anything is decoded, and whatever a decoder raises ends as
-one :class:`~bgx.errors.PictureError` that names the file.
+Pictures are untrusted input: only the supported formats are tried (Pillow would pass EPS to
+Ghostscript), the size is checked before anything is decoded, and whatever a decoder raises becomes
+a :class:`~bgx.errors.PictureError` that names the file.
 """
 
 from __future__ import annotations
@@ -36,11 +36,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Picture = Path | bytes | BinaryIO | Image.Image
-"""Where a photo may come from: a file, a whole file's bytes, a stream that can seek, an image of
-Pillow's."""
+"""What a photo can be read from: a path, a file's bytes, a seekable stream or a Pillow image."""
 
 _MAX_DPI = 65535
-"""The most that JPEG can say. A resolution of 1 or less is what writers put who know none."""
+"""Highest resolution that a JPEG can have. One of 1 or less means that the writer knew none."""
 
 # Pixels hidden under the photo's own alpha must not reach the network. Mid-grey leaves white
 # products and black ones both visible against it.
@@ -63,13 +62,12 @@ _SIDEWAYS = {_TURNS[tag] for tag in (5, 6, 7, 8)}
 class Photo:
     """A decoded picture, upright.
 
-    image: mode RGB, pixels alone: no metadata, no way back to the file. alpha: mode L, same size,
-    or None where the file had none or an opaque one. size: width and height of the photo, and of
-    the image unless it was read reduced. working: mode RGB, long side at most
-    ``ReadSettings.max_size``; what the network sees. icc: an RGB profile that describes ``image``.
-    dpi: horizontal, vertical. notes: what the report should say about the file. metadata: EXIF and
-    XMP, where they were asked for. damaged: some pixels are not the photo's; a note says which.
-    """
+    image: mode RGB, without metadata and independent of the file. alpha: mode L, same size; None if
+    the file had none or an opaque one. size: width and height of the photo, and of the image unless
+    it was decoded at a reduced size. working: the working image, mode RGB, long side at most
+    ``ReadSettings.max_size``; the network's input is made of it. icc: RGB profile of ``image``.
+    dpi: horizontal, vertical. notes: remarks on the file for the report. metadata: EXIF and XMP, if
+    requested. damaged: some pixels are missing or wrong; a note tells which."""
 
     image: Image.Image
     alpha: Image.Image | None
@@ -83,10 +81,10 @@ class Photo:
 
 
 def prepare_process() -> None:
-    """Set Pillow up for a process that is bgx's own; a library must not, these are global.
+    """Change global settings of Pillow, for the commands; bgx as a library leaves them alone.
 
-    ``ReadSettings.max_pixels`` alone decides how large a picture may be. bgx's errors alone say
-    what is wrong with a file: Pillow's warnings and log and libtiff's messages stay off stderr.
+    Only ``ReadSettings.max_pixels`` limits the size of pictures then, and only bgx's own errors
+    report what is wrong with a file: Pillow's warnings and log and libtiff's messages are silenced.
     """
     Image.MAX_IMAGE_PIXELS = None
     warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -96,10 +94,10 @@ def prepare_process() -> None:
 
 
 class OpenedPhoto:
-    """A picture whose header is read, and nothing else yet.
+    """A picture of which only the header has been read.
 
     size: width and height as stored, before the picture is turned upright. Made by
-    :func:`open_photo`, and of use only inside its ``with``.
+    :func:`open_photo`; valid only inside its ``with`` block.
     """
 
     def __init__(self, reader: Reader, settings: ReadSettings, *, name: str) -> None:
@@ -110,7 +108,7 @@ class OpenedPhoto:
 
     @property
     def upright_size(self) -> tuple[int, int]:
-        """Width and height of the picture turned upright, as far as its header tells."""
+        """Width and height after the picture is turned upright, if the header tells how."""
         width, height = self.size
         turn = _TURNS.get(self._reader.orientation)
         return (height, width) if turn in _SIDEWAYS else (width, height)
@@ -118,10 +116,9 @@ class OpenedPhoto:
     def decode(self, *, metadata: bool = False, reduced: bool = False) -> Photo:
         """The photo. May be called once.
 
-        metadata: read EXIF and XMP too. reduced: the image itself is not needed; a JPEG is decoded
-        to no more than the working image asks for, in half the time. Raises UnreadableError
-        (truncated, damaged, a kind that is not read) and TooLargeError (more than memory holds).
-        """
+        metadata: read EXIF and XMP too. reduced: only the working image is needed; a JPEG is
+        decoded at a reduced size, in half the time. Raises UnreadableError (truncated, damaged,
+        unsupported kind) and TooLargeError (too large for the memory)."""
         with _one_line(self._name):
             least = _fit(self.size, self._settings.max_size) if reduced else None
             decoded = self._reader.decode(least)
@@ -132,12 +129,12 @@ class OpenedPhoto:
 def open_photo(
     source: BinaryIO | Image.Image, settings: ReadSettings, *, name: str
 ) -> Iterator[OpenedPhoto]:
-    """Open a picture and read its header; decode it inside the ``with``, from the same open file.
+    """Open a picture and read its header; inside the ``with`` block it can be decoded.
 
-    source: a stream that can seek, read from its start and left open, or an image of Pillow's,
-    which stays untouched. name: what messages call it; its suffix may tell a camera's raw file.
-    Raises UnreadableError (empty, not a picture, a kind that is not read) and TooLargeError (more
-    than ``settings.max_pixels``).
+    source: a seekable stream, read from its start and left open, or a Pillow image, which is not
+    changed. name: for messages; its suffix helps to recognise raw files of cameras. Raises
+    UnreadableError (empty, not a picture, unsupported kind) and TooLargeError (more than
+    ``settings.max_pixels``).
     """
     with _one_line(name):
         if isinstance(source, Image.Image):
@@ -168,11 +165,11 @@ def read_photo(
 
 
 def _open_source(source: Path | bytes | BinaryIO) -> AbstractContextManager[BinaryIO]:
-    """A stream over it; closes what it opened itself."""
+    """A seekable stream; closing it leaves the caller's own stream open."""
     match source:
         case Path():
             stream: BinaryIO = source.open("rb")
-            # A pipe with a name gives its bytes once.
+            # A named pipe is not seekable.
             return stream if stream.seekable() else io.BytesIO(stream.read())
         case bytes():
             return io.BytesIO(source)
@@ -182,7 +179,7 @@ def _open_source(source: Path | bytes | BinaryIO) -> AbstractContextManager[Bina
 
 @contextlib.contextmanager
 def _one_line(name: str) -> Iterator[None]:
-    """Turns whatever a decoder raises into a PictureError of one line."""
+    """Turn whatever a decoder raises into a PictureError with a message of one line."""
     try:
         yield
     except PictureError:
@@ -201,7 +198,7 @@ def _one_line(name: str) -> Iterator[None]:
 
 def _explain(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno:
-        return str(error.strerror)  # the system's word on the file
+        return str(error.strerror)  # the system's own reason
     # Decoders of damaged files raise nearly anything: OSError, SyntaxError, struct.error.
     detail = " ".join(str(error).split()) or type(error).__name__
     return f"damaged or truncated ({detail})"
@@ -213,7 +210,7 @@ def _open(source: BinaryIO | Image.Image, name: str) -> Reader:
     source.seek(0)
     head = source.read(HEAD)
     source.seek(0)
-    # Each format's room is entered when the first of its files comes.
+    # Each format's module is imported when its first file comes.
     match identify(head):
         case "":
             raise NotReadError(_explain_unidentified(head))
@@ -263,7 +260,7 @@ def _explain_unidentified(head: bytes) -> str:
 def _make_photo(
     decoded: Decoded, size: tuple[int, int], settings: ReadSettings, *, metadata: bool
 ) -> Photo:
-    """A photo from what was decoded, which is taken over. size: of the whole picture, as stored."""
+    """Make a photo of the decoded image, which may be changed. size: as stored, not reduced."""
     image, alpha = decoded.image, decoded.alpha
     # The format's own field, else EXIF's tags, which serve formats that have none.
     dpi = decoded.dpi or (decoded.exif.dpi if decoded.exif else None)
@@ -277,7 +274,7 @@ def _make_photo(
     rgb, own_alpha, icc = to_rgb(image, _fitting_profile(image, decoded.icc))
     if alpha is None or alpha.getextrema() == (255, 255):
         alpha = own_alpha
-    # Pillow's writers would copy what it says into the output: an RGB photo's CMYK profile, say.
+    # Pillow would write entries of `info` into the output, such as the profile of a CMYK original.
     rgb.info = {}
     kept, left_out = _keep_metadata(decoded) if metadata else (None, [])
     working = _shrink(rgb, alpha, _fit(size, settings.max_size))
@@ -307,7 +304,7 @@ def _sane_dpi(dpi: tuple[float, float] | None) -> tuple[float, float] | None:
 
 
 def _fitting_profile(image: Image.Image, icc: bytes | None) -> bytes | None:
-    """The embedded profile if it is one that describes the picture's kind of numbers."""
+    """The embedded profile, or None if it is not for the picture's colour mode."""
     if not icc:
         return None
     try:
@@ -316,7 +313,7 @@ def _fitting_profile(image: Image.Image, icc: bytes | None) -> bytes | None:
         log.debug("ICC profile ignored: %s", error)
         return None
     if image.mode == "LAB":
-        return None  # the mode says it all
+        return None  # Lab values need no profile
     # An RGB profile describes grey as well: three equal numbers.
     fitting = {"CMYK"} if image.mode == "CMYK" else {"RGB", "GRAY"}
     return icc if space in fitting else None

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 _ROWS_AT_ONCE = 256
 
 _BRIGHT = 16.0
-"""Float pictures whose highest value is below this have 1 as white, others 255 or 65535. If the
-highest value is above that, it is white."""
+"""In float pictures whose highest value is below this, 1 is white; in others 255 or 65535, or the
+highest value if it is above both."""
 
 
 def to_rgb(
@@ -36,7 +36,7 @@ def to_rgb(
         # Grey stays grey: a grey profile describes it.
         image = rgba.convert("L" if image.mode in {"1", "L", "LA"} else "RGB")
     if image.mode.startswith("I;16") or image.mode in {"I", "F"}:
-        clear = image.info.get("transparency")  # of a PNG, the one grey that is
+        clear = image.info.get("transparency")  # in a PNG, the one grey value that is transparent
         if clear is not None:
             alpha = Image.fromarray(np.asarray(image) != clear).convert("L")
         image = Image.fromarray(scale_to_8_bits(np.asarray(image)))

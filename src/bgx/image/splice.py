@@ -1,4 +1,4 @@
-"""One stream out of pieces of another."""
+"""Makes one stream of parts of another stream."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Bytes of the stream: where they begin and how many."""
+    """A range of the stream: offset and number of bytes."""
 
     at: int
     size: int
 
 
 class Splice(io.RawIOBase):
-    """Bytes and spans of a stream, read as one. Reading moves the stream."""
+    """Bytes and ranges of a stream, read as one stream. Reading moves the original one."""
 
     def __init__(self, stream: BinaryIO, pieces: Sequence[bytes | Span]) -> None:
         self._stream = stream
@@ -58,7 +58,7 @@ class Splice(io.RawIOBase):
 
 
 def splice(stream: BinaryIO, pieces: Sequence[bytes | Span]) -> BinaryIO:
-    """A buffered stream of the pieces, one behind the other."""
+    """A buffered stream of the pieces, one after the other."""
     return io.BufferedReader(Splice(stream, pieces), 1 << 16)
 
 

@@ -1,9 +1,9 @@
-"""TIFF: which page is the photo, and who reads it.
+"""Reads TIFF: chooses the page that is the photo, and how it is decoded.
 
 A TIFF can hold thumbnails, masks, pyramids, several photos, and a camera's raw data. Pillow and
-libtiff read what they are known to read right: plain samples of 8 bits and the codecs that have
-their own libraries. Everything else that can be read is unpacked by :mod:`bgx.image.tiff_pixels`;
-what neither of them knows is refused by name.
+libtiff decode what they are known to decode correctly: plain 8-bit samples, and codecs that have
+their own libraries. Other kinds are decoded by :mod:`bgx.image.tiff_pixels`; what that does not
+support either is refused with a message that describes it.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ _RAW_COMPRESSIONS = {32767, 32769, 32770, 34713, 65000, 65535}
 
 _JPEG = 7
 _CODEC_BITS = {2: 1, 3: 1, 4: 1, 6: 8, _JPEG: 8}
-"""Bits of the samples that libtiff reads, through Pillow, of compressions that are more than a way
-to pack bytes: CCITT's three, JPEG of two ages."""
+"""Bits per sample that Pillow and libtiff support, for compressions that are codecs of their own:
+three of CCITT, old and new JPEG."""
 
 _PLAIN = {(1, 1, ()), (1, 2, (2,)), (2, 3, ()), (2, 4, (1,)), (2, 4, (2,))}
-"""Photometric interpretation (grey, RGB), samples, and what stands beside the colours: nothing, an
-alpha that they are multiplied by (1) or not (2)."""
+"""Photometric interpretation (grey, RGB), samples per pixel, and kind of the extra samples: none,
+premultiplied alpha (1) or straight alpha (2)."""
 
 _SEVERAL = "first frame of several"
-_PASSED_OVER = "passed over a reduced image that stands before the photo"
+_PASSED_OVER = "ignored a reduced image in front of the photo"
 
 
 class TiffReader:
-    """See :class:`bgx.image.decoded.Reader`. name: may tell that it is a camera's raw file."""
+    """See :class:`bgx.image.decoded.Reader`. name: its suffix may be that of a raw file."""
 
     def __init__(self, stream: BinaryIO, name: str) -> None:
         self._stream = stream
@@ -83,15 +83,15 @@ class TiffReader:
         try:
             image = Image.open(self._stream_from(page.directory), formats=("TIFF",))
         except UnidentifiedImageError as error:
-            raise NotReadError(f"is a kind of TIFF that is not read: {page.describe()}") from error
-        # Pillow turns a TIFF upright while it loads it.
+            raise NotReadError(f"is a TIFF that bgx cannot read: {page.describe()}") from error
+        # Otherwise Pillow would turn the picture upright while loading it.
         image.getexif().pop(Tag.ORIENTATION, None)
         image.load()
-        # A copy, from which Pillow's writers cannot go back to the file's other pages and tags.
+        # A copy, because Pillow's writers would use the file's other pages and tags.
         return Decoded(image.copy(), orientation=page.orientation)
 
     def _stream_from(self, directory: Directory) -> BinaryIO:
-        """The file as one whose first page is this one."""
+        """The file, changed so that its first page is this one."""
         structure = self._structure
         if directory.at == structure.first:
             self._stream.seek(0)
@@ -109,7 +109,7 @@ def _pages(structure: Structure) -> Iterator[Page]:
 
 
 def _sub_pages(page: Page) -> Iterator[Page]:
-    """The pages below a page; those that cannot be read are left out."""
+    """The sub-IFDs of a page; damaged ones are left out."""
     for at in page.numbers(Tag.SUB_IFDS):
         try:
             yield Page(page.structure, page.structure.directory(at))
@@ -153,7 +153,7 @@ def _is_mask(page: Page) -> bool:
 
 
 def _choose_page(structure: Structure) -> tuple[Page, list[str]]:
-    """The photo, and notes. Raises DamagedError, and NotReadError where there is none."""
+    """The page that is the photo, and notes. Raises DamagedError; NotReadError if there is none."""
     pages = list(_pages(structure))
     if not pages:
         raise DamagedError("holds no picture")
@@ -169,8 +169,8 @@ def _choose_page(structure: Structure) -> tuple[Page, list[str]]:
     if photos:
         return photos[0], [_PASSED_OVER]
     if _is_mask(first):
-        raise NotReadError("is a TIFF that holds a mask and no photo")
-    return first, ["the file's only page says that it is a reduced image"]
+        raise NotReadError("is a TIFF with a mask and no photo")
+    return first, ["the file's only page is marked as a reduced image"]
 
 
 def _is_photo(page: Page) -> bool:
@@ -178,7 +178,7 @@ def _is_photo(page: Page) -> bool:
 
 
 def _is_plain(page: Page) -> bool:
-    """Whether Pillow reads the samples right, whatever their compression."""
+    """Whether Pillow decodes the samples correctly, with any of the BYTEWISE compressions."""
     structure = page.structure
     return (
         page.bits == 8
@@ -194,15 +194,15 @@ def _is_plain(page: Page) -> bool:
 
 
 def _check_jpegs(page: Page, chunks: Iterable[bytes]) -> None:
-    """Raises DamagedError where one is not whole, of which libtiff says nothing."""
+    """Raise DamagedError if a strip or tile is damaged, which libtiff does not report."""
     components = page.samples if page.planar == 1 else 1
     tables = page.raw(Tag.JPEG_TABLES)
     for chunk in chunks:
-        # Tables without an end, then a picture without a beginning.
+        # The tables without their end marker, and the picture without its start marker.
         whole = tables[:-2] + chunk[2:] if tables else chunk
         check_jpeg(whole, components)
 
 
 def _has_codec(page: Page) -> bool:
-    """Whether the compression is one that only its own library reads."""
+    """Whether the compression is a codec of its own, which libtiff and Pillow decode."""
     return page.planar == 1 and page.bits == _CODEC_BITS.get(page.compression)

@@ -1,9 +1,9 @@
-"""TIFF samples of any layout and depth: unpacked here, decompressed by libtiff.
+"""Decodes TIFF samples of any layout and depth.
 
-Pillow reads many varieties of TIFF wrongly and says nothing (planes of 16 bits, 12 bits, inverted
-or unsigned wide samples, float with a predictor in big-endian files). libtiff undoes the byte-wise
-compressions; how samples lie in the bytes is TIFF 6.0's sections 2 to 23 and Adobe's technical
-notes for predictors, done with numpy.
+Pillow decodes many kinds of TIFF wrongly without an error (16-bit planes, 12 bits, inverted or
+unsigned wide samples, float with a predictor in big-endian files). So only the byte-wise
+decompression is left to libtiff; numpy makes samples of the bytes, after TIFF 6.0, sections 2 to
+23, and Adobe's technical notes on predictors.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Tag(IntEnum):
-    """Names as in TIFF 6.0."""
+    """Tags of a page, named as in TIFF 6.0."""
 
     NEW_SUBFILE_TYPE = 254
     SUBFILE_TYPE = 255
@@ -75,32 +75,32 @@ _COLOURS = {WHITE_IS_ZERO: 1, BLACK_IS_ZERO: 1, RGB: 3, PALETTE: 1, CMYK: 4, YCB
     CIE_LAB: 3,
     ICC_LAB: 3,
 }
-"""Samples a pixel of each photometric interpretation, without the extra ones."""
+"""Samples per pixel of each photometric interpretation, without extra samples."""
 
 _UNSIGNED, _SIGNED, _FLOAT, _UNDEFINED = 1, 2, 3, 4
 _FORMAT_NAMES = {2: "signed", 3: "float", 5: "complex", 6: "complex"}
 
 _NONE, _FILL_REVERSED = 1, 2
 BYTEWISE = {_NONE, 5, 8, 32773, 32946, 34925, 50000}
-"""None, LZW, deflate, PackBits, deflate by its old number, LZMA, Zstandard."""
+"""Compressions: none, LZW, deflate, PackBits, deflate (old number), LZMA, Zstandard."""
 
 _PREDICTING = BYTEWISE - {_NONE, 32773}
 
 _MOST_SAMPLES = 64
 
 _AT_ONCE = 1 << 25
-"""Bytes that are decompressed together."""
+"""Most bytes that are decompressed together."""
 
 _ROWS_AT_ONCE = 256
 
 _ASSOCIATED, _UNASSOCIATED, _COREL = 1, 2, 999
-"""Kinds of ExtraSamples that are an alpha; Corel Draw 10 writes a number of its own."""
+"""Values of ExtraSamples that mean alpha; Corel Draw 10 writes a value of its own."""
 
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 class Page:
-    """One directory of a TIFF as a description of a picture. Raises DamagedError."""
+    """The description of a picture in a directory of a TIFF. Raises DamagedError."""
 
     def __init__(self, structure: Structure, directory: Directory) -> None:
         self.structure = structure
@@ -110,7 +110,7 @@ class Page:
         self.photometric = int(self.number(Tag.PHOTOMETRIC, -1))
         self.samples = int(self.number(Tag.SAMPLES, 1))
         self.planar = int(self.number(Tag.PLANAR, 1)) if self.samples > 1 else 1
-        # libtiff, too, ignores the tag where the compression knows no predictor.
+        # Like libtiff, ignore the tag if the compression does not use predictors.
         predicted = self.compression in _PREDICTING
         self.predictor = int(self.number(Tag.PREDICTOR, 1)) if predicted else 1
         self.fill_order = int(self.number(Tag.FILL_ORDER, 1))
@@ -128,7 +128,7 @@ class Page:
 
     @property
     def is_flat(self) -> bool:
-        """Whether a pixel is what its photometric interpretation says: no volume, no index."""
+        """Whether it is an ordinary picture: not a volume, and not indexed."""
         return (self.number(Tag.IMAGE_DEPTH, 1), self.number(Tag.INDEXED, 0)) == (1, 0)
 
     def numbers(self, tag: int) -> tuple[Any, ...]:
@@ -152,15 +152,15 @@ class Page:
         ).replace("  ", " ")
 
     def _same(self, tag: int, default: int) -> int:
-        """A value that all samples of a pixel share; 0 where they do not."""
+        """The value that all samples of a pixel have in common; 0 if they differ."""
         values = set(self.numbers(tag)[: self.samples]) or {default}
         return int(values.pop()) if len(values) == 1 else 0
 
 
 @dataclass(frozen=True, slots=True)
 class _Chunk:
-    """A strip or tile. box: left, top, right, bottom within the picture. plane: 0 for chunky
-    samples. at, size: of its bytes in the file."""
+    """A strip or tile. box: left, top, right, bottom in the picture. plane: 0 for interleaved
+    samples. at, size: offset and number of its bytes in the file."""
 
     box: tuple[int, int, int, int]
     plane: int
@@ -170,9 +170,11 @@ class _Chunk:
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """How the rows of every chunk lie in its decompressed bytes. width, rows: of a whole chunk,
-    pixels. row_bytes, byte_rows: its bytes. samples: a pixel's, in one chunk. units: colours are
-    subsampled, and rows of bytes are rows of blocks of pixels."""
+    """Layout of the decompressed bytes of a strip or tile.
+
+    width, rows: of a full one, pixels. row_bytes, byte_rows: bytes per row, and number of such
+    rows. samples: per pixel in one strip or tile. units: chroma is subsampled, and a row of bytes
+    is a row of blocks of pixels."""
 
     width: int
     rows: int
@@ -183,18 +185,18 @@ class _Form:
 
 
 def check_chunks(page: Page) -> Iterator[bytes]:
-    """The strips or tiles, one after the other, as they are compressed.
+    """The compressed strips or tiles, one after the other.
 
-    Raises DamagedError where one is missing or lies beyond the end of the file, before the first.
+    Raises DamagedError at once if one is missing or is beyond the end of the file.
     """
     chunks = list(_chunks(page, _form(page)))
     return (page.structure.bytes_at(chunk.at, chunk.size) for chunk in chunks)
 
 
 def read_pixels(page: Page) -> Decoded:
-    """The picture, its alpha beside it.
+    """Decode a picture and its alpha.
 
-    Raises NotReadError for what cannot be read right, DamagedError, and what Pillow raises.
+    Raises NotReadError for an unsupported kind, DamagedError, and whatever Pillow raises.
     """
     _refuse_unknown(page)
     samples = _read_samples(page)
@@ -204,7 +206,7 @@ def read_pixels(page: Page) -> Decoded:
     notes = []
     alpha = None
     if not kinds and page.photometric == RGB and extra.shape[-1] == 1:
-        # What writers mean who forget to say; but some leave the fourth sample empty.
+        # Writers that leave out ExtraSamples mean straight alpha; but some leave it all 0.
         kinds = (_UNASSOCIATED,) if extra.any() else (0,)
     found = next((n for n, kind in enumerate(kinds) if kind in _ALPHAS), None)
     if found is not None:
@@ -255,7 +257,7 @@ def _refuse_unknown(page: Page) -> None:
     )
     if wrong:
         raise NotReadError(
-            f"is a kind of TIFF that is not read: {page.describe()}; save it as 8- or 16-bit RGB "
+            f"is a TIFF that bgx cannot read: {page.describe()}; save it as 8- or 16-bit RGB "
             "without compression"
         )
 
@@ -272,7 +274,7 @@ def _is_known_predictor(page: Page) -> bool:
 
 
 def _is_plain_cmyk(page: Page) -> bool:
-    """Whether the inks are cyan, magenta, yellow and black, and more of a number is more ink."""
+    """Whether the inks are cyan, magenta, yellow and black, and higher values mean more ink."""
     dots = page.numbers(Tag.DOT_RANGE)[:2]
     return page.number(Tag.INK_SET, 1) == 1 and (not dots or dots[0] < dots[1])
 
@@ -280,7 +282,7 @@ def _is_plain_cmyk(page: Page) -> bool:
 def _subsampling(page: Page) -> tuple[int, int]:
     across, down = (*page.numbers(Tag.YCBCR_SUBSAMPLING), 2, 2)[:2]
     if {across, down} - {1, 2, 4}:
-        raise DamagedError("a subsampling that cannot be")
+        raise DamagedError("an impossible subsampling")
     return across, down
 
 
@@ -299,14 +301,14 @@ def _form(page: Page) -> _Form:
     if page.photometric == YCBCR and page.compression in BYTEWISE:
         right, below = _subsampling(page)
         if (right, below) != (1, 1):
-            # TIFF 6.0, section 21: the lightness of a block of pixels, then its two colours.
+            # TIFF 6.0, section 21: a block has the luma of all its pixels, then one Cb and one Cr.
             units = -(-across // right)
             return _Form(across, down, units * (right * below + 2), -(-down // below), 3, True)
     return _Form(across, down, -(-across * samples * page.bits // 8), down, samples)
 
 
 def _chunks(page: Page, form: _Form) -> Iterator[_Chunk]:
-    """The strips or tiles in the file's order. Raises DamagedError where one is not all there."""
+    """The strips or tiles in the file's order. Raises DamagedError if one is incomplete."""
     width, height = page.size
     tiled = Tag.TILE_WIDTH in page.directory.entries
     offsets = page.numbers(Tag.TILE_OFFSETS if tiled else Tag.STRIP_OFFSETS)
@@ -315,14 +317,14 @@ def _chunks(page: Page, form: _Form) -> Iterator[_Chunk]:
     planes = page.samples if page.planar == 2 else 1
     length = page.structure.length
     if len(offsets) < across * down * planes:
-        raise DamagedError(f"{len(offsets)} of {across * down * planes} strips or tiles are there")
+        raise DamagedError(f"only {len(offsets)} of {across * down * planes} strips or tiles")
     for number in range(across * down * planes):
         plane, place = divmod(number, across * down)
         row, column = divmod(place, across)
         left, top = column * form.width, row * form.rows
         box = left, top, min(left + form.width, width), min(top + form.rows, height)
         at = offsets[number]
-        # Some writers give no sizes, or a zero, where there is one strip alone.
+        # Some writers leave out the size, or write 0, if there is only one strip.
         size = sizes[number] if number < len(sizes) else 0
         if not size and across * down * planes == 1:
             size = length - at
@@ -336,12 +338,12 @@ def _chunks(page: Page, form: _Form) -> Iterator[_Chunk]:
             or size <= 0
             or (page.compression == _NONE and at + size > length)
         ):
-            raise DamagedError(f"truncated: strip or tile {number} is not there")
+            raise DamagedError(f"truncated: strip or tile {number} is missing")
         yield _Chunk(box, plane, at, min(size, length - at))
 
 
 def _read_samples(page: Page) -> Samples:
-    """[height, width, samples], in the machine's byte order: unsigned, signed or float."""
+    """All samples, [height, width, samples], in native byte order: unsigned, signed or float."""
     form = _form(page)
     width, height = page.size
     samples = np.empty((height, width, page.samples), _dtype(page))
@@ -369,7 +371,7 @@ def _byte_rows(form: _Form, rows: int) -> int:
 
 
 def _group(chunks: Sequence[_Chunk], form: _Form) -> Iterator[Sequence[_Chunk]]:
-    """Chunks of one plane, as many as can be decompressed together."""
+    """Groups of strips or tiles of one plane that are decompressed together."""
     most = max(1, _AT_ONCE // (form.row_bytes * form.byte_rows))
     start = 0
     while start < len(chunks):
@@ -381,14 +383,14 @@ def _group(chunks: Sequence[_Chunk], form: _Form) -> Iterator[Sequence[_Chunk]]:
 
 
 def _dtype(page: Page) -> np.dtype[Any]:
-    """Of the samples in memory: the narrowest that holds them."""
+    """The smallest type that holds the samples."""
     size = next(size for size in (1, 2, 4, 8) if page.bits <= 8 * size)
     kind = {_FLOAT: "f", _SIGNED: "i"}.get(page.sample_format, "u")
     return np.dtype(f"{kind}{size}")
 
 
 def _decompress(page: Page, form: _Form, chunks: Sequence[_Chunk]) -> NDArray[np.uint8]:
-    """The rows of strips or tiles one below the other: uint8 [rows, form.row_bytes]."""
+    """Decompress strips or tiles: their rows, concatenated, uint8 [rows, form.row_bytes]."""
     data = [page.structure.bytes_at(chunk.at, chunk.size) for chunk in chunks]
     heights = [
         form.byte_rows if _is_tiled(page) else _byte_rows(form, chunk.box[3] - chunk.box[1])
@@ -399,14 +401,14 @@ def _decompress(page: Page, form: _Form, chunks: Sequence[_Chunk]) -> NDArray[np
         if page.fill_order == _FILL_REVERSED:
             joined = joined.translate(_REVERSED)
         return np.frombuffer(joined, np.uint8).reshape(sum(heights), form.row_bytes)
-    # A grey picture of 8 bits as far as libtiff knows, which then leaves the bytes alone.
+    # Presented to libtiff as an 8-bit grey picture, whose bytes it only decompresses.
     picture = _write_grey(page, form, data, sum(heights))
     with Image.open(io.BytesIO(picture), formats=("TIFF",)) as opened:
         return np.asarray(opened)
 
 
 def _write_grey(page: Page, form: _Form, data: Sequence[bytes], height: int) -> bytes:
-    """A TIFF of those strips whose pixels are the decompressed bytes."""
+    """A grey TIFF of these strips, whose pixels are the decompressed bytes."""
     count = len(data)
     tags = [
         (Tag.WIDTH, form.row_bytes),
@@ -440,7 +442,7 @@ def _write_grey(page: Page, form: _Form, data: Sequence[bytes], height: int) -> 
 
 
 def _unpack(page: Page, form: _Form, rows: NDArray[np.uint8]) -> Samples:
-    """The samples of one chunk from its bytes: [rows, width, samples]."""
+    """Make samples, [rows, width, samples], of the decompressed bytes of a strip or tile."""
     if form.units:
         return _unpack_subsampled(page, form, rows)
     count = form.width * form.samples
@@ -459,7 +461,7 @@ def _unpack(page: Page, form: _Form, rows: NDArray[np.uint8]) -> Samples:
 
 
 def _unpack_bits(rows: NDArray[np.uint8], count: int, bits: int) -> NDArray[np.uint32]:
-    """Samples of any number of bits, the first in the highest bits; rows begin on a byte."""
+    """Unpack samples of any number of bits, most significant first; rows begin on a byte."""
     single = np.unpackbits(rows, axis=1)[:, : count * bits].reshape(len(rows), count, bits)
     values = np.zeros((len(rows), count), np.uint32)
     for bit in range(bits):
@@ -468,7 +470,10 @@ def _unpack_bits(rows: NDArray[np.uint8], count: int, bits: int) -> NDArray[np.u
 
 
 def _undo_float_predictor(rows: NDArray[np.uint8], size: int, form: _Form) -> Samples:
-    """Adobe Photoshop TIFF Technical Note 3: the bytes of a row by significance, as differences."""
+    """Undo predictor 3: a row has all most significant bytes first, and stores differences.
+
+    See Adobe Photoshop TIFF Technical Note 3.
+    """
     length = form.width * form.samples
     summed = np.add.accumulate(
         rows.reshape(len(rows), -1, form.samples), axis=1, dtype=np.uint8
@@ -493,7 +498,7 @@ def _unpack_subsampled(page: Page, form: _Form, rows: NDArray[np.uint8]) -> Samp
 
 
 def _narrow(values: Samples, page: Page, *, invert: bool = False) -> NDArray[np.uint8]:
-    """Samples as 0..255."""
+    """Scale samples to 0..255."""
     kind = page.sample_format
     white = None if kind in {_FLOAT, _SIGNED} or page.bits > 16 else float(2**page.bits - 1)
     if kind == _SIGNED and values.min(initial=0) < 0:
@@ -507,7 +512,7 @@ def _narrow(values: Samples, page: Page, *, invert: bool = False) -> NDArray[np.
 
 
 def _divide(values: Samples, alpha: Samples, page: Page) -> Samples:
-    """Colours that were multiplied by their alpha, straight: 0 where alpha is 0."""
+    """Divide premultiplied colours by alpha; they become 0 where alpha is 0."""
     most = 1.0 if page.sample_format == _FLOAT else float(2**page.bits - 1)
     if page.sample_format == _FLOAT:
         most = find_white(alpha.dtype, float(np.nanmax(alpha, initial=0.0)))
@@ -538,7 +543,7 @@ def _palette_image(values: Samples, page: Page) -> Image.Image:
     numbers = np.array(page.numbers(Tag.COLOUR_MAP), np.uint32)
     if len(numbers) < 3 * entries:
         raise DamagedError("a palette with too few colours")
-    if numbers.max() > 255:  # else it is one of 8 bits, which libtiff takes for what is meant too
+    if numbers.max() > 255:  # otherwise it is an 8-bit palette, which libtiff accepts too
         numbers = (numbers * 255 + 32767) // 65535
     colours = numbers[: 3 * entries].reshape(3, entries).T.astype(np.uint8)
     return Image.fromarray(colours[values[..., 0]])

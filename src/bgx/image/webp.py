@@ -1,4 +1,4 @@
-"""WebP: pixels by Pillow, and a look for holes, of which libwebp says nothing."""
+"""Reads WebP: Pillow decodes the pixels; holes in the file, which libwebp ignores, are detected."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class WebpReader:
         return decoded
 
     def _find_pixels(self) -> bytes:
-        """The compressed picture; of an animation nothing, whose frames lie in other chunks."""
+        """The compressed pixels; empty for an animation, whose frames are in other chunks."""
         at = _FILE_HEADER
         while True:
             self._stream.seek(at)

@@ -1,6 +1,6 @@
-"""XMP without copies of the photo: thumbnails, depth and gain maps, and what belongs to them.
+"""Removes copies of the photo from XMP: thumbnails, depth and gain maps, and their descriptions.
 
-The packet is cut, not written again: what stays is equal to the last byte.
+Parts are cut out of the packet; all other bytes stay exactly as they are.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ _PREFIXES = {
     "http://ns.adobe.com/tiff/1.0/": "tiff",
     "http://ns.adobe.com/exif/1.0/": "exif",
 }
-"""Usual prefixes of the namespaces that matter here; a packet may choose others."""
+"""Usual prefixes of the relevant namespaces; a packet may use others."""
 
 _COPIES = re.compile(
     r"(?:GImage|GAudio|GDepth|Container|Item|Device|hdrgm|HDRGainMap|apdi|xmpGImg):"
     r"|xmp:Thumbnails$|GCamera:(?:MicroVideo|MotionPhoto)"
 )
-"""Pictures, and what describes pictures that stood behind the photo in its file."""
+"""Properties that hold pictures, or that describe pictures which followed the photo in its file."""
 
 _OF_THE_FILE = frozenset(
     {"tiff:ImageWidth", "tiff:ImageLength", "exif:PixelXDimension", "exif:PixelYDimension"}
 )
 _EXTENDED = "xmpNote:HasExtendedXMP"
-"""Names a second packet, which is not kept."""
+"""Refers to a second packet, which is not kept."""
 
 _ORIENTATION = re.compile(rb"(tiff:Orientation(?:=[\"']|>)\s*)\d")
 _TAG = re.compile(rb"<(?:[^>\"']|\"[^\"]*\"|'[^']*')*>")
@@ -53,10 +53,9 @@ class _Element:
 
 
 def clean_xmp(packet: bytes | None) -> tuple[bytes | None, list[str]]:
-    """XMP for a picture of another size, upright and without its background; notes.
+    """XMP for the finished picture, and notes on what was left out.
 
-    packet: UTF-8. None where there is none, or none that can be read. The notes name what was left
-    out.
+    packet: UTF-8, or None. The result is None if there is none that can be read.
     """
     packet = (packet or b"").rstrip(b"\0 \r\n\t")
     if not packet:
@@ -77,11 +76,11 @@ def clean_xmp(packet: bytes | None) -> tuple[bytes | None, list[str]]:
 
 
 class _NotAllowedError(Exception):
-    """A document type: entities could grow without end."""
+    """The packet declares a document type, whose entities could expand without limit."""
 
 
 class _Scan:
-    """Finds the parts of a packet that are not to be kept. cuts: from and to which byte."""
+    """Finds the parts of a packet to remove. cuts: their first byte and the byte after them."""
 
     def __init__(self, packet: bytes) -> None:
         self.cuts: list[tuple[int, int]] = []
@@ -143,7 +142,7 @@ class _Scan:
         if usual == _EXTENDED:
             self.notes.append("extended XMP left out")
             return True
-        # Line breaks stand in base64.
+        # base64 may contain line breaks.
         if _COPIES.match(usual) or holds_picture("".join(value.split()).encode()):
             self.notes.append("copies of the photo left out of its XMP")
             return True

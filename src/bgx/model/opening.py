@@ -16,8 +16,8 @@ from bgx.errors import (
     NoMemoryError,
 )
 from bgx.machine import count_cores
-from bgx.model import optimized
 from bgx.model.engines import plan_engines
+from bgx.model.optimize import copies
 from bgx.model.prepared import find_prepared
 from bgx.model.providers import (
     explain_conflict,
@@ -173,7 +173,7 @@ def _find_copy(
     if device.precision == "fp32":
         return None
     gpu = None if plan.on_cpu else plan.device
-    found = optimized.find(file, store, gpu)
+    found = copies.find(file, store, gpu)
     if found is None and device.precision != "auto":
         raise MissingModelError(
             f"{file.entry.name}: no {device.precision} copy of it passed on {gpu or 'this machine'}"

@@ -1,4 +1,4 @@
-"""Many pictures through an engine: outcomes as they are finished, or in order."""
+"""Runs many pictures through an engine; yields outcomes as they finish, or in the jobs' order."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bgx.run.sheet import Sheet
 
 _PIXELS_AHEAD = 50_000_000
-"""Of cut-outs that are finished and not yet taken by the caller."""
+"""Largest total size of finished cut-outs that the caller has not taken yet, pixels."""
 
 
 def run_batch(
@@ -33,14 +33,17 @@ def run_batch(
     stop: threading.Event | None = None,
     sheet: Sheet | None = None,
 ) -> Iterator[Outcome]:
-    """Cut out and write; yields exactly one outcome a job, as they are finished.
+    """Cut out and write pictures; yields exactly one outcome per job, in the order they finish.
 
-    parts: jobs, a part at a time as they are needed; what is skipped already is yielded too. When
-    ``stop`` is set, what is in work is finished, the rest of the part is yielded as skipped, and no
-    other part is asked for. A run-wide error (network, device, output, of finding a part) stops the
-    run too, and is raised at the end; so are an error of loading the network, before the first
-    outcome. ``sheet`` takes up the outcomes; it is written at the end, and first without any, to
-    see that it can be.
+    parts: lists of jobs, each taken when the one before has been started; jobs that are already
+    skipped are yielded as they are. stop: once it is set, pictures in work are finished, the other
+    jobs of the current part are yielded as skipped, and no further part is taken. sheet: gets every
+    outcome; it is written at the end, and once without pictures at the start, to find out early if
+    it cannot be written.
+
+    An error that concerns the whole run (network, device, output, or while taking a part) ends the
+    run in the same way and is raised at the end. If the network cannot be loaded, that is raised
+    before the first outcome.
     """
     fatal: BgxError | None = None
     parts = iter(parts)
@@ -85,7 +88,10 @@ def run_batch(
 
 
 def cut_in_order(jobs: Iterable[Job], recipe: Recipe, engine: Engine) -> Iterator[Outcome]:
-    """Cut out, and yield in the jobs' order. Jobs are taken only as far ahead as fits."""
+    """Cut out pictures; yields outcomes in the jobs' order.
+
+    Jobs are taken ahead of the results only as far as the engine and the memory have room.
+    """
     waiting: deque[Future[Outcome]] = deque()
     jobs = iter(jobs)
     try:
@@ -110,9 +116,8 @@ def _cut_as_finished(
 ) -> Iterator[Outcome | Job]:
     """Yield outcomes in the order in which pictures are finished.
 
-    Jobs are taken only as the engine has places for them. Once ``stopped`` says so, what has begun
-    is finished and yielded; jobs that had not, and those that are still taken, are yielded as they
-    are.
+    A job is taken only when the engine has a place for it. Once ``stopped`` returns True, pictures
+    in work are finished and their outcomes yielded; all other jobs are yielded themselves.
     """
     waiting: dict[Future[Outcome], Job] = {}
     finished: SimpleQueue[Future[Outcome]] = SimpleQueue()
@@ -144,12 +149,12 @@ def _cut_as_finished(
 
 
 def _abandon(futures: Iterable[Future[Outcome]]) -> None:
-    """Cancel what has not begun, and wait for what has: nobody may write after the caller left."""
+    """Cancel jobs that have not begun and wait for the others: none may write after this."""
     wait_for_all([future for future in futures if not future.cancel()])
 
 
 def _count_held(futures: Iterable[Future[Outcome]]) -> int:
-    """Pixels of the cut-outs that are finished and not yet taken."""
+    """Pixels of finished cut-outs that the caller has not taken yet."""
     outcomes = [future.result() for future in futures if future.done()]
     images = [o.cutout.image for o in outcomes if isinstance(o, Done) and o.cutout]
     return sum(image.width * image.height for image in images)

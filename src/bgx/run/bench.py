@@ -1,4 +1,4 @@
-"""Measure on this machine: the fastest way through many pictures, and where the time goes."""
+"""Measures which device settings are the fastest on this machine, and how long each step takes."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ STEPS = ("read", "infer", "compose", "write")
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One policy's measurement.
+    """Measurement of one policy, a combination of device settings.
 
-    flags: that ask for it. pictures_per_second: of the best round. milliseconds: mean of each step,
-    one picture. slowest: ninetieth percentile of the same.
+    flags: the command-line options that select it. pictures_per_second: of the best round.
+    milliseconds: mean time of each step per picture. slowest: its 90th percentile.
     """
 
     flags: str
@@ -48,7 +48,7 @@ class Result:
 
 
 def make_policies(device: DeviceSettings, cores: int, *, gpu: bool) -> list[DeviceSettings]:
-    """What is worth trying: on a GPU batch sizes, on a CPU the cores shared out between Runs."""
+    """The policies worth trying: batch sizes on a GPU; on a CPU, numbers of workers and threads."""
     if gpu:
         return [replace(device, batch_size=size) for size in (1, 4, 8, 16, 32)]
     shares = dict.fromkeys((cores // threads, threads) for threads in (1, 2, 4, cores))
@@ -64,9 +64,9 @@ def measure(
     *,
     rounds: int = 2,
 ) -> list[Result]:
-    """Cut out the photos with each policy in turn, several rounds; results in the policies' order.
+    """Cut out the photos with each policy, in several rounds; results in the policies' order.
 
-    Raises what the photos' first failure is.
+    Raises the error of the first photo that fails.
     """
     sessions = [(policy, open_session(policy)) for policy in policies]
     best: dict[int, Result] = {}
@@ -76,7 +76,7 @@ def measure(
             for number, photo in enumerate(photos)
         ]
         for _ in range(rounds):
-            # In turns: what else the machine does meanwhile then meets all of them.
+            # Alternating, so that other load on the machine affects all policies alike.
             for number, (policy, session) in enumerate(sessions):
                 result = _measure_once(jobs, Recipe(read, output), session, policy)
                 if number not in best or _speed(result) > _speed(best[number]):
@@ -122,7 +122,7 @@ def _flags(policy: DeviceSettings) -> str:
 
 
 def draw_photos(folder: Path, count: int, size: tuple[int, int] = (1600, 1200)) -> list[Path]:
-    """JPEG files of about a photo's weight, for a machine with no photos at hand."""
+    """Draw JPEG files of about the size of photos, for a machine without photos."""
     paths = [folder / f"{number}.jpg" for number in range(count)]
     for path, picture in zip(paths, _draw(size), strict=False):
         picture.save(path, quality=90)
@@ -130,7 +130,7 @@ def draw_photos(folder: Path, count: int, size: tuple[int, int] = (1600, 1200)) 
 
 
 def _draw(size: tuple[int, int]) -> Iterator[Image.Image]:
-    """A bright subject before a dark textured ground, without end."""
+    """Endless pictures of a bright subject in front of a dark, textured background."""
     random = np.random.default_rng(0)
     while True:
         coarse = random.integers(0, 90, (12, 16, 3), np.uint8)

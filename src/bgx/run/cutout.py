@@ -1,4 +1,4 @@
-"""A finished picture in memory, and its file."""
+"""A finished picture in memory, and how it is encoded as a file."""
 
 from __future__ import annotations
 
@@ -25,10 +25,9 @@ if TYPE_CHECKING:
 class Cutout:
     """A finished picture.
 
-    image: RGBA with straight alpha; RGB where a background was asked for; L for the matte alone.
-    separate: the matte, where it is not the image's own alpha: many cut-outs in memory need not
-    hold it twice. icc: what describes the image. dpi, metadata: the photo's own. output: what was
-    asked for.
+    image: RGBA with straight alpha; RGB if it has a background; L if it is the matte alone.
+    separate: the matte if it is not the image's own alpha (stored only then, to save memory). icc:
+    the image's ICC profile. dpi, metadata: the photo's own. output: the settings it was made with.
     """
 
     image: Image.Image
@@ -41,7 +40,7 @@ class Cutout:
 
     @property
     def matte(self) -> Image.Image:
-        """The subject's alpha, mode L, the image's size; not its shadow's."""
+        """The subject's alpha without its shadow, mode L, of the image's size."""
         return self.image.getchannel("A") if self.separate is None else self.separate
 
     def encode(
@@ -53,9 +52,10 @@ class Cutout:
         png_level: PngLevel | None = None,
         threads: int = 1,
     ) -> bytes:
-        """The file's bytes; transparency goes on white where the format has none.
+        """The picture as a file's bytes; a format without alpha gets a white background.
 
-        quality, png_level: None is what was asked for with the cut-out. Raises UnwritableError.
+        quality, png_level: None is the value of the options that the cut-out was made with. Raises
+        UnwritableError.
         """
         output = replace(
             self.output,
@@ -67,9 +67,9 @@ class Cutout:
         return b"".join(pieces)
 
     def save(self, target: str | Path, *, quality: int | None = None) -> None:
-        """Write to a path whose suffix names the format, in one step: complete or not at all.
+        """Write the picture to a file, completely or not at all; the suffix names the format.
 
-        Raises UsageError (another suffix), UnwritableError and OutputError.
+        Raises UsageError (unknown suffix), UnwritableError and OutputError.
         """
         target = Path(target)
         content = self.encode(format_of(target), quality=quality, name=str(target))
@@ -79,9 +79,9 @@ class Cutout:
 def encode_cutout(
     cutout: Cutout, *, name: str, threads: int = 1
 ) -> tuple[list[bytes], tuple[str, ...]]:
-    """The file in the format asked for, in pieces, and notes for the report.
+    """The file's bytes, in pieces, and remarks for the report.
 
-    name: what messages call it. threads: that encoding may use. Raises UnwritableError.
+    name: of the file, for messages. threads: how many the encoder may use. Raises UnwritableError.
     """
     output, image = cutout.output, cutout.image
     file_format = output.format

@@ -1,4 +1,4 @@
-"""What owns the network, the threads and the admission: pictures in, futures of outcomes out."""
+"""The engine: owns the network and the worker threads, and limits how many pictures are in work."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ if TYPE_CHECKING:
     Load = Callable[[bool], Network]
 
 _AHEAD = 2
-"""Pictures that wait for a worker, so that none has to wait for a picture."""
+"""Pictures that are queued, so that no worker has to wait for one."""
 
 _WAITING = 2
-"""For each picture in work, so many more that wait for an object store."""
+"""Pictures that may wait for an object store, per picture in work."""
 
 
 class Full(Exception):  # noqa: N818 - not an error: the caller asked not to wait
-    """There is no place for another picture now."""
+    """The engine has no place for another picture now."""
 
 
 class Engine:
     """Cuts out pictures for any number of threads at once.
 
-    Pictures in work are limited in number (one a worker, and a few that wait) and in memory. On a
-    CPU a worker takes its picture all the way, so that pixels stay in its cache; on a GPU pictures
-    are gathered into batches between reading and composing.
+    Pictures in work are limited in number (one per worker, and a few that are queued) and in
+    memory. On a CPU a worker does every step of its picture, so that pixels stay in its cache; on a
+    GPU pictures are gathered into batches between reading and composing.
 
-    One picture alone runs on all cores; once two have met, all pictures share a network that runs
-    one on each core.
+    A single picture runs on all cores. As soon as a second one comes, all pictures share a session
+    that runs one picture per core.
 
-    load: opens the network, when it is first needed; its argument is whether one picture is to run
-    alone. workers: pictures in work at once (beside a GPU: pictures read or composed at once), None
-    as suits the network. memory: bytes that pictures in work may take, None as the machine has.
-    remote: pictures come from an object store or go to one; while some wait for it, others are in
-    work.
+    load: opens the network when it is first needed; its argument is True for the session that runs
+    a single picture on all cores. workers: pictures in work at once (with a GPU: pictures that are
+    read or composed at once); None chooses to suit the network. memory: bytes that pictures in work
+    may take; None is what the machine has. remote: pictures are in an object store; more are taken
+    on, because some always wait for it.
     """
 
     def __init__(
@@ -71,21 +71,21 @@ class Engine:
 
     @property
     def admitted(self) -> int:
-        """Pictures that wait for a worker or are in work."""
+        """Number of pictures that are queued or in work."""
         return self._admitted
 
     def places(self) -> int:
-        """Pictures that are admitted at once; loads the network."""
+        """Number of pictures that can be queued or in work at once. Loads the network."""
         return self._share().places
 
     def submit(
         self, job: Job, recipe: Recipe, *, wait: bool = True, alone: bool = False
     ) -> Future[Outcome]:
-        """Have a picture cut out.
+        """Queue a picture.
 
-        wait: for a place; if False, raises Full where there is none. alone: the caller has no
-        other picture; it runs on all cores if nothing else is in work. Raises ModelError and
-        DeviceError where the network cannot be loaded.
+        wait: wait for a free place; if False, Full is raised when there is none. alone: the caller
+        has only this picture; it runs on all cores if no other is in work. Raises ModelError or
+        DeviceError if the network cannot be loaded.
         """
         crew = self._go_alone() if alone and not self._admitted else self._share()
         with self._changed:
@@ -103,7 +103,7 @@ class Engine:
         return future
 
     def close(self) -> None:
-        """Finish what was submitted, then end the threads. No picture may be submitted after it."""
+        """Finish all submitted pictures and end the threads; nothing may be submitted after it."""
         for crew in (self._alone, self._shared):
             if crew:
                 crew.close()
@@ -114,7 +114,7 @@ class Engine:
             self._changed.notify()
 
     def _go_alone(self) -> _Crew:
-        """The crew for one picture alone, unless pictures have met already."""
+        """The crew for a single picture; the shared one if that is open already."""
         with holding(self._loading):
             self._alone = self._alone or self._shared or self._open(alone=True)
             return self._alone
@@ -122,7 +122,7 @@ class Engine:
     def _share(self) -> _Crew:
         with holding(self._loading):
             self._shared = self._shared or self._open(alone=False)
-            # The other network's memory is given back when its picture is finished.
+            # The other session is freed when its picture is finished.
             self._alone = self._shared
             return self._shared
 
@@ -135,7 +135,7 @@ class Engine:
 
 
 class _Crew:
-    """Workers around one network."""
+    """The worker threads of one session."""
 
     def __init__(
         self,
@@ -159,7 +159,7 @@ class _Crew:
             self._gatherer = Gatherer(network)
             threads += 2 * network.plan.batch_size
         if threads > count:
-            # A picture that waits for the network or for storage has a thread, but no core.
+            # A picture that waits for the network or for storage occupies a thread but no core.
             self._cores = threading.BoundedSemaphore(count)
         self._workers = Workers(threads, "picture")
         self.places = threads + _AHEAD
@@ -174,7 +174,7 @@ class _Crew:
                 return self._process(job, recipe, expected)
 
         future = self._workers.submit(work)
-        # Where it is cancelled before it begins, no batch waits for it.
+        # If it is cancelled before it begins, no batch may wait for it.
         future.add_done_callback(lambda _: expected.__exit__())
         return future
 

@@ -1,4 +1,4 @@
-"""What is there already: results that need not be made again, inputs that must stay."""
+"""Which results exist and need not be made again, and which files must not be overwritten."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ if TYPE_CHECKING:
 
 
 def find_result(target: File) -> Status | None:
-    """The result that is there and whole.
+    """The status of an existing result, None if there is none.
 
-    None for an empty file: some file systems leave one after a power cut. It may be as of when the
-    target's folder was listed.
-    """
+    An empty file does not count: a power cut can leave one. The status may be from the time when
+    the target's folder was listed."""
     status = target.status()
     return status if status is not None and status.kind == "file" and status.size else None
 
@@ -30,7 +29,7 @@ def find_result(target: File) -> Status | None:
 def skip_existing(
     source: File | None, target: File, existing: Existing
 ) -> Literal["exists", "current"] | None:
-    """Why the target need not be made again, else None. source: None for one without a name."""
+    """Why the target need not be made again; None if it must be. source: None for stdin."""
     if existing == "overwrite":
         return None
     result = find_result(target)
@@ -40,8 +39,8 @@ def skip_existing(
         return "exists"
     status = source.status() if source is not None else None
     if status is None:
-        return None  # reading it will say what is wrong
-    # A photo dated in the future, by a wrong clock, would be newer than any result.
+        return None  # reading it will report what is wrong
+    # A photo that a wrong clock dated in the future would always be newer than its result.
     dated = status.modified if status.modified <= time.time_ns() else status.arrived
     return "current" if result.modified >= dated else None
 
@@ -49,10 +48,10 @@ def skip_existing(
 def refuse_overwriting(
     read: Iterable[File], written: Sequence[File], *, targets: Sequence[File]
 ) -> None:
-    """Raise UsageError where something that is written is read too, or written twice.
+    """Raise UsageError if a file that is written is also read, or is written twice.
 
-    targets: written too, and distinct by their names. Files that are not there yet are told apart
-    by their names alone.
+    targets: also written; their names are known to differ. Files that do not exist yet can only be
+    compared by name.
     """
     inputs = {file.identity() for file in read} - {None}
     for file in chain(targets, written):

@@ -1,4 +1,4 @@
-"""Batches for a GPU, from pictures that come on threads of their own."""
+"""Gathers the pictures of several threads into batches for a GPU."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class _Request:
 
 
 class _Queue:
-    """Pictures on their way to the network. expected: announced, their tensors not yet here."""
+    """Pictures on their way to the network. expected: pictures announced that are still read."""
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
@@ -50,9 +50,9 @@ class _Queue:
 class Gatherer:
     """Runs pictures of several threads as one batch.
 
-    A batch is run when it is full, when no picture that is announced could still join it, or when
-    the next one takes longer than ``patience`` seconds. Where threads for it cannot be started,
-    each picture is run by its own.
+    A batch is run when it is full, when no announced picture is still to come, or when the next one
+    takes longer than ``patience`` seconds. If no thread for this can be started, each picture is
+    run alone on its own thread.
     """
 
     def __init__(self, network: Network, *, patience: float = _PATIENCE) -> None:
@@ -69,17 +69,17 @@ class Gatherer:
         self._end = weakref.finalize(self, _end, self._queue, self._threads)
 
     def expect(self, slots: AbstractContextManager[object]) -> Expected:
-        """Announce a picture. slots: given back while the picture waits for the network."""
+        """Announce a picture. slots: released while the picture waits for the network."""
         queue = self._queue if self._threads else None
         return Expected(self._network, queue, slots)
 
     def close(self) -> None:
-        """End the threads; no picture may be on its way."""
+        """End the threads. No picture may be on its way."""
         self._end()
 
 
 class Expected:
-    """The network for one announced picture, which is expected until it is run or given up."""
+    """The network for one announced picture; batches wait for it until it is run or given up."""
 
     def __init__(
         self, network: Network, queue: _Queue | None, slots: AbstractContextManager[object]
@@ -94,16 +94,16 @@ class Expected:
 
     @property
     def entry(self) -> ModelEntry:
-        """How pictures are fed."""
+        """The network's registry entry."""
         return self._network.entry
 
     @property
     def plan(self) -> EnginePlan:
-        """How the network runs."""
+        """How the network is run."""
         return self._network.plan
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """As :meth:`Network.run`, for a batch of this one picture."""
+        """Like :meth:`Network.run`, for this one picture."""
         if self._queue is None:
             return self._network.run(batch)
         request = _Request(batch)
@@ -120,7 +120,7 @@ class Expected:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Give the picture up, where it has not been run."""
+        """Give the picture up if it has not been run."""
         if self._queue is not None:
             with self._queue.changed:
                 self._arrive()
@@ -150,7 +150,7 @@ def _serve(queue: _Queue, network: Network, patience: float) -> None:
 
 
 def _answer(requests: list[_Request], network: Network) -> None:
-    """Run a batch; one that fails is taken apart and run picture by picture."""
+    """Run a batch; if it fails, run its pictures one by one."""
     try:
         tensors = [request.tensor for request in requests]
         values = network.run(np.concatenate(tensors) if len(tensors) > 1 else tensors[0])
@@ -159,7 +159,7 @@ def _answer(requests: list[_Request], network: Network) -> None:
             for request in requests:
                 request.answer.set_exception(error)
             return
-        log.info("batch of %d failed (%r); trying picture by picture", len(requests), error)
+        log.info("batch of %d failed (%r); trying its pictures one by one", len(requests), error)
         for request in requests:
             _answer([request], network)
         return

@@ -1,4 +1,4 @@
-"""How much memory pictures in work may take together."""
+"""Limits the memory of all pictures in work."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 BYTES_PER_PIXEL = 14
-"""Of a picture in work, measured at its peak: the decoded photo, its matte, the finished picture,
+"""Peak memory of a picture in work, as measured: the decoded photo, its matte, the finished picture
 and the encoder's buffers."""
 
 BYTES_PER_INPUT_PIXEL = 1100
-"""Of one run of a network, measured for u2netp on a CPU (113 MB for 320 x 320)."""
+"""Memory of one run of the network, measured for u2netp on a CPU (113 MB for 320 x 320)."""
 
 _PIXELS_PER_WORKER = 25_000_000
-"""Room for one large photo each; a larger one runs with fewer beside it."""
+"""Size of a large photo, for which every worker gets memory. With a larger one, fewer run at once.
+"""
 
 _SHARE = 0.8
-"""Of the memory that is left: the rest is for what allocators hold in reserve."""
+"""Share of the remaining memory that is used; allocators keep some of the rest in reserve."""
 
 
 def estimate_memory(pixels: int, network_input: tuple[int, int]) -> int:
     """Bytes that one picture in work takes.
 
-    pixels: of the larger of the photo and its finished picture. network_input: width and height.
+    pixels: of the photo or the finished picture, whichever is larger. network_input: width, height.
     """
     width, height = network_input
     return BYTES_PER_PIXEL * pixels + BYTES_PER_INPUT_PIXEL * width * height
@@ -42,10 +43,10 @@ def plan_memory(
     limit: int | None = None,
     used: int | None = None,
 ) -> int:
-    """Bytes that pictures in work may take together, with the network loaded.
+    """Bytes that all pictures in work may take, once the network is loaded.
 
-    A large photo for each worker, and not more than most of what is left for this process. limit,
-    used: bytes this process may use and does use; None as the machine and its container say.
+    Enough for a large photo per worker, limited by the memory that this process has left. limit,
+    used: bytes that this process may use and does use; None asks the machine and its container.
     """
     wanted = workers * estimate_memory(_PIXELS_PER_WORKER, network_input)
     limit = memory_limit() if limit is None else limit
@@ -56,7 +57,7 @@ def plan_memory(
 class Memory:
     """Grants memory to pictures, first come, first served.
 
-    size: bytes granted at once at most; a picture that needs more gets it when it is alone.
+    size: most bytes granted at once; a picture that needs more gets them when no other holds any.
     """
 
     def __init__(self, size: int) -> None:
@@ -67,12 +68,12 @@ class Memory:
 
     @property
     def waiting(self) -> int:
-        """How many wait for memory."""
+        """Number of pictures that wait for memory."""
         return len(self._waiting)
 
     @contextmanager
     def hold(self, amount: int) -> Iterator[None]:
-        """Wait until ``amount`` bytes are free, and hold them for as long as the block runs."""
+        """Wait until ``amount`` bytes are free, and hold them while the block runs."""
         turn = object()
         with self._changed:
             self._waiting.append(turn)

@@ -1,16 +1,16 @@
-"""A target of its own for every source of a batch, the same one in every run.
+"""Gives every source of a batch a target of its own, the same one in every run.
 
-``a.jpg`` gives ``a.png``. Sources that would share that name give ``a.jpg.png`` and ``a.webp.png``,
-with a number where even these are taken. Results that are there already decide first, so that a
-photo which comes to the others later, or goes, moves nobody's target:
+``a.jpg`` becomes ``a.png`` (its plain name). Sources that would share a plain name get their long
+names, ``a.jpg.png`` and ``a.webp.png``, and a number if even these are taken. Existing results are
+assigned first, so that adding or removing a photo never changes the targets of the others:
 
-1. A result whose name only one of the sources can have is that source's.
-2. A result that several could have is the source's which came first, if it came before the result
-   was made; where the others have results of their own, it is that of the one left over.
-3. All others get new names; a source that shares its plain name with none gets that.
+1. A result that only one source can have made belongs to it.
+2. A result that several sources can have made belongs to the one that was there first, provided
+   that it was there before the result; or to the only one of them that has no result of its own.
+3. All other sources get new names: the plain name if no other source has the same, else a long one.
 
-Names below a folder are text with ``/`` between their parts. They are compared as the most
-forgiving file system would, which ignores case and Unicode's forms.
+Names are relative to a folder and have ``/`` between their parts. They are compared without regard
+to case and Unicode normalisation, because some file systems ignore both.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Container, Mapping, Sequence
 
 _SLACK = 2_000_000_000
-"""Nanoseconds by which a file system may round times."""
+"""Tolerance for times, nanoseconds: file systems may round them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """What a source is called below the folder it was found in.
+    """The name of a source relative to the output folder, before its suffix is changed.
 
-    below: as this run has it. former: as a run with other inputs may have had it, or the same.
+    below: in this run. former: what a run with other inputs may have called it; may be the same.
     """
 
     below: str
@@ -41,7 +41,7 @@ class Name:
 
 
 def with_suffix(name: str, suffix: str) -> str:
-    """The name with this suffix in place of its own."""
+    """The name with its suffix replaced."""
     folder, slash, last = name.rpartition("/")
     dot = last.rfind(".")
     stem = last[:dot] if 0 < dot < len(last) - 1 else last
@@ -55,11 +55,11 @@ def name_targets(
     arrived: Callable[[int], int],
     taken: Container[str] = frozenset(),
 ) -> list[str]:
-    """A target for each source, no two of them equal in any file system.
+    """A target for each source, no two of them equal on any file system.
 
-    suffix: of the targets, with its dot. find: of these names the results that are there, complete,
-    with the times at which they were made. arrived: when the source of that index came to lie where
-    it is. Times are nanoseconds since the epoch. taken: targets of other sources, folded.
+    suffix: of the targets, with its dot. find: returns which of the given names are existing,
+    complete results, and when each was made. arrived: when the source of this index came to its
+    place. Times are nanoseconds since the epoch. taken: targets of other sources, folded.
     """
     folders = _list_folders(names)
     wishes = _make_wishes(names, suffix, folders, taken)
@@ -69,7 +69,8 @@ def name_targets(
         for name, time in found.items()
         if fold(name) not in folders and fold(name) not in taken
     }
-    # Whose each result could be. Where case counts, "A.jpg.png" is not that of "a.jpg".
+    # The sources that can have made each result. `made` has exact names, so that on a
+    # case-sensitive file system "A.jpg.png" is not taken for the result of "a.jpg".
     wanted: dict[str, set[int]] = defaultdict(set)
     for index, wish in enumerate(wishes):
         for name in wish.names:
@@ -84,10 +85,10 @@ def name_targets(
 
 @dataclass(frozen=True, slots=True)
 class _Wish:
-    """Names that a source's result may have.
+    """The names that a source's result may have.
 
-    below: the source's name. plain, long: of a new result; the long ones with a number each but the
-    first. former: that it may have from other runs. alone: no other source has this plain name.
+    below: the source's name. plain, long: for a new result; all long ones but the first have a
+    number. former: from runs with other inputs. alone: no other source has the same plain name.
     """
 
     below: str
@@ -98,12 +99,12 @@ class _Wish:
 
     @property
     def names(self) -> list[str]:
-        """The most telling first: a result has a number or its long name only where it must."""
+        """All names, the most specific first: only sources that had to share got a longer name."""
         return [*reversed(self.long), self.plain, *self.former]
 
     @property
     def claims(self) -> list[str]:
-        """Those that it asks for although others may have them too; alone it needs no long one."""
+        """The names that it may claim although other sources could have them too."""
         return [self.plain, *self.former] if self.alone else self.names
 
 
@@ -138,7 +139,7 @@ def _number(below: str, suffix: str, number: int) -> str:
 
 
 def _list_folders(names: Sequence[Name]) -> set[str]:
-    """Folders that targets lie in, which no target may take the name of; folded."""
+    """The folders of the targets, folded; no target may have the name of one of them."""
     folders: set[str] = set()
     for name in names:
         folder = fold(name.below)
@@ -150,7 +151,7 @@ def _list_folders(names: Sequence[Name]) -> set[str]:
 def _keep_own(
     wishes: Sequence[_Wish], wanted: Mapping[str, set[int]], made: Mapping[str, int]
 ) -> dict[int, str]:
-    """Results that only one source can have."""
+    """The results that only one source can have made, by the source's index."""
     targets = {}
     for index, wish in enumerate(wishes):
         own = (name for name in wish.names if name in made and wanted[fold(name)] == {index})
@@ -166,8 +167,8 @@ def _settle_contested(
     arrived: Callable[[int], int],
     targets: dict[int, str],
 ) -> None:
-    """Add the results that several sources without one could have."""
-    # Plain names first: whoever had a plain name before others came has no long one.
+    """Assign the results that several sources without a result can have made."""
+    # Plain names first: a source that got its plain name before the others came has no long one.
     plain = {fold(wish.plain) for wish in wishes}
     contested = [key for key, indices in wanted.items() if len(indices) > 1]
     for key in sorted(contested, key=lambda key: (key not in plain, len(key), key)):
@@ -193,7 +194,7 @@ def _name_others(
     taken: Container[str],
     targets: dict[int, str],
 ) -> None:
-    """Add new names for the sources that have none."""
+    """Give new names to the sources that have none."""
     chosen = {fold(name) for name in targets.values()}
     reserved = {fold(wish.plain) for wish in wishes} | set(folders)
 

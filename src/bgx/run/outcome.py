@@ -1,4 +1,4 @@
-"""What becomes of one picture. Every job ends as exactly one of these."""
+"""The outcome of a job: Done, Skipped or Failed. Every job ends as exactly one of them."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One picture to cut out: what is read, and what is written.
+    """One picture to cut out.
 
-    target: None leaves the cut-out in memory (:attr:`Done.cutout`). review: written too if the
-    result is doubtful. create: leave a target as it is that somebody else has made by now.
-    """
+    target: where the result is written; None keeps it in memory (:attr:`Done.cutout`). review:
+    where a copy of a doubtful result is written. create: do not overwrite a target that exists by
+    then."""
 
     source: Source
     target: Target | None = None
@@ -36,9 +36,9 @@ class Measured:
     """Measurements of a cut-out.
 
     width, height: of the result, pixels. coverage: mean alpha, 0..1. bbox: the subject's left, top,
-    right, bottom in pixels, None where there is no subject. trust: how far the network's matte can
-    be trusted. seconds: by step (read, infer, compose, write). notes: what a person should know
-    about the picture. full: width and height without ``--resize``.
+    right, bottom in pixels; None if there is no subject. trust: how far the network's matte can be
+    trusted. seconds: by step (read, infer, compose, write). notes: remarks on the picture for the
+    report. full: width and height without ``--resize``.
     """
 
     width: int
@@ -53,10 +53,10 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The target is written and complete.
+    """The picture is cut out and the target is completely written.
 
-    cutout: the finished picture, of a job without a target. preview: the picture before and after,
-    a small JPEG, where the recipe asks for one.
+    cutout: the finished picture, if the job has no target. preview: a small JPEG of the picture
+    before and after, if the recipe asks for one.
     """
 
     job: Job
@@ -67,11 +67,10 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """Nothing was done, on purpose.
+    """The picture was not cut out, on purpose.
 
-    reason: ``exists`` (the target is there), ``current`` (and not older than the source),
-    ``interrupted`` or ``stopped`` (the run ended first).
-    """
+    reason: ``exists`` (the target exists), ``current`` (it exists and is not older than the
+    source), ``interrupted`` (by the user) or ``stopped`` (an error ended the run)."""
 
     job: Job
     reason: Literal["exists", "current", "interrupted", "stopped"]
@@ -79,7 +78,7 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The picture could not be cut out; its target is as it was."""
+    """The picture could not be cut out; its target is unchanged."""
 
     job: Job
     error: BgxError
@@ -89,7 +88,7 @@ Outcome = Done | Skipped | Failed
 
 
 def as_done(outcome: Outcome) -> Done:
-    """The outcome of a job that cannot be skipped. Raises the error of one that failed."""
+    """The outcome of a job that cannot be skipped. Raises the error if it failed."""
     match outcome:
         case Done():
             return outcome
@@ -99,7 +98,7 @@ def as_done(outcome: Outcome) -> Done:
 
 
 def ends_run(error: Exception) -> bool:
-    """Whether every later picture would meet the same error."""
+    """Whether the error would occur for every later picture too."""
     return isinstance(error, BgxError) and not isinstance(error, PictureError)
 
 

@@ -1,7 +1,8 @@
 """One picture's whole way, from its source to its outcome.
 
-The only room that knows both the pictures and the network. Every door (the command line, Python)
-has its pictures done here, through :class:`bgx.run.engine.Engine`.
+Every picture goes this way, whether it comes from the command line, Python or HTTP;
+:class:`bgx.run.engine.Engine` calls :func:`process` on its threads. This is the only module that
+uses both :mod:`bgx.image` and the network.
 """
 
 from __future__ import annotations
@@ -43,15 +44,15 @@ if TYPE_CHECKING:
     from bgx.settings import Region
 
 
-# Steep around one half: an edge keeps a pixel or two of softness, glass does not.
+# Steep around one half: an edge stays soft over a pixel or two, glass becomes opaque or disappears.
 _HARDEN = [min(255, max(0, 4 * (value - 128) + 128)) for value in range(256)]
 
 _RIM = 4
-"""Pixels of the network's map."""
+"""Width of the border kept around a region, pixels of the matte at the network's size."""
 
 
 class Network(Protocol):
-    """What a picture needs of a :class:`bgx.model.session.Session`."""
+    """The part of :class:`bgx.model.session.Session` that a picture uses."""
 
     @property
     def entry(self) -> ModelEntry: ...
@@ -70,9 +71,9 @@ def process(
     memory: Memory,
     cores: AbstractContextManager[object],
 ) -> Outcome:
-    """Cut out one picture and write it. Never raises: any exception becomes its outcome.
+    """Cut out one picture and write it. Never raises: an exception becomes its outcome.
 
-    cores: held while it computes, and not while it waits for storage or memory.
+    cores: entered while the picture is computed, not while it waits for storage or memory.
     """
     name = _show(str(job.source), pipe="stdin")
     try:
@@ -98,11 +99,12 @@ def _carry_out(
     except OSError as error:
         raise UnreadableError(f"{name}: cannot be read: {error.strerror or error}") from error
     with (
-        # A picture of the caller's stays open.
+        # The caller's own image must stay open.
         nullcontext() if isinstance(stream, Image.Image) else stream,
         open_photo(stream, recipe.read, name=name) as opened,
         memory.hold(estimate_memory(recipe.count_pixels(opened.size), network.entry.input)),
-        # Last: who waited for memory with a core at hand could wait for whoever waits for a core.
+        # After memory: a picture that held a core and waited for memory could deadlock with one
+        # that holds memory and waits for a core.
         cores,
     ):
         photo, tensor = load(opened, recipe.output, network.entry, clock)
@@ -119,7 +121,7 @@ def _carry_out(
         del cutout
     with clock.measure("write"):
         if job.review is not None and measured.trust.doubtful:
-            # First: the target, once it exists, says that nothing is left to do.
+            # Before the target, whose existence means that nothing is left to do.
             job.review.write(*pieces)
         if not job.target.write(*pieces, create=job.create):
             return Skipped(job, "exists")
@@ -128,17 +130,17 @@ def _carry_out(
 
 
 def _show(reference: str, *, pipe: str) -> str:
-    """What messages call a source or a target."""
+    """The name of a source or target in messages."""
     return pipe if reference == "-" else reference
 
 
 def _codec_threads(plan: EnginePlan) -> int:
-    # As the network's own: all cores for one picture alone, one beside others.
+    # As many as the network has: all cores for a single picture, one if there are others.
     return plan.threads if plan.batch_size == 1 else 1
 
 
 class Clock:
-    """Seconds by step; a step that is measured twice is summed up."""
+    """Measures the seconds of each step; repeated measurements of a step are added up."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = {}
@@ -150,7 +152,7 @@ class Clock:
 
     @contextmanager
     def measure(self, step: str) -> Iterator[None]:
-        """Add the seconds that the block takes."""
+        """Add the seconds that the block takes to the step."""
         start = time.perf_counter()
         yield
         taken = time.perf_counter() - start
@@ -175,12 +177,12 @@ def make_tensor(photo: Photo, entry: ModelEntry) -> NDArray[np.float32]:
 
 
 def make_matte(values: NDArray[np.float32], entry: ModelEntry) -> NDArray[np.float32]:
-    """The network's values as a matte of the same size: stretched to 0..1 where it needs that."""
+    """The network's output as a matte of the same size, 0..1; stretched if the network needs it."""
     return stretch_map(values) if entry.stretch else values
 
 
 def infer(network: Network, tensor: NDArray[np.float32], clock: Clock) -> NDArray[np.float32]:
-    """The network's values for one picture, float32 [height, width]. Raises InferenceError."""
+    """The network's output for one picture, float32 [height, width]. Raises InferenceError."""
     with clock.measure("infer"):
         values: NDArray[np.float32] = network.run(tensor)[0]
     return values
@@ -197,8 +199,8 @@ def compose(
 ) -> Cutout:
     """The finished picture.
 
-    Takes over the photo's pixels, not the working image's. values: the network's, float32 [height,
-    width]. Raises NoSubjectError.
+    The photo's pixels may be changed, those of its working image are not. values: the network's
+    output, float32 [height, width]. Raises NoSubjectError.
     """
     output = recipe.output
     with clock.measure("compose"):
@@ -224,9 +226,10 @@ def compose(
 
 
 def _keep_inside(region: Region, values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A map of the photo with 0 outside of the region.
+    """A copy of the matte (or the network's output) that is 0 outside the region.
 
-    A rim stays: what is interpolated at the region's edge would see the zeros.
+    A border around the region keeps its values, so that interpolation at the region's edge does not
+    mix in zeros.
     """
     height, width = values.shape
     left, top, right, bottom = region.box((width, height))
@@ -240,7 +243,7 @@ def _keep_inside(region: Region, values: NDArray[np.float32]) -> NDArray[np.floa
 
 
 def _make_alpha(photo: Photo, matte: NDArray[np.float32], output: OutputSettings) -> Image.Image:
-    """Mode L, of the photo's size."""
+    """The picture's alpha, mode L, of the photo's size."""
     if output.matte != "raw":
         matte = clean_matte(matte)
     if _refines(photo, output):
@@ -258,11 +261,11 @@ def _make_alpha(photo: Photo, matte: NDArray[np.float32], output: OutputSettings
 
 
 def _make_colours(photo: Photo, alpha: Image.Image, output: OutputSettings) -> Image.Image:
-    """The subject's colours, mode RGB; the photo's own image, changed, where it can be."""
-    # The wide soft edges of a matte that is not refined would take a quarter of the whole time.
+    """The subject's colours, mode RGB; where possible, the photo's own image, changed in place."""
+    # For the wide soft edges of an unrefined matte this would take a quarter of the whole time.
     if not _refines(photo, output) or output.mask_only or output.keep_colours:
         return photo.image
-    # Where the photo itself stands behind the subject, it must keep its colours.
+    # The photo is also the background, whose colours must not change.
     behind = isinstance(output.background, Backdrop)
     colours = photo.image.copy() if behind else photo.image
     restore_foreground(colours, alpha, photo.working)
@@ -270,12 +273,12 @@ def _make_colours(photo: Photo, alpha: Image.Image, output: OutputSettings) -> I
 
 
 def _refines(photo: Photo, output: OutputSettings) -> bool:
-    # Edges of a photo that is cut out already are its alpha's, not its colours'.
+    # A photo that has an alpha is cut out already: its edges are in the alpha, not in the colours.
     return output.refine and photo.alpha is None
 
 
 def _make_preview(photo: Photo, cutout: Cutout) -> bytes:
-    # Only a run with a contact sheet needs it.
+    # Imported here: only a run with a contact sheet needs it.
     from bgx.image.preview import encode_preview
 
     return encode_preview(photo.working, cutout.image)

@@ -1,9 +1,9 @@
-"""Who goes where: from what was named on the command line to one job a picture.
+"""Plans a batch: turns the inputs of the command line into one job per picture.
 
-The same inputs and outputs always give the same plan, and a second run finds the first one's
-targets. The plan is made before anything is written; that of a folder with more than
-:data:`_AT_ONCE` pictures is made in parts, so that the first picture need not wait for the last
-name, and memory does not grow with a bucket. A later part gives way to the targets of those before.
+The same inputs and outputs always give the same plan, so that a second run finds the targets of the
+first. The plan is made before anything is written. A folder of more than :data:`_AT_ONCE` pictures
+is planned in parts, so that work starts before everything is listed and memory does not grow with
+the folder. A later part avoids the targets of the parts before it.
 """
 
 from __future__ import annotations
@@ -32,20 +32,23 @@ if TYPE_CHECKING:
 _SHEET_SUFFIXES = frozenset({".html", ".htm", ".jpg", ".jpeg"})
 
 _NEVER = 1 << 63
-"""Nanoseconds since the epoch: later than everything."""
+"""A time later than any file's, nanoseconds since the epoch."""
 
 
 _AT_ONCE = 2000
-"""Pictures of a part."""
+"""Least number of pictures in a part that is not the last."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """jobs: to do, in order. skipped: already done. notes: what a person should know about the
-    names chosen. ignored: how many files in the folders are no pictures. sheet: is written too.
-    out: the output folder. folders: all that is written lies in one of these. remote: an object
-    store is asked for pictures, or gets some. rest: the parts that follow, found as it is iterated
-    over, which raises what plan_batch does."""
+    """A plan, or one part of it.
+
+    jobs: to do, in order. skipped: need not be done. notes: remarks on the chosen names for the
+    user. ignored: number of files in the folders that are not pictures. sheet: the contact sheet to
+    write. out: the output folder. folders: all folders that files are written to. remote: some
+    pictures or results are in an object store. rest: the parts that follow; iterating over it
+    searches for them, and raises what plan_batch raises.
+    """
 
     jobs: list[Job]
     skipped: list[Skipped]
@@ -58,19 +61,19 @@ class Plan:
     rest: Iterator[Plan] = field(default_factory=lambda: iter(()))
 
     def parts(self) -> Iterator[Plan]:
-        """This one and those that follow."""
+        """This part and those that follow."""
         yield self
         yield from self.rest
 
     def begin(self) -> list[Job | Skipped]:
-        """Prepare this part; what is to be done and what is done already."""
+        """Prepare this part; returns its skipped jobs and its jobs."""
         self.prepare()
         return [*self.skipped, *self.jobs]
 
     def prepare(self) -> None:
-        """Make the output folder, and delete what killed runs left where this one writes.
+        """Create the output folder, and delete temporary files that killed runs left.
 
-        Raises OutputError, also where none of the folders can be written to.
+        Raises OutputError, also if none of the folders to write to is writable.
         """
         if self.out is not None:
             self.out.make()
@@ -93,12 +96,14 @@ def plan_batch(
 ) -> Plan:
     """Plan a batch, or its first part.
 
-    inputs: files, taken whatever they are, and folders (walked, their tree kept below out). suffix:
-    of the targets, with its dot. review: a second output folder, for copies. sheet: a file that is
-    written too. read, written: what else the run reads and writes.
+    inputs: files, whatever they contain, and folders, which are searched recursively; subfolders
+    are kept below out. suffix: of the targets, with its dot. review: a second output folder, for
+    copies of doubtful results. sheet: the contact sheet to write. read, written: other files that
+    the run reads and writes.
 
-    Raises UsageError (nothing to do, an output folder would be read as input, what is written is
-    read too or written twice, the sheet's suffix) and OutputError (an output folder is a file).
+    Raises UsageError (no pictures found, an output folder would be searched as input, a file would
+    be read and written or written twice, wrong suffix of the sheet) and OutputError (an output
+    folder is a file).
     """
     if existing not in get_args(Existing):
         raise UsageError(f"--existing {existing}: use one of {', '.join(get_args(Existing))}")
@@ -112,7 +117,7 @@ def plan_batch(
     groups = _split(search) if search.one_folder else iter([list(search)])
     first = next(groups, [])
     if not first:
-        raise UsageError("no pictures found in what was named; see `bgx batch --help`")
+        raise UsageError("no pictures found in the inputs; see `bgx batch --help`")
     extra = [*([sheet] if sheet else []), *map(open_file, written)]
     for file in extra:
         _refuse_input(file, named.folders, outs)
@@ -122,10 +127,10 @@ def plan_batch(
     plan = planner.plan(first)
     notes = [*named.notes, *plan.notes]
     if sheet is not None and plan.jobs and existing != "overwrite" and sheet.status():
-        # It shows pictures that this run leaves as they are.
+        # The existing sheet shows pictures that this run skips.
         taken = [place for job in plan.jobs for place in (job.target, job.review)]
         sheet, there = _name_another(sheet, taken), sheet
-        notes.append(f"--sheet {there}: is there; this run's is {sheet}")
+        notes.append(f"--sheet {there}: exists; this run writes {sheet}")
     folders = [*plan.folders, *([sheet.folder] if sheet else [])]
     remote = any(is_object(str(place)) for place in (*outs, *named.folders, *named.files))
     return replace(
@@ -140,7 +145,8 @@ def plan_batch(
 
 
 def _split(items: Iterable[Item]) -> Iterator[list[Item]]:
-    """Groups, cut where names differ before their first dot: those are never one target."""
+    """Split the items into groups. Names with the same text before the first dot, which could get
+    the same target, are never separated."""
     group: list[Item] = []
     for item in items:
         if len(group) >= _AT_ONCE and _root(item.below) != _root(group[-1].below):
@@ -157,7 +163,7 @@ def _root(below: str) -> str:
 
 
 def _refuse_input(file: File, folders: Sequence[Folder], outs: Sequence[Folder]) -> None:
-    """Raise UsageError for a picture that a later part would find."""
+    """Raise UsageError if the file is a picture that a later part would find as an input."""
 
     def lies_in(places: Sequence[Folder]) -> bool:
         return any(place.contains(file.folder) for place in places)
@@ -167,7 +173,7 @@ def _refuse_input(file: File, folders: Sequence[Folder], outs: Sequence[Folder])
 
 
 class _Taken:
-    """Targets of earlier parts, folded; of each only a number is kept."""
+    """Targets of earlier parts, folded. Only their hashes are kept, to save memory."""
 
     def __init__(self) -> None:
         self._hashes: set[int] = set()
@@ -181,7 +187,7 @@ class _Taken:
 
 @dataclass(slots=True)
 class _Planner:
-    """What all parts of a plan have in common. read, written: beside pictures and results."""
+    """Plans one part after the other. read, written: files other than pictures and results."""
 
     search: Search
     out: Folder
@@ -194,7 +200,7 @@ class _Planner:
     ignored: int = 0
 
     def plan(self, items: Sequence[Item]) -> Plan:
-        """The part for these. Raises UsageError and OutputError."""
+        """Plan a part for these items. Raises UsageError and OutputError."""
         names, notes = choose_names(items)
         belows, targets = _choose_targets(items, names, self.out, self.suffix, self.taken)
         self.taken.add(belows)
@@ -229,7 +235,10 @@ def _check_folder(folder: Folder) -> None:
 def _choose_targets(
     items: Sequence[Item], names: Sequence[Name], out: Folder, suffix: str, taken: _Taken
 ) -> tuple[list[str], list[File]]:
-    """The names below ``out``, and their files. A folder that could not be searched has its own."""
+    """The targets' names below ``out``, and their files.
+
+    An item for a folder that could not be searched keeps the folder's name.
+    """
     pictures = [index for index, item in enumerate(items) if item.error is None]
     files: dict[str, File] = {}
 
@@ -264,14 +273,14 @@ def _explain_names(
 
 
 def _name_another(file: File, taken: Collection[object]) -> File:
-    """The first of sheet-2.html, sheet-3.html and so on that is free."""
+    """The first of sheet-2.html, sheet-3.html, ... that does not exist and is not taken."""
     stem = file.name[: len(file.name) - len(file.suffix)]
     names = (file.folder.file(f"{stem}-{number}{file.suffix}") for number in count(2))
     return next(name for name in names if name not in taken and name.status() is None)
 
 
 def _check_writable(folders: Iterable[Folder]) -> None:
-    """Raise OutputError where none of them takes files; a single one is its pictures' trouble."""
+    """Raise OutputError if no folder is writable. If only some are not, their pictures fail."""
     trouble: UnwritableError | None = None
     for folder in folders:
         try:

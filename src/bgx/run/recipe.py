@@ -1,4 +1,4 @@
-"""How finished pictures are made: the settings, and what is prepared from them once."""
+"""The settings that pictures are made with, and what is prepared from them once."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 
 
 class Recipe:
-    """Settings of pictures of one kind. Thread-safe: it is not changed after it is made.
+    """The settings for any number of pictures. Immutable, so threads can share it.
 
-    preview: make a small picture before and after of each (:attr:`bgx.run.outcome.Done.preview`).
-    Raises UsageError where the background's file cannot be read.
+    preview: also make a small picture of each before and after
+    (:attr:`bgx.run.outcome.Done.preview`). Raises UsageError if the background's file cannot be
+    read.
     """
 
     def __init__(
@@ -28,10 +29,13 @@ class Recipe:
         self.finisher = Finisher(output, read)
 
     def count_pixels(self, size: tuple[int, int]) -> int:
-        """Pixels of the larger of a photo and its finished picture. size: the photo's."""
+        """Pixels of a photo or its finished picture, whichever has more.
+
+        size: the photo's width and height.
+        """
         pixels = size[0] * size[1]
         if not self.output.canvas.asked:
             return pixels
-        # No subject asks for a larger canvas than one that fills the photo.
+        # The canvas is largest for a subject that fills the photo.
         width, height = place(size, (0, 0, *size), self.output.canvas).size
         return max(pixels, width * height)

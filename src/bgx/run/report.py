@@ -1,4 +1,4 @@
-"""Count outcomes, write them as JSON lines, and say with which exit code the run ends."""
+"""The report of a run: counts outcomes, writes them as JSON lines, and gives the exit code."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Report:
-    """What became of a run. stream: where rows go, one JSON object a line; None for none.
+    """The counts of a run, and its rows.
 
-    model, device, precision: names for the last row. ignored: files of the input folders that are
-    no pictures. Rows are flushed as they come: a killed run
-    leaves what it had done.
+    stream: rows are written to it, one JSON object per line, and flushed at once, so that a killed
+    run leaves the rows of what it had done; None writes none. model, device, precision: names for
+    the last row. ignored: number of files in the input folders that are not pictures.
     """
 
     model: str
@@ -100,7 +100,7 @@ class Report:
         if self.stream is None:
             return
         try:
-            # ASCII: names of files that are not valid text are escaped too.
+            # json writes ASCII, so that undecodable bytes of file names are escaped too.
             self.stream.write(json.dumps(row) + "\n")
             self.stream.flush()
         except OSError as error:
@@ -109,7 +109,7 @@ class Report:
 
 
 def make_row(outcome: Outcome) -> dict[str, Any]:
-    """The report's row for one picture, as the command line documents it."""
+    """The report's row for one picture; docs/report.md describes the fields."""
     row: dict[str, Any] = {
         "source": str(outcome.job.source),
         "target": str(outcome.job.target),

@@ -1,7 +1,7 @@
-"""A contact sheet: the pictures of a run before and after, in one file.
+"""The contact sheet: the pictures of a run, before and after, in one file.
 
-Failed pictures come first, then the doubtful ones. Where there are more pictures than the sheet has
-room for, it shows the least certain.
+Failed pictures come first, then the doubtful ones. If there are more pictures than the sheet has
+room for, it shows those with the lowest confidence.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from bgx.storage.base import File
 
 _HTML_ROOM = 10_000
-"""Pictures of a page: some 100 MB."""
+"""Most pictures in an HTML sheet, which then has some 100 MB."""
 
 _JPEG_ROOM = 200
-"""Pictures of a JPEG sheet, which is then 12,000 pixels high."""
+"""Most pictures in a JPEG sheet, which is then 12,000 pixels high."""
 
 _COLUMNS = 4
 _LINE = 18
@@ -42,7 +42,7 @@ _ALARM = (176, 0, 32)
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A picture that was cut out. Entries sort by certainty, the surest first."""
+    """A picture that was cut out. Entries sort by confidence, the highest first."""
 
     done: Done
 
@@ -55,10 +55,10 @@ class _Entry:
 
 
 class Sheet:
-    """A contact sheet in the making, for one thread.
+    """Collects outcomes and writes the contact sheet. Not thread-safe.
 
-    file: a page if its suffix is .html or .htm, else a JPEG. room: pictures on it, and failures
-    listed.
+    file: an HTML page if its suffix is .html or .htm, else a JPEG. room: most pictures shown, and
+    most failures listed.
     """
 
     def __init__(self, file: File, *, room: int | None = None) -> None:
@@ -70,7 +70,7 @@ class Sheet:
         self._done = self._doubtful = self._failed = 0
 
     def add(self, outcome: Done | Failed) -> None:
-        """Take up an outcome; one that is done has a preview."""
+        """Add an outcome; a Done one must have a preview."""
         match outcome:
             case Failed():
                 self._failed += 1
@@ -137,7 +137,7 @@ a {{ color: inherit; text-decoration: none; font-weight: 600; overflow-wrap: any
 def _make_html(
     title: str, caption: str, failures: Sequence[Failed], shown: Sequence[Done], file: File
 ) -> list[bytes]:
-    """One file that needs nothing else; a click opens the whole picture, where that still lies."""
+    """A self-contained HTML page; each picture links to its file."""
     width, height = PREVIEW_SIZE
     head = _HEAD.format(
         title=title,
@@ -204,7 +204,7 @@ def _make_jpeg(
 
 
 def _load_font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """One of the system's, which has more letters than Pillow's own, if there is one."""
+    """A system font, which has more letters than Pillow's own, or else Pillow's."""
     for name in _FONTS:
         with contextlib.suppress(OSError):
             return ImageFont.truetype(name, size)
@@ -221,7 +221,7 @@ def _fit(
     *,
     from_end: bool = False,
 ) -> str:
-    """As much of a text as fits; of a path its end is what tells it from others."""
+    """As much of the text as fits. from_end: keep its end, which distinguishes paths best."""
     fitting = text
     while text and font.getlength(fitting) > width:
         text = text[1:] if from_end else text[:-1]

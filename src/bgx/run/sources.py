@@ -1,4 +1,4 @@
-"""Which pictures a batch is made of: files named one by one, and what the named folders hold."""
+"""Finds the pictures of a batch: files that were named, and pictures in folders that were named."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ _LEFT_OUT = RAW_SUFFIXES | {
     *(".bak", ".orig", ".old", ".tmp", ".temp", ".part", ".partial", ".crdownload", ".download"),
     *(".jpg_original", ".jpeg_original", ".png_original", ".tif_original", ".thm"),
 }
-"""Suffixes, lower case, of files that are left out of folders whatever their first bytes say."""
+"""Lower-case suffixes of files in folders that are never taken for pictures, whatever they hold."""
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
     """A picture of the batch, or a folder that could not be searched.
 
-    below: its name below the folder that was named, or its own where it was named by itself. given:
-    location of the folder or file that was named. error: why the folder could not be searched.
-    """
+    below: its name relative to the folder that was named; its own name if the file was named.
+    given: location of the folder or file that was named. error: why the folder could not be
+    searched."""
 
     file: File
     below: str
@@ -43,7 +43,7 @@ class Item:
     error: OSError | None = None
 
     def explain(self) -> str:
-        """Why the folder could not be searched, in words."""
+        """Why the folder could not be searched, as text."""
         return str(self.error.strerror or self.error) if self.error else ""
 
     @property
@@ -53,7 +53,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class _Unsearched:
-    """A folder in a picture's place: reading it tells why it could not be searched."""
+    """Stands for a folder that could not be searched: opening it raises the reason."""
 
     file: File
     error: OSError
@@ -70,7 +70,7 @@ class _Unsearched:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What was named: folders, and files by themselves. notes: on folders that were left out."""
+    """The folders and files that were named. notes: remarks on folders that are not searched."""
 
     folders: list[Folder]
     files: list[File]
@@ -78,9 +78,9 @@ class Inputs:
 
 
 def expand_patterns(inputs: Iterable[str]) -> Iterator[str]:
-    """Names that are there as they are, glob patterns as what they match; UsageError for neither.
+    """Expand glob patterns, which Windows shells leave to the program; keep names that exist.
 
-    Shells of Windows leave patterns to the program.
+    Raises UsageError for a name that neither exists nor matches anything.
     """
     for given in inputs:
         matches = match(given)
@@ -90,10 +90,10 @@ def expand_patterns(inputs: Iterable[str]) -> Iterator[str]:
 
 
 def sort_inputs(inputs: Iterable[str], outs: Sequence[Folder]) -> Inputs:
-    """Folders and files, without the folders that only a shell's ``*`` would name.
+    """Separate folders and files; leave out output and system folders that a shell's ``*`` named.
 
-    outs: the output folders. Raises UsageError where nothing else was named, and for a folder
-    inside an output folder: results must not become the next run's inputs.
+    outs: the output folders. Raises UsageError if nothing else was named, and for a folder inside
+    an output folder: results must not become the next run's inputs.
     """
     named = [(given, find_folder(given)) for given in inputs]
     files = [open_file(given) for given, folder in named if folder is None]
@@ -104,10 +104,10 @@ def sort_inputs(inputs: Iterable[str], outs: Sequence[Folder]) -> Inputs:
         if folder is None:
             continue
         if out := identities.get(folder.identity()):
-            notes.append(f"{out}: is the output folder and was not searched")
+            notes.append(f"{out}: not searched: is the output folder")
         elif folder.is_system() and len(named) > 1:
             notes.append(
-                f"{folder}: belongs to the system and was not searched; to search it, name it alone"
+                f"{folder}: not searched: belongs to the system; to search it, name it alone"
             )
         else:
             folders.append(folder)
@@ -123,10 +123,10 @@ def sort_inputs(inputs: Iterable[str], outs: Sequence[Folder]) -> Inputs:
 
 
 class Search:
-    """Finds the items as it is iterated over, each file once, those in folders first.
+    """Iterating over it searches the inputs and yields each file once, those in folders first.
 
-    outs: the output folders, which are not searched. suffix: of the results. ignored: files left
-    out of the folders so far. Raises UsageError.
+    outs: the output folders, which are not searched. suffix: of the results. ignored: number of
+    files found so far that are not pictures. Iterating raises UsageError.
     """
 
     def __init__(self, inputs: Inputs, outs: Sequence[Folder], suffix: str) -> None:
@@ -137,11 +137,12 @@ class Search:
 
     @property
     def one_folder(self) -> bool:
-        """Whether a single folder is all there is: no file can be met twice then."""
+        """Whether one folder is the only input, so that no file can be found twice."""
         return len(self._inputs.folders) == 1 and not self._inputs.files
 
     def __iter__(self) -> Iterator[Item]:
-        """A named folder that cannot be listed is an item, unless there is nothing else."""
+        """A named folder that cannot be listed is an item; if there are no other items, it is an
+        error."""
         closed: list[Item] = []
         others = False
         for item in self._find():
@@ -185,11 +186,11 @@ class Search:
 
 
 def choose_names(items: Sequence[Item]) -> tuple[list[Name], list[str]]:
-    """What the items are called, and notes.
+    """The items' names, and remarks for the user.
 
-    Each goes by its name below the folder that was named. Where two inputs share a name, all go by
-    their names below the folder above all inputs: ``may/1.jpg`` and ``june/1.jpg`` then differ,
-    whether the files or their folders were named.
+    A name is relative to the folder that was named. If that gives two files of different inputs the
+    same name, all names are relative to the common parent of the inputs instead: ``may/1.jpg`` and
+    ``june/1.jpg``, whether the files or their folders were named.
     """
     root = _find_root({item.given for item in items})
     if root is None:
@@ -202,11 +203,11 @@ def choose_names(items: Sequence[Item]) -> tuple[list[Name], list[str]]:
     if all(name.below == name.former for name in names):
         return names, []
     folder = "/".join(root) or "/"
-    return names, [f"several inputs hold files of one name; their folders below {folder} are kept"]
+    return names, [f"some inputs hold files of the same name; folders below {folder} are kept"]
 
 
 def _find_root(locations: Collection[str]) -> list[str] | None:
-    """Parts of the folder above all of them; None for one alone, and where there is none."""
+    """Parts of the common parent folder; None for a single location or if there is no parent."""
     folders = [location.split("/")[:-1] for location in locations]
     pairs = zip(min(folders), max(folders), strict=False)
     root = [part for part, other in takewhile(lambda pair: pair[0] == pair[1], pairs)]
@@ -214,10 +215,10 @@ def _find_root(locations: Collection[str]) -> list[str] | None:
 
 
 def is_picture(file: File) -> bool:
-    """Told by its suffix, else by its first bytes. What is none is named in the log."""
+    """Whether the suffix, or else the first bytes, are a picture's. Logs the names of others."""
     status = file.status()
     if status is not None and status.kind != "file":
-        log.info("%s: is no ordinary file and was left out", file)
+        log.info("%s: left out: not a regular file", file)
         return False
     if file.suffix in SUFFIXES:
         return True
@@ -226,7 +227,7 @@ def is_picture(file: File) -> bool:
             if looks_like_picture(file.head(HEAD)):
                 return True
         except OSError as error:
-            log.warning("%s: was left out, it cannot be read: %s", file, error.strerror)
+            log.warning("%s: left out: cannot be read: %s", file, error.strerror)
             return False
-    log.info("%s: is no picture and was left out", file)
+    log.info("%s: left out: not a picture", file)
     return False

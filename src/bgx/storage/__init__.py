@@ -1,4 +1,4 @@
-"""Where pictures are: listed, read, written whole or not at all."""
+"""Where pictures are: local folders and object stores, behind one interface."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _OBJECTS = ("s3://", "gs://", "az://")
 
 
 def is_object(name: str | Path) -> bool:
-    """Whether a name is one of an object store: ``s3://BUCKET/KEY``, also ``gs`` and ``az``."""
+    """Whether the name is in an object store: ``s3://BUCKET/KEY``, also ``gs`` and ``az``."""
     return isinstance(name, str) and name.startswith(_OBJECTS)
 
 
 def open_file(name: str | Path) -> File:
-    """The file of that name, there or not. Raises UsageError for a name that cannot be one."""
+    """The file of that name, whether it exists or not. Raises UsageError for an invalid name."""
     if is_object(name):
         _need_objects(name)
         from bgx.storage.objects import open_object
@@ -33,7 +33,7 @@ def open_file(name: str | Path) -> File:
 
 
 def open_folder(name: str | Path) -> Folder:
-    """The folder of that name, there or not. Raises UsageError for a name that cannot be one."""
+    """The folder of that name, whether it exists or not. Raises UsageError for an invalid name."""
     if is_object(name):
         _need_objects(name)
         from bgx.storage.objects import open_prefix
@@ -43,9 +43,9 @@ def open_folder(name: str | Path) -> Folder:
 
 
 def find_folder(name: str | Path) -> Folder | None:
-    """The folder of that name if there is one.
+    """The folder of that name; None if there is none.
 
-    Raises UsageError for a name that cannot be one, and where an object store cannot be asked.
+    Raises UsageError for an invalid name, and if an object store cannot be reached.
     """
     if is_object(name):
         _need_objects(name)
@@ -58,9 +58,9 @@ def find_folder(name: str | Path) -> Folder | None:
 
 
 def match(pattern: str) -> list[str]:
-    """The name itself where it is that of a file or folder, else the names that it matches.
+    """The name itself if it exists, else the names that match it as a glob pattern.
 
-    Object stores have no patterns. Raises as :func:`find_folder`.
+    Patterns do not work in object stores. Raises as :func:`find_folder`.
     """
     if is_object(pattern):
         _need_objects(pattern)
@@ -73,9 +73,9 @@ def match(pattern: str) -> list[str]:
 
 
 def explain_missing(name: str) -> str:
-    """What to say of a name that a person gave and that is not there."""
+    """The error message for a name that does not exist."""
     if "://" in name and not is_object(name):
-        return f"{name}: is an address; bgx reads files and buckets (s3://): download it first"
+        return f"{name}: is a web address; bgx reads files and buckets (s3://): download it first"
     if name == "-":
         return "-: no such file or folder; to read names from stdin use --files-from -"
     return f"{name}: no such file or folder"
@@ -85,15 +85,16 @@ def _need_objects(name: str | Path) -> None:
     if find_spec("obstore") is None:
         from bgx.install import install_hint
 
-        raise UsageError(f"{name}: bgx has no object stores here; run: {install_hint('objects')}")
+        hint = install_hint("objects")
+        raise UsageError(f"{name}: object stores need one more package; run: {hint}")
 
 
 def _to_path(name: str | Path) -> Path:
     if not name:
-        # Path("") is the working directory, which an empty variable in a script must not stand for.
-        raise UsageError("an empty name is no file or folder; is a variable of the command unset?")
+        # Path("") would be the working directory: not what an unset variable in a script means.
+        raise UsageError("a file or folder name is empty; is a variable of the command unset?")
     if "\0" in str(name):
-        raise UsageError(f"{name!r}: a name holds no NUL character")
+        raise UsageError(f"{name!r}: a name cannot contain a NUL character")
     path = Path(name)
-    # Alone it stands for stdin or stdout in reports and messages.
+    # "-" alone stands for stdin or stdout in reports and messages.
     return path.absolute() if str(path) == "-" else path

@@ -1,16 +1,16 @@
-"""What a place for pictures must be able to do, whether it is a folder or a bucket.
+"""The interface to storage: files and folders, which may be local or objects in a bucket.
 
-Everything above :mod:`bgx.storage` holds these references, never paths. Why they are as they are:
+Everything above :mod:`bgx.storage` uses these references, never paths. Reasons for their design:
 
-- Names below a folder are text with ``/`` between their parts, not paths: a path would make one
-  name of the two keys ``a//b`` and ``a/b``.
-- A file that came with others (:meth:`Folder.walk`, :meth:`Folder.files`) may know its status from
-  then: an object store answers for all of them with one listing instead of a request a file.
-- :meth:`Target.write` replaces the whole file, or with ``create`` leaves one alone that is there,
-  decided in the same step as the writing: a target that somebody else made since the plan was made
-  (a second run, a worker that got the task again, a person) is never written over.
-- Trouble with reading is an OSError, which the reader of pictures words; trouble with writing is
-  bgx's own, because only the storage knows whether other pictures would meet it too.
+- Names relative to a folder are text with ``/`` between their parts, not paths: as paths, the two
+  keys ``a//b`` and ``a/b`` would be the same.
+- A file that :meth:`Folder.walk` or :meth:`Folder.files` returned may remember its status from
+  then: an object store gives it for many files with one listing instead of one request each.
+- :meth:`Target.write` replaces the whole file, or with ``create`` keeps an existing one. Checking
+  and writing are one atomic step, so that a target that was created since the batch was planned (by
+  another run, another worker or a user) is never overwritten.
+- Errors of reading are OSErrors, which the photo reader turns into messages. Errors of writing are
+  bgx's own, because only the storage knows whether they concern other pictures too.
 """
 
 from __future__ import annotations
@@ -33,27 +33,27 @@ _SYSTEM = frozenset(
 
 
 def fold(name: str) -> str:
-    """Equal for names that are one file on a system that ignores case or Unicode's forms."""
+    """The same text for names that are one file where case or Unicode normalisation is ignored."""
     if name.isascii():
         return name.lower()
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def is_system(name: str) -> bool:
-    """Whether systems keep copies, thumbnails and what was deleted in a folder of this name.
+    """Whether systems keep thumbnails, snapshots or deleted files in folders of this name.
 
-    Those with a dot before their name are hidden anyway.
+    Names that begin with a dot are not included: hidden folders are never searched.
     """
     return name.lower() in _SYSTEM
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What lies under a name.
+    """What exists under a name.
 
-    kind: ``file``, ``folder`` or ``other`` (a pipe, a device). size: bytes. modified: when its
-    content was last changed, nanoseconds since the epoch. arrived: when it came to lie there under
-    this name, or later; in an object store the same as modified.
+    kind: ``file``, ``folder`` or ``other`` (a pipe, a device). size: bytes. modified: when the
+    content was last changed, nanoseconds since the epoch. arrived: a time at or after which it came
+    to this place under this name; in an object store the same as modified.
     """
 
     kind: Literal["file", "folder", "other"]
@@ -69,9 +69,9 @@ class Place(Protocol):
         """The name that reports and messages show."""
 
     def link(self, page: File) -> str:
-        """The address of this place in an HTML page that is stored as ``page``, URL-quoted.
+        """URL of this place for an HTML page that is stored as ``page``; empty if it has none.
 
-        Relative where the two can be moved together; empty where there is none.
+        It is relative if both are on the same drive or in the same bucket.
         """
 
 
@@ -79,7 +79,7 @@ class Source(Place, Protocol):
     """Something that a picture can be read from."""
 
     def open(self) -> BinaryIO | Image.Image:
-        """The file from its start, seekable and to be closed; or a picture that is in memory.
+        """A seekable stream, which the caller closes, or a picture that is in memory already.
 
         Raises OSError.
         """
@@ -89,23 +89,23 @@ class Target(Place, Protocol):
     """Something that a picture can be written to."""
 
     def write(self, *pieces: bytes, create: bool = False) -> bool:
-        """Write the pieces, one after the other, as the whole file or not at all.
+        """Write the pieces in order as the file's content, completely or not at all.
 
-        create: leave a file that is there as it is, unless it is empty. Returns whether it was
-        written, which is always so without ``create``. Raises UnwritableError where this target
-        cannot be written, OutputError where no other could be either (no space, read-only).
+        create: keep an existing file, unless it is empty. Returns whether the file was written,
+        always True without ``create``. Raises UnwritableError if this target cannot be written, and
+        OutputError if no other one can be written either (disk full, read-only).
         """
 
     def is_there(self) -> bool:
-        """Whether a file that is not empty is there now. Never raises."""
+        """Whether a non-empty file exists now. Never raises."""
 
 
 class File(Source, Target, Protocol):
-    """One file or object by its name, there or not. Hashable; equal to another of its location."""
+    """A file or object, whether it exists or not. Hashable; files of one location are equal."""
 
     @property
     def location(self) -> str:
-        """The absolute name, ``/`` between its parts."""
+        """The absolute name, with ``/`` between its parts."""
 
     @property
     def name(self) -> str:
@@ -113,36 +113,37 @@ class File(Source, Target, Protocol):
 
     @property
     def suffix(self) -> str:
-        """Of the name, with its dot, in lower case; empty where it has none."""
+        """The name's suffix in lower case, with its dot; empty if it has none."""
 
     @property
     def folder(self) -> Folder:
-        """Where it lies."""
+        """The folder that it is in."""
 
     def open(self) -> BinaryIO: ...
 
     def head(self, size: int) -> bytes:
-        """The first bytes, fewer where the file is shorter. Raises OSError."""
+        """The first ``size`` bytes, fewer if the file is shorter. Raises OSError."""
 
     def status(self) -> Status | None:
-        """What is there; None for nothing, or nothing this user may know of. Never raises.
+        """What exists there; None for nothing, or if the user may not look. Never raises.
 
-        Of a file that :meth:`Folder.walk` or :meth:`Folder.files` gave it may be as of then.
+        For a file from :meth:`Folder.walk` or :meth:`Folder.files` it may be the status at that
+        time.
         """
 
     def identity(self) -> Hashable | None:
-        """Equal for two names of one thing, whatever links or spelling lead to it.
+        """A value that is equal for all names of one file, such as links and other spellings.
 
-        None where nothing is there; an object's is its location, whether it is there or not.
+        None if nothing exists there. For an object it is its location, whether it exists or not.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a walk met: a file, or a folder that it could not search.
+    """What a walk found: a file, or a folder that it could not search.
 
-    below: the name below the folder walked, empty for itself. error: why the folder could not be
-    searched; None for a file.
+    below: the name relative to the folder walked; empty for that folder itself. error: why the
+    folder could not be searched; None for a file.
     """
 
     below: str
@@ -151,48 +152,51 @@ class Found:
 
 
 class Folder(Protocol):
-    """A folder, or the objects of one prefix, there or not. Hashable; equal by location."""
+    """A folder, or all objects below a prefix, whether it exists or not.
+
+    Hashable; folders of one location are equal.
+    """
 
     def __str__(self) -> str: ...
 
     @property
     def location(self) -> str:
-        """The absolute name, ``/`` between its parts."""
+        """The absolute name, with ``/`` between its parts."""
 
     def status(self) -> Status | None:
-        """As :meth:`File.status`."""
+        """Like :meth:`File.status`."""
 
     def identity(self) -> Hashable | None:
-        """As :meth:`File.identity`."""
+        """Like :meth:`File.identity`."""
 
     def file(self, below: str) -> File:
-        """The file of that name below it."""
+        """The file of this name, relative to the folder."""
 
     def contains(self, other: Folder) -> bool:
-        """Whether the other one is this one or lies below it."""
+        """Whether the other folder is this one or is inside it."""
 
     def walk(self, leave_out: Collection[Folder] = ()) -> Iterator[Found]:
-        """Everything below it that is not a folder, in an order that is always the same.
+        """Everything in it and its subfolders that is not a folder, always in the same order.
 
-        Hidden files and folders, folders that systems keep for themselves (``@eaDir``), links to
-        folders and what lies below ``leave_out`` are passed over. A folder that cannot be searched
-        is found with its error, this one too; never raises.
+        Leaves out hidden files and folders, folders of the system (``@eaDir``), links to folders,
+        and everything in the folders ``leave_out``. A folder that cannot be searched, which may be
+        this one, is yielded with its error; never raises.
         """
 
     def files(self, names: Iterable[str]) -> Iterator[File]:
-        """As :meth:`file` for many names, in their order. Raises OutputError."""
+        """Like :meth:`file` for many names, in their order. Raises OutputError."""
 
     def is_system(self) -> bool:
-        """Whether its name is of those where systems keep copies and deleted files."""
+        """Whether it has a name for which :func:`is_system` is true."""
 
     def make(self) -> None:
-        """Make it unless it is there. Raises OutputError."""
+        """Create the folder if it does not exist. Raises OutputError."""
 
     def check_writable(self) -> None:
-        """Raise UnwritableError or OutputError where a file in it could not be written now.
+        """Raise UnwritableError or OutputError if no file could be written in it now.
 
-        Makes no folder; of one that is not there the nearest above it is tried.
+        Creates no folder; if it does not exist, the nearest existing parent is checked.
         """
 
     def remove_leftovers(self) -> int:
-        """Delete what killed runs left in it, not below it; returns how many files."""
+        """Delete temporary files of killed runs in it, not in its subfolders; returns how many."""

@@ -1,4 +1,4 @@
-"""Files and folders of this machine's file systems."""
+"""Storage on this machine's file systems."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _numbers(*names: str) -> frozenset[int]:
 
 
 _DISK = _numbers("ENOSPC", "EDQUOT", "EROFS", "EIO", "ENODEV", "ENOTCONN", "EHOSTDOWN")
-"""What every later picture would meet as well."""
+"""Errors that would occur for every later picture too."""
 
 _NO_FOLDER = _numbers("ENOTDIR", "EEXIST")
 _CLOSED = _numbers("EACCES", "EPERM", "EBUSY")
@@ -39,9 +39,9 @@ _CLOSED = _numbers("EACCES", "EPERM", "EBUSY")
 
 @dataclass(frozen=True, slots=True)
 class LocalFile:
-    """A file by its path; see :class:`bgx.storage.base.File`.
+    """A local file; see :class:`bgx.storage.base.File`.
 
-    path: text, which takes a third of the time of a Path: a plan may hold millions.
+    path: a str, not a Path, which is three times as slow: a plan may have millions of files.
     """
 
     path: str = field(compare=False)
@@ -64,7 +64,7 @@ class LocalFile:
         return LocalFolder(folder, self.location.rpartition("/")[0] or "/")
 
     def open(self) -> BinaryIO:
-        """A pipe is read whole: decoders go back and forth."""
+        """A pipe is read into memory, because decoders need a seekable stream."""
         stream = Path(self.path).open("rb")  # noqa: SIM115 - closed by the caller
         if stream.seekable():
             return stream
@@ -101,7 +101,7 @@ class LocalFile:
 
 @dataclass(frozen=True, slots=True)
 class LocalFolder:
-    """A folder by its path; see :class:`bgx.storage.base.Folder`."""
+    """A local folder; see :class:`bgx.storage.base.Folder`."""
 
     path: str = field(compare=False)
     location: str
@@ -124,9 +124,9 @@ class LocalFolder:
         return Path(_resolve(other.path)).is_relative_to(_resolve(self.path))
 
     def walk(self, leave_out: Collection[Folder] = ()) -> Iterator[Found]:
-        """By name, a folder's files before its folders."""
+        """Sorted by name; the files of a folder come before its subfolders."""
         left_out = {folder.identity() for folder in leave_out} - {None}
-        # Not os.walk(): it recurses, and a tree can be deeper than Python's stack.
+        # Not os.walk(), which recurses: a tree can be deeper than Python's recursion limit.
         waiting: list[tuple[str, frozenset[Hashable]]] = [("", frozenset())]
         while waiting:
             below, above = waiting.pop()
@@ -152,7 +152,7 @@ class LocalFolder:
             files.make_folder(Path(self.path))
         except OSError as error:
             raise OutputError(
-                f"{self}: cannot be made: {error.strerror}; choose another output folder"
+                f"{self}: cannot be created: {error.strerror}; choose another output folder"
             ) from error
 
     def check_writable(self) -> None:
@@ -165,42 +165,42 @@ class LocalFolder:
         return files.remove_leftovers(Path(self.path))
 
     def _join(self, below: str) -> tuple[str, str]:
-        """Path and location of what has that name below it."""
+        """Path and location of the file of that name in this folder."""
         path = below if self.path == "." else os.path.join(self.path, below)  # noqa: PTH118
         return path.replace("/", os.sep), f"{self.location.rstrip('/')}/{below}"
 
 
 def local_file(path: Path) -> LocalFile:
-    """The file of that path, absolute or seen from the working directory."""
+    """The file of that path, absolute or relative to the working directory."""
     return LocalFile(str(path), _locate(path))
 
 
 def local_folder(path: Path) -> LocalFolder:
-    """The folder of that path, absolute or seen from the working directory."""
+    """The folder of that path, absolute or relative to the working directory."""
     return LocalFolder(str(path), _locate(path))
 
 
 def _is_searched(
     folder: LocalFile, above: Collection[object], left_out: Collection[object]
 ) -> bool:
-    """Whether a folder that a walk met is searched too. above: folders that it lies in."""
+    """Whether a walk searches this subfolder. above: the folders that it is in."""
     if is_system(folder.name):
-        log.info("%s: belongs to the system and was not searched", folder)
+        log.info("%s: not searched: belongs to the system", folder)
         return False
     if os.path.islink(folder.path):  # noqa: PTH114 - Path's own raises where a folder is closed
-        log.warning("%s: is a link to a folder; to search it, name it", folder)
+        log.warning("%s: not searched: is a link to a folder; to search it, name it", folder)
         return False
     identity = folder.identity()
     if identity is None:
-        return True  # searching it will say what is wrong
+        return True  # searching it will report what is wrong
     if identity in above:
-        log.warning("%s: is a folder that it lies in; it was not searched again", folder)
+        log.warning("%s: not searched again: is one of the folders that it is in", folder)
         return False
     return identity not in left_out
 
 
 def _list(folder: str) -> tuple[list[str], list[str], OSError | None]:
-    """Names of the folders and of the other files in it, those not hidden, and what went wrong."""
+    """Names of its subfolders and files that are not hidden, and the error if there was one."""
     folders: list[str] = []
     names: list[str] = []
     try:
@@ -216,7 +216,7 @@ def _list(folder: str) -> tuple[list[str], list[str], OSError | None]:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # links in a circle, or no right to look: reading it says so
+    except OSError:  # circular links, or no permission: reading it will report that
         return False
 
 
@@ -228,9 +228,9 @@ def _locate(path: Path) -> str:
 
 
 def _resolve(path: str) -> str:
-    """Absolute, without links."""
+    """The absolute path with all links resolved."""
     try:
-        return os.path.realpath(path)  # not resolve(): that raises where links lead in a circle
+        return os.path.realpath(path)  # not resolve(), which raises for circular links
     except OSError:  # the working directory is gone
         return path
 
@@ -245,14 +245,14 @@ def _status(path: str) -> Status | None:
         "file" if is_file else "folder" if is_folder else "other",
         found.st_size,
         found.st_mtime_ns,
-        # POSIX: of the last change to name, content or permissions; Windows: of its creation.
+        # On POSIX the last change of name, content or permissions; on Windows the creation.
         found.st_ctime_ns,
     )
 
 
 def _identify(path: str) -> Hashable | None:
     try:
-        found = os.stat(path)  # noqa: PTH116 - without making a Path of it
+        found = os.stat(path)  # noqa: PTH116 - faster than a Path
     except (OSError, ValueError):
         return None
     return found.st_dev, found.st_ino
@@ -260,7 +260,7 @@ def _identify(path: str) -> Hashable | None:
 
 @contextmanager
 def _explained(path: str) -> Iterator[None]:
-    """Raise an OSError met in writing as bgx's own."""
+    """Turn an OSError of writing into one of bgx's own exceptions."""
     try:
         yield
     except OSError as error:
@@ -275,7 +275,7 @@ def _explain(path: str, error: OSError) -> BgxError:
         )
     reason = error.strerror
     if error.errno in _NO_FOLDER:
-        reason = "its folder is a file"
+        reason = "its folder's name belongs to a file"
     elif error.errno in _CLOSED:
         reason = f"{reason}; make its folder writable, or close the program that has it open"
     return UnwritableError(f"{path}: cannot be written: {reason}")

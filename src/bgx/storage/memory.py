@@ -1,4 +1,4 @@
-"""A picture that is in memory already: bytes from a pipe or a request, an image of Pillow's."""
+"""A picture that is in memory already: a file's bytes or a Pillow image."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class InMemory:
-    """A source. picture: a whole file's bytes, or an image. name: what messages call it."""
+    """A source in memory. picture: a file's bytes, or an image. name: for messages."""
 
     picture: bytes | Image.Image = field(repr=False)
     name: str = "picture"

@@ -1,11 +1,11 @@
-"""Objects in the buckets of a cloud: ``s3://BUCKET/KEY``, ``gs://BUCKET/KEY``, ``az://CONTAINER/KEY``.
+"""Storage in buckets: ``s3://BUCKET/KEY``, ``gs://BUCKET/KEY``, ``az://CONTAINER/KEY``.
 
-Credentials and addresses come from the environment, under the names that each cloud's own tools
-use. There are no folders in a bucket: one is whatever keys begin with its name and ``/``.
+Credentials and addresses come from the environment variables that each cloud's own tools use. A
+bucket has no real folders: a folder is the set of keys that begin with its name and ``/``.
 
-A request that fails because the network or the service does is made again, after pauses that grow,
-until :data:`_PATIENCE_S` have passed; the first one of a bucket only for :data:`_FIRST_S`, so that
-a misspelt address is told soon.
+A request that fails because of the network or the service is repeated, with growing pauses, for
+:data:`_PATIENCE_S` seconds. The first request to a bucket is repeated only for :data:`_FIRST_S`, so
+that a wrong address is reported soon.
 """
 
 from __future__ import annotations
@@ -57,38 +57,39 @@ _Answer = TypeVar("_Answer")
 log = logging.getLogger(__name__)
 
 _PATIENCE_S = 120.0
-"""A request is tried for so long, seconds."""
+"""How long a request is repeated, seconds."""
 
 _FIRST_S = 10.0
-"""So is the first one, before the service has answered once."""
+"""The same, as long as the service has never answered."""
 
 _PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 8.0
-"""Between two tries, seconds; each pause is twice the last one."""
+"""Pauses between two tries, seconds: the first and the longest; each is twice the one before."""
 
 _TIMEOUT_S = 30
-"""One try of a small request takes so long at most; one of a large object longer."""
+"""Time limit of one try, seconds; longer for large objects."""
 
 _SLOWEST = 200_000
-"""Bytes a second: a slower transfer is given up."""
+"""Slowest transfer, bytes per second, that keeps within the time limit."""
 
 _FEW = 32
-"""For so many files each is asked for; more are listed."""
+"""Up to this many files, each is asked for by itself; more are looked up in a listing."""
 
 _UNNAMEABLE = "an empty part, . or .. between slashes, which bgx cannot ask for"
 
 _SUFFIX = re.compile(r"[^/]\.[A-Za-z][A-Za-z0-9]{1,4}$")
 
 _PAGE = 1000
-"""Objects that a service lists at once."""
+"""Objects that a service lists in one answer."""
 
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _METADATA_SERVICE = "169.254.169.254"
-"""Where a cloud's machines get credentials from, which is asked when the environment has none."""
+"""Address where machines in a cloud get credentials; obstore asks it if the environment has none.
+"""
 
 _PASSING = frozenset({408, 425, 429})
-"""Answers below 500 that another try may change."""
+"""Status codes below 500 for which another try is worthwhile."""
 
 
 def _open_s3(bucket: str, **options: Any) -> ObjectStore:
@@ -100,7 +101,7 @@ def _open_gcs(bucket: str, **options: Any) -> ObjectStore:
 
 
 def _open_azure(container: str, **options: Any) -> ObjectStore:
-    # The names that Azure's own command line reads, where obstore has others.
+    # Variables of Azure's own command line that obstore does not read.
     names = {"AZURE_STORAGE_ACCOUNT": "account_name", "AZURE_STORAGE_KEY": "account_key"}
     config = {key: os.environ[name] for name, key in names.items() if os.environ.get(name)}
     return AzureStore(container, config=cast("Any", config), **options)
@@ -108,8 +109,9 @@ def _open_azure(container: str, **options: Any) -> ObjectStore:
 
 @dataclass(frozen=True, slots=True)
 class _Cloud:
-    """open: a client for one bucket. endpoints: variables with another address, the first first.
-    prefix: of all its variables. credentials: what to set where there are none."""
+    """open: makes a client for one bucket. endpoints: environment variables for another address, in
+    order of precedence. prefix: of all its variables. credentials: variables to recommend if there
+    are none."""
 
     open: Service
     endpoints: tuple[str, ...]
@@ -148,16 +150,16 @@ class Bucket:
         for variable, endpoint in endpoints.items():
             if endpoint and not is_address(endpoint, "http", "https"):
                 raise UsageError(f"{variable} {endpoint}: use an http(s) address")
-        # obstore asks for this beside an address of that kind.
+        # obstore needs an option for addresses without TLS.
         self._plain = any(one and urlsplit(one).scheme == "http" for one in endpoints.values())
 
     def __str__(self) -> str:
         return self._url
 
     def ask(self, action: Callable[[ObjectStore], _Answer], *, size: int = 0) -> _Answer:
-        """What the action returns; it is tried until it works or :data:`_PATIENCE_S` have passed.
+        """The action's result; it is repeated until it succeeds or :data:`_PATIENCE_S` have passed.
 
-        size: bytes to transfer. Raises AlreadyExistsError, InvalidPathError, and OSError with the
+        size: bytes to transfer. Raises AlreadyExistsError, InvalidPathError, or an OSError with the
         reason.
         """
         end = time.monotonic() + (_PATIENCE_S if self._reached else _FIRST_S)
@@ -182,7 +184,7 @@ class Bucket:
             pause = min(2 * pause, _LONGEST_PAUSE_S)
 
     def _store(self, size: int) -> ObjectStore:
-        """A client whose time limit fits the size; there are few of them."""
+        """A client whose time limit suits the size; clients are cached."""
         doublings = (size // (_SLOWEST * _TIMEOUT_S)).bit_length()
         if doublings not in self._stores:
             self._stores[doublings] = self._cloud.open(
@@ -191,13 +193,13 @@ class Bucket:
                     "timeout": timedelta(seconds=_TIMEOUT_S << doublings),
                     "allow_http": self._plain,
                 },
-                # More tries are made by `ask`, which says so and tries create-only writes again.
+                # `ask` repeats more often, logs it, and also repeats create-only writes.
                 retry_config={"max_retries": 2, "retry_timeout": timedelta(seconds=_FIRST_S)},
             )
         return self._stores[doublings]
 
     def _explain(self, error: Exception) -> OSError:
-        """An error of obstore's as an OSError with a reason of one line."""
+        """Turn an error of obstore into an OSError with a reason of one line."""
         text = str(error)
         status, code = _find_answer(text)
         named = f"({code or f'status {status}'})"
@@ -221,12 +223,12 @@ class Bucket:
 
 @lru_cache
 def _open_bucket(scheme: str, name: str, environment: tuple[tuple[str, str], ...]) -> Bucket:
-    """One client for all objects of a bucket; another one where the environment is changed."""
+    """One client for all objects of a bucket; a new one if the environment has changed."""
     return Bucket(scheme, name)
 
 
 def _find_answer(text: str) -> tuple[int, str]:
-    """The status and the service's code in an error's text; 0 and "" where it has none."""
+    """The HTTP status and the service's error code in an error's text; 0 and "" if missing."""
     status, code = _STATUS.search(text), _CODE.search(text)
     return int(status[1]) if status else 0, code[1] if code else ""
 
@@ -241,7 +243,7 @@ def _may_pass(error: Exception) -> bool:
 
 
 def open_object(name: str) -> ObjectFile:
-    """The object of that name, there or not. Raises UsageError for a name that is none."""
+    """The object of that name, whether it exists or not. Raises UsageError for an invalid name."""
     bucket, key = _split(name)
     if not key:
         raise UsageError(f"{name}: is a bucket; name an object in it")
@@ -249,16 +251,16 @@ def open_object(name: str) -> ObjectFile:
 
 
 def open_prefix(name: str) -> ObjectFolder:
-    """The folder of that name, there or not. Raises UsageError for a name that is none."""
+    """The folder of that name, whether it exists or not. Raises UsageError for an invalid name."""
     bucket, key = _split(name)
     return ObjectFolder(bucket, key.removesuffix("/"))
 
 
 def find_prefix(name: str) -> ObjectFolder | None:
-    """The folder of that name if there is one. Raises UsageError where that cannot be told.
+    """The folder of that name, or None. Raises UsageError if the service cannot tell.
 
-    One without a final ``/`` whose last part has a suffix is taken for an object: nobody can ask
-    for every name of a long list.
+    A name whose last part has a suffix, and that does not end in ``/``, is taken for an object
+    without a request: a list may have a great many of them.
     """
     folder = open_prefix(name)
     if not name.endswith("/") and _SUFFIX.search(folder.prefix):
@@ -270,7 +272,7 @@ def find_prefix(name: str) -> ObjectFolder | None:
 
 
 def is_there(name: str) -> bool:
-    """Whether there is an object or a folder of that name. Raises UsageError as above."""
+    """Whether an object or a folder of that name exists. Raises as :func:`find_prefix`."""
     if find_prefix(name):
         return True
     bucket, key = _split(name)
@@ -292,10 +294,10 @@ def _split(name: str) -> tuple[Bucket, str]:
 
 @dataclass(frozen=True, slots=True)
 class ObjectFile:
-    """An object by its key; see :class:`bgx.storage.base.File`.
+    """An object; see :class:`bgx.storage.base.File`.
 
-    known: what a listing said of it, which is nothing where it was not there. listed: whether there
-    was a listing.
+    known: its status in a listing, None if the listing did not have it. listed: whether it was
+    looked up in a listing.
     """
 
     bucket: Bucket
@@ -323,14 +325,14 @@ class ObjectFile:
         return ObjectFolder(self.bucket, self.key.rpartition("/")[0])
 
     def open(self) -> BinaryIO:
-        """The object is read whole."""
+        """The whole object is read into memory."""
         size = self.known.size if self.known else 0
         content = self._ask(lambda store: obstore.get(store, self.key).bytes(), size=size)
         return io.BytesIO(content.to_bytes())
 
     def head(self, size: int) -> bytes:
         if self.known and not self.known.size:
-            return b""  # it has no range
+            return b""  # services refuse a range of an empty object
         content = self._ask(lambda store: obstore.get_range(store, self.key, start=0, length=size))
         return content.to_bytes()
 
@@ -342,7 +344,7 @@ class ObjectFile:
         return status is not None and status.size > 0
 
     def look(self) -> Status | None:
-        """What is there now, None for nothing. Raises OSError."""
+        """Ask the service what exists now; None for nothing. Raises OSError."""
         try:
             return _describe(self._ask(lambda store: obstore.head(store, self.key)))
         except FileNotFoundError as error:
@@ -367,7 +369,7 @@ class ObjectFile:
                 content,
                 attributes={"Content-Type": kind},
                 mode="create" if create else "overwrite",
-                # In one request: parts of a killed upload would stay in the bucket, and be paid.
+                # In one request: the parts of an aborted multipart upload stay and cost money.
                 use_multipart=False,
             )
 
@@ -381,11 +383,11 @@ class ObjectFile:
         return True
 
     def _write_existing(self, content: bytes, *, tried_before: bool) -> bool:
-        """Whether it is written, where a create-only write met an object. Raises OSError."""
+        """Finish a create-only write that found an object; returns whether it is written."""
         status = self.look()
         if status is None or not status.size:
             return self.write(content)
-        # A try whose answer got lost may have written it.
+        # An earlier try may have written it although its answer was lost.
         return tried_before and self.open().read() == content
 
     def remove(self) -> None:
@@ -403,7 +405,7 @@ class ObjectFile:
 
     def _ask(self, action: Callable[[ObjectStore], _Answer], *, size: int = 0) -> _Answer:
         if "//" in f"/{self.key}":
-            # obstore would leave out the first one.
+            # obstore would drop the empty part.
             raise OSError(errno.EINVAL, _UNNAMEABLE)
         return self.bucket.ask(action, size=size)
 
@@ -433,7 +435,7 @@ class ObjectFolder:
         return _try(self.look)
 
     def look(self) -> Status | None:
-        """A folder where an object lies in it, else None. Raises OSError."""
+        """The status of a folder if any object is in it, else None. Raises OSError."""
         try:
             there = self.bucket.ask(
                 lambda store: any(obstore.list(store, self.prefix or None, chunk_size=1))
@@ -452,7 +454,7 @@ class ObjectFolder:
         return isinstance(other, ObjectFolder) and f"{other}/".startswith(f"{self}/")
 
     def walk(self, leave_out: Collection[Folder] = ()) -> Iterator[Found]:
-        """In the order of their keys."""
+        """Sorted by key."""
         try:
             yield from self._walk(leave_out)
         except OSError as error:
@@ -472,7 +474,7 @@ class ObjectFolder:
                 yield Found(below, replace(file, known=there))
 
     def files(self, names: Iterable[str]) -> Iterator[File]:
-        """What lies from the first to the last of them is listed once."""
+        """Many files are looked up in one listing, from the first name to the last."""
         names = list(names)
         if len(names) <= _FEW:
             yield from map(self.file, names)
@@ -496,28 +498,28 @@ class ObjectFolder:
         return is_system(self.prefix.rpartition("/")[2])
 
     def make(self) -> None:
-        """Only see that there is such a bucket."""
+        """Only check that the bucket exists."""
         try:
             self.look()
         except OSError as error:
             raise OutputError(f"{self}: cannot be written: {error.strerror}") from error
 
     def check_writable(self) -> None:
-        """Nothing tells before something is written."""
+        """Does nothing: whether a bucket is writable shows only when something is written."""
 
     def remove_leftovers(self) -> int:
-        """There are none: an object appears whole."""
+        """Does nothing: objects are written in one step and leave no temporary files."""
         return 0
 
     def _key(self, below: str) -> str:
         return f"{self.prefix}/{below}" if self.prefix else below
 
     def _list(self, start: str = "") -> Iterator[tuple[str, Status | OSError]]:
-        """Names below it, in order, and what lies there; of a folder that cannot be listed its
-        error.
+        """Names relative to the folder, sorted, with the object's status, or the error of a
+        subfolder that cannot be listed.
 
-        start: may leave out what comes before this name. Raises OSError where the folder itself
-        cannot be listed.
+        start: names before this one may be left out. Raises OSError if the folder itself cannot be
+        listed.
         """
         skip = len(self._key(""))
         pages = _Pages(self, _before(self._key(start)) if start else None)
@@ -531,7 +533,8 @@ class ObjectFolder:
                     yield below, found
 
     def _list_by_folders(self, skip: int) -> dict[str, Status | OSError]:
-        """One name that obstore has no form for fails a whole listing; here only its folder's."""
+        """List each subfolder by itself: a name that obstore cannot represent makes the listing
+        fail, which then concerns only the subfolder it is in."""
         found: dict[str, Status | OSError] = {}
         waiting = [self.prefix]
         while waiting:
@@ -550,9 +553,9 @@ class ObjectFolder:
 
 
 class _Pages:
-    """The pages of a listing; one that breaks off is taken up where it was.
+    """The pages of a listing; after an error it continues where it stopped.
 
-    last: the last key so far; those up to it are left out.
+    last: the last key so far; the listing continues behind it.
     """
 
     def __init__(self, folder: ObjectFolder, last: str | None) -> None:
@@ -578,7 +581,7 @@ class _Pages:
 
 
 def _before(key: str) -> str | None:
-    """A key that comes before this one, and after most that do."""
+    """A key shortly before this one in the order of keys; None if there is no valid one."""
     shorter = key[:-1].rstrip("/")
     return None if {"", ".", ".."} & set(shorter.split("/")) else shorter
 
@@ -588,11 +591,11 @@ def _list_folder(store: ObjectStore, prefix: str | None) -> ListResult[Sequence[
 
 
 def _try(look: Callable[[], Status | None]) -> Status | None:
-    """What it finds; nothing where it cannot look, which the log says."""
+    """Call ``look``; if it raises, log the reason and return None."""
     try:
         return look()
     except OSError as error:
-        log.warning("cannot be looked at: %s", error.strerror)
+        log.warning("the object store cannot be asked: %s", error.strerror)
         return None
 
 

@@ -1,4 +1,4 @@
-"""Channels brought to like ranges, exactly undone in the weights that read them."""
+"""Equalisation: scales channels to similar ranges, and the weights that read them back."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bgx.model.int8.network import Form, Network, Parameters, Range
+from bgx.model.optimize.graph import Form, Network, Parameters, Range
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-# What passes the factor of a channel on as it is.
+# Operators whose output is scaled by the same factor as their input.
 _HOMOGENEOUS = frozenset({"AveragePool", "Identity", "LeakyRelu", "MaxPool", "Relu", "Resize"})
 
 
 def equalize(form: Form, strength: float) -> Form:
-    """The same network with channels of like ranges.
+    """An equivalent network whose channels have similar ranges.
 
-    strength: 0..1, how much of the differences goes from the activations to the weights.
+    strength: 0..1, how much of the differences in range is moved from activations to weights.
     """
     network = form.network
     labels = _label_channels(network)
@@ -56,11 +56,12 @@ def equalize(form: Form, strength: float) -> Form:
     return Form(network, ranges, {name: scale(name, node) for name, node in convolutions.items()})
 
 
-_FIXED = 0  # label of the channels whose range has to stay
+_FIXED = 0
+"""Label of channels that must not be scaled."""
 
 
 def _label_channels(network: Network) -> dict[str, Array]:
-    """A label for each channel of each activation; equal ones must be scaled by one factor."""
+    """A label for each channel of each activation; channels of one label need the same factor."""
     parents = [_FIXED]
 
     def find(label: int) -> int:

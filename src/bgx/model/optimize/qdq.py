@@ -1,4 +1,4 @@
-"""The 8-bit graph: what is rounded, by which steps, and the file."""
+"""Writes the 8-bit graph: which nodes are quantised, with which scales, and the file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from onnx import NodeProto, TensorProto
 
-    from bgx.model.int8.network import Form, Network
+    from bgx.model.optimize.graph import Form, Network
 
     Array = NDArray[Any]
 
@@ -21,12 +21,12 @@ _LEVELS = 255
 _WEIGHT_LEVELS = 127
 _BIAS_LEVELS = 2**30
 
-# What passes 8-bit values on as they are.
+# Operators that pass 8-bit values on unchanged.
 _CARRIERS = frozenset({"Concat", "MaxPool", "Resize"})
 
 
 def write_network(form: Form, kept: AbstractSet[str]) -> bytes:
-    """The file, with the convolutions of the names `kept` in float32."""
+    """The quantised network's file. kept: names of the convolutions that stay in float32."""
     import onnx
 
     network = form.network
@@ -36,7 +36,7 @@ def write_network(form: Form, kept: AbstractSet[str]) -> bytes:
     for node in network.nodes:
         relu = network.relus.get(node.output[0])
         if relu is not None and node.name in coarse:
-            # 8 bits that begin at zero cut off what is below it.
+            # Quantising to a range that begins at 0 does what the Relu does.
             fused.add(relu.name)
             writer.add(node, relu.output[0])
         elif node.name not in fused:
@@ -58,8 +58,8 @@ def write_network(form: Form, kept: AbstractSet[str]) -> bytes:
 def _choose_coarse(network: Network, kept: AbstractSet[str]) -> set[str]:
     """Names of the nodes that work on 8-bit values.
 
-    Those are convolutions, and what carries values to one: rounding them for any other reader
-    would cost accuracy and bring nothing.
+    These are the convolutions, and carriers whose output goes to one: quantising for other nodes
+    would cost accuracy without making anything faster.
     """
     coarse: set[str] = set()
     wanted: set[str] = set()
@@ -74,7 +74,7 @@ def _choose_coarse(network: Network, kept: AbstractSet[str]) -> set[str]:
 def _choose_steps(form: Form, coarse: AbstractSet[str]) -> dict[str, tuple[np.float32, np.uint8]]:
     """Scale and zero point of each activation.
 
-    What a carrier takes and gives share theirs, so that values pass through it unchanged.
+    The inputs and the output of a carrier have the same, so that values pass through unchanged.
     """
     groups = {name: {name} for name in form.ranges}
     for node in form.network.nodes:
@@ -105,7 +105,7 @@ class _Writer:
         self._only_rounded: set[str] = set()
 
     def add(self, node: NodeProto, output: str) -> None:
-        """Append a node. output: the activation it makes."""
+        """Append a node. output: the name of its output."""
         import onnx
 
         copy = onnx.NodeProto()
@@ -116,7 +116,9 @@ class _Writer:
                 copy.input[index] = self._round(name, name)
         if self._form.network.is_convolution(node):
             del copy.input[1:]
-            copy.input.extend(self._weigh(node) if coarse else self._copy_parameters(node))
+            copy.input.extend(
+                self._quantize_parameters(node) if coarse else self._copy_parameters(node)
+            )
         self.nodes.append(copy)
         if coarse:
             copy.output[0] = f"{output}_exact"
@@ -124,7 +126,7 @@ class _Writer:
             self._only_rounded.add(output)
 
     def _round(self, name: str, exact: str) -> str:
-        """Name of the activation's rounded values, made from those called `exact`."""
+        """Quantise and dequantise the values called `exact`; returns the result's name."""
         rounded = f"{name}_rounded"
         if name not in self._rounded:
             self._rounded.add(name)
@@ -134,13 +136,13 @@ class _Writer:
             self._append("DequantizeLinear", [f"{name}_8bit", *step], rounded)
         return rounded
 
-    def _weigh(self, node: NodeProto) -> list[str]:
-        """Names of a convolution's rounded weight and bias."""
+    def _quantize_parameters(self, node: NodeProto) -> list[str]:
+        """Quantise a convolution's weight and bias; returns their names."""
         parameters = self._form.parameters[node.name]
         weight, bias = parameters.weight, parameters.bias
         step = float(self._steps[node.input[0]][0])
         largest = np.abs(weight).reshape(len(weight), -1).max(axis=1)
-        # A bias far above its weights would not fit into 32 bits of their product's step.
+        # With a bias much larger than the weights, the quantised bias would overflow 32 bits.
         scale = np.maximum(largest / _WEIGHT_LEVELS, np.abs(bias) / (step * _BIAS_LEVELS))
         scale = np.maximum(scale, 1e-12).astype(np.float32).astype(np.float64)
         levels = np.rint(weight / scale[:, None, None, None])

@@ -1,4 +1,4 @@
-"""A network taken apart: its graph, its convolutions' parameters, its activations' ranges."""
+"""Reads a network for quantisation: its graph, the convolutions' parameters, activation ranges."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-_OPSET = 13  # the first that quantises per channel
+_OPSET = 13
+"""The first opset with quantisation per channel."""
 
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A graph of opset 13 or later, its nodes named.
+    """A graph of opset 13 or later whose nodes all have names.
 
-    constants: by name. channels: of every activation of four dimensions. relus: by the output of
-    the convolution that nothing else reads.
+    constants: by name. channels: number of channels of each 4-dimensional activation. relus: Relu
+    nodes that are the only reader of another node's output, by that output.
     """
 
     model: ModelProto
@@ -38,19 +39,19 @@ class Network:
 
     @property
     def nodes(self) -> list[NodeProto]:
-        """In the order they run in."""
+        """In topological order."""
         return list(self.model.graph.node)
 
     def is_convolution(self, node: NodeProto) -> bool:
-        """Whether it is one of constant weights, which alone can be rounded ahead."""
+        """Whether it is a convolution with constant weights, which can be quantised."""
         return node.op_type == "Conv" and all(name in self.constants for name in node.input[1:])
 
     def activations(self, node: NodeProto) -> list[str]:
-        """Those of the node's inputs that come from the picture."""
+        """The node's inputs that are activations."""
         return [name for name in node.input if name in self.channels]
 
     def parameters(self) -> dict[str, Parameters]:
-        """Of each convolution, by its name."""
+        """The parameters of each convolution, by name."""
         found = {}
         for node in self.nodes:
             if self.is_convolution(node):
@@ -64,7 +65,8 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """weight: [out, in, height, width]. bias: [out]. sources: [out, in], the channel each reads."""
+    """weight: [out, in, height, width]. bias: [out]. sources: [out, in], the input channel that
+    each weight reads."""
 
     weight: Array
     bias: Array
@@ -73,7 +75,7 @@ class Parameters:
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Lowest, highest and mean value of each channel over all pictures."""
+    """Lowest, highest and mean value of each channel of an activation, over all pictures."""
 
     low: Array
     high: Array
@@ -96,7 +98,7 @@ def _sources(node: NodeProto, shape: Sequence[int]) -> Array:
 
 
 def read_network(prepared: bytes) -> Network:
-    """A prepared network's file taken apart. Raises BadModelError where it cannot be quantised."""
+    """Read a prepared network's file. Raises BadModelError if it cannot be quantised."""
     import onnx
     from onnx import numpy_helper
 
@@ -116,7 +118,7 @@ def read_network(prepared: bytes) -> Network:
             channels[value.name] = dims[1].dim_value
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     for index, node in enumerate(graph.node):
-        # Exporters leave names out.
+        # Exporters may leave names out.
         node.name = node.name or f"{node.op_type}_{index}"
     readers = [name for node in graph.node for name in node.input]
     results = {value.name for value in graph.output}
@@ -136,9 +138,10 @@ def read_network(prepared: bytes) -> Network:
 
 
 def observe(network: Network, pictures: Iterable[Array]) -> dict[str, Range]:
-    """Ranges of the activations that 8 bits may have to hold.
+    """Measure the ranges of the activations on some pictures.
 
-    They are gathered inside the graph, so that no activation is kept beyond its use.
+    Pooling nodes are added to the graph for it, so that the activations themselves need not be kept
+    in memory.
     """
     import onnx
     from onnx import TensorProto, helper

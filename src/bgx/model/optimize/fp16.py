@@ -1,4 +1,4 @@
-"""A network in half precision: weights and activations float16, input and output float32."""
+"""Converts a network to half precision; its input and output stay float32."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from bgx.model.providers import load_runtime, one_line
 
 
 def halve(prepared: bytes) -> bytes:
-    """The float16 form of a prepared network (see :mod:`bgx.model.prepare`).
+    """Convert a prepared network (see :mod:`bgx.model.prepare`) to float16.
 
-    Weights beyond float16's range are brought to its ends. Raises BadModelError where the network
-    cannot be converted, RuntimeMissingError.
+    Weights outside the range of float16 are clipped. Raises BadModelError if the network cannot be
+    converted, and RuntimeMissingError.
     """
     load_runtime()
     import onnx
@@ -21,7 +21,7 @@ def halve(prepared: bytes) -> bytes:
             onnx.load_model_from_string(prepared), keep_io_types=True, disable_shape_infer=True
         )
         graph = model.graph
-        # The converter appends the conversion of the input behind the nodes that read it.
+        # The converter puts the conversion of the input after the nodes that read it.
         nodes = sorted(graph.node, key=lambda node: graph.input[0].name not in node.input)
         del graph.node[:]
         graph.node.extend(nodes)
@@ -31,6 +31,6 @@ def halve(prepared: bytes) -> bytes:
         onnx.checker.ValidationError,
         onnx.shape_inference.InferenceError,
     ) as error:
-        raise BadModelError(f"cannot be halved: {one_line(error)}") from None
+        raise BadModelError(f"cannot be converted to half precision: {one_line(error)}") from None
     content: bytes = model.SerializeToString()
     return content

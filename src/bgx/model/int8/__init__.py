@@ -1,1 +1,0 @@
-"""The parts of :mod:`bgx.model.quantize`."""
