@@ -358,7 +358,7 @@ def test_too_few_photos(file: ModelFile, store: Store, photos: Path) -> None:
     for number in range(3):
         (photos / f"{number}.jpg").unlink()
 
-    with pytest.raises(UsageError, match="7 photos"):
+    with pytest.raises(UsageError, match="7 readable photos"):
         optimize(file, store, photos, 64, INT8, progress=ignore)
 
 

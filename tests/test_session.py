@@ -346,7 +346,7 @@ print(sums.min(), sums.max())
     done = run_limited(code)
 
     assert done.stdout == "2.0 2.0\n", done
-    assert "big.onnx: the system gives it no threads; it runs on one" in done.stderr
+    assert "big.onnx: the system refuses more threads; the network runs on one" in done.stderr
 
 
 def test_another_file_has_a_copy_of_its_own(store: Store, network: Path, tmp_path: Path) -> None:

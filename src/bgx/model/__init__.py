@@ -1,1 +1,11 @@
-"""One network, no pictures: registry, fetch, prepare, providers, session."""
+"""Networks: from a name of the registry to a session that turns tensors into mattes.
+
+::
+
+    registry    the known networks, from models.toml
+    store       their files on this machine; fetch downloads one, digests checks it
+    prepared    the prepared copy of a file: made by prepare and rewrite, checked by trial
+    optimize    8-bit and half-precision copies, made on request
+    opening     chooses the copy and the device; engines plans, providers starts the runtime
+    session     runs batches; binding and openvino adapt it to devices
+"""

@@ -1,4 +1,4 @@
-"""Runs whose batch lies in the device's own memory, allocated once."""
+"""Keeps the memory of a batch allocated on the device between runs."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ if TYPE_CHECKING:
 
 
 class BoundSession:
-    """An ``onnxruntime.InferenceSession`` of one input and one output, which keep their memory.
+    """An ``onnxruntime.InferenceSession`` with one input and one output in fixed device memory.
 
-    A batch of the planned size is copied into the device's memory and its mattes out of it, at the
-    same addresses in every Run; anything else runs as it would without. One Run at a time.
-    """
+    A batch of the planned size is copied to and from the same device memory in every run; batches
+    of another size are run as usual. One run at a time."""
 
     def __init__(
         self,
@@ -29,7 +28,7 @@ class BoundSession:
         plan: EnginePlan,
         shapes: tuple[tuple[int, ...], tuple[int, ...]],
     ) -> None:
-        """shapes: of the input and of the output. Raises what ONNX Runtime raises."""
+        """shapes: of input and output. Raises whatever ONNX Runtime raises."""
         index = int(plan.providers[0][1].get("device_id", "0"))
         self._session = session
         self._shape = shapes[0]
@@ -59,14 +58,14 @@ class BoundSession:
         self._binding.synchronize_inputs()
         self._session.run_with_iobinding(self._binding)
         self._binding.synchronize_outputs()
-        # A copy: where the memory is the processor's, the array is the next Run's output as well.
+        # A copy: in CPU memory the array would be overwritten by the next run.
         return [np.array(self._output.numpy())]
 
 
 def bind(runtime: ModuleType, session: Any, plan: EnginePlan) -> Any:
-    """The session with its batch bound to the plan's memory; as it is where its shapes are open.
+    """Bind the session to the plan's memory; a session with dynamic shapes is returned unchanged.
 
-    Raises what ONNX Runtime raises.
+    Raises whatever ONNX Runtime raises.
     """
     ports = [*session.get_inputs(), *session.get_outputs()]
     shapes = [_fix(port.shape, plan.batch_size) for port in ports]
@@ -79,7 +78,7 @@ def bind(runtime: ModuleType, session: Any, plan: EnginePlan) -> Any:
 
 
 def _fix(shape: Sequence[int | str | None], batch_size: int) -> tuple[int, ...] | None:
-    """The shape at this batch, where that is all it leaves open."""
+    """The shape with this batch size; None if other dimensions are dynamic."""
     open_batch = bool(shape) and not isinstance(shape[0], int)
     fixed = tuple(side for side in shape if isinstance(side, int))
     if open_batch:

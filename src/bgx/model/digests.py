@@ -1,4 +1,4 @@
-"""A file's hashes, and the stamps that save computing them again."""
+"""Hashes of files, and stamps that make it unnecessary to compute them again."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Digests:
-    """Hexadecimal; sha256 names the file, md5 is what some registries know it by."""
+    """Hashes of a file, hexadecimal. Copies are named by sha256; md5 is in some registries."""
 
     sha256: str
     md5: str
 
     def fits(self, known: object) -> bool:
-        """Whether a hash of the registry, ``sha256:…`` or ``md5:…``, is the file's."""
-        # A tuple, not a set: what a record holds may not be hashable.
+        """Whether a hash of the registry, ``sha256:…`` or ``md5:…``, is that of the file."""
+        # A tuple, not a set: a damaged record may hold something that is not hashable.
         return known in (f"sha256:{self.sha256}", f"md5:{self.md5}")
 
 
 def read_digests(path: Path, stamps: Path, *, trust_stamp: bool = True) -> Digests:
-    """The file's hashes: from its stamp while size and time stay, else from its bytes.
+    """The file's hashes: from its stamp if size and time are unchanged, else computed.
 
-    stamps: the folder that the stamps lie in. Raises BadModelError where the file cannot be read.
+    stamps: the folder of the stamps. Raises BadModelError if the file cannot be read.
     """
     try:
         resolved = path.resolve()
@@ -60,7 +60,7 @@ def read_digests(path: Path, stamps: Path, *, trust_stamp: bool = True) -> Diges
 
 
 def hash_file(path: Path) -> Digests:
-    """Both hashes, in one pass. Raises BadModelError where the file cannot be read."""
+    """Compute both hashes in one pass. Raises BadModelError if the file cannot be read."""
     sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
     buffer = memoryview(bytearray(1 << 20))
     try:

@@ -1,7 +1,7 @@
-"""Downloads a published model file: into a folder of its own, then renamed if its hash is right.
+"""Downloads a published model file, checks its hash, and moves it to its place.
 
-The only module that knows pooch, requests and urllib3. Without internet the error comes within
-``FIRST_ANSWER_S`` + 1 seconds, whatever part of the connection hangs.
+Without internet access, the error comes within ``FIRST_ANSWER_S`` + 1 seconds, whatever part of the
+connection hangs.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ if TYPE_CHECKING:
     from bgx.model.registry import ModelEntry
 
 FIRST_ANSWER_S = 10.0
-"""Looking up the name, connecting, TLS and redirects together may take this long."""
+"""Time limit for name lookup, connecting, TLS and redirects together, seconds."""
 
 STALL_S = 15.0
-"""A transfer without a byte for this long has stalled."""
+"""Time without a byte after which a transfer counts as stalled, seconds."""
 
 _CONNECT_S = 5.0
 
 _LEFT_S = 3600.0
-"""A download that nothing was written to for so long is left over from a killed process."""
+"""Time without a write after which a download counts as left by a killed process, seconds."""
 
 _PRIVATE = ".fetch-"
 _CHUNK = 1 << 18
 _LARGEST = 2**31
-"""An ONNX file is a protobuf message, which cannot be larger."""
+"""Largest ONNX file, bytes: a protobuf message cannot be larger."""
 
 
 class NoAnswerError(MissingModelError):
-    """The server, or something on the way to it, let us wait in vain."""
+    """The server did not answer within the time limit."""
 
 
 def fetch(
@@ -61,11 +61,11 @@ def fetch(
     first_answer: float | None = None,
     stall: float = STALL_S,
 ) -> Path:
-    """Download `entry`'s file to ``folder/NAME.onnx`` and return that path.
+    """Download the entry's file to ``folder/NAME.onnx`` and return that path.
 
-    The file appears there complete and with the registry's hash, or not at all. mirror: base URL
-    that replaces the published one. progress: show a bar on stderr if that is a terminal.
-    first_answer, stall: seconds; None is FIRST_ANSWER_S.
+    The file appears there complete and with the right hash, or not at all. mirror: base URL that
+    replaces the published one. progress: show a progress bar if stderr is a terminal. first_answer,
+    stall: time limits, seconds; None is FIRST_ANSWER_S.
 
     Raises MissingModelError (no URL, no connection, not on the server; NoAnswerError after a time
     limit), BadModelError (larger than the registry says, wrong hash) and ModelError (the folder
@@ -73,7 +73,7 @@ def fetch(
     """
     if entry.url is None or entry.hash is None:
         raise MissingModelError(
-            f"{entry.name}: the registry has no address for it; "
+            f"{entry.name}: the registry has no URL for it; "
             f"run: bgx models add {entry.name} FILE.onnx"
         )
     url = address_of(entry, mirror)
@@ -82,14 +82,14 @@ def fetch(
     import pooch
     import requests
 
-    # pooch announces each download and prints hashes; bgx says what there is to say.
+    # pooch logs each download and its hash; bgx has its own messages.
     pooch.get_logger().setLevel(logging.ERROR)
     download = _Download(entry, progress, first_answer or FIRST_ANSWER_S, stall)
     target = folder / f"{entry.name}.onnx"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(folder)
-        # Two processes that download one file do not meet in a folder of their own.
+        # Each download has a private folder, so that two processes do not write to one file.
         with (
             tempfile.TemporaryDirectory(prefix=_PRIVATE, dir=folder) as private,
             temporary(folder) as ordinary,
@@ -97,7 +97,7 @@ def fetch(
             fetched = pooch.retrieve(
                 url, entry.hash, fname=target.name, path=private, downloader=download
             )
-            # pooch's file is for its owner alone; this one is as the umask says.
+            # pooch's file is readable by its owner only; this one has the umask's permissions.
             Path(fetched).chmod(ordinary.stat().st_mode)
             _move(Path(fetched), target)
     except requests.RequestException as error:
@@ -108,7 +108,7 @@ def fetch(
         ) from None
     except ValueError:
         raise BadModelError(
-            f"{entry.name}: {shown} does not have the hash of the registry; nothing was kept; "
+            f"{entry.name}: {shown} does not have the registry's hash; nothing was kept; "
             f"try again, or run: bgx models add {entry.name} FILE.onnx"
         ) from None
     except OSError as error:
@@ -121,15 +121,15 @@ def fetch(
 
 
 def address_of(entry: ModelEntry, mirror: str | None) -> str:
-    """Where the entry's file is downloaded from. The entry must have a URL."""
+    """The URL that the entry's file is downloaded from. The entry must have a URL."""
     url = entry.url or ""
     return url if mirror is None else f"{mirror.rstrip('/')}/{url.rpartition('/')[2]}"
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Delete the folders of downloads that were killed.
+    """Delete the folders of killed downloads.
 
-    By age, since machines may share a folder: who downloads writes all the time.
+    They are recognised by their age, because several machines may share the folder.
     """
     for path in found(folder, f"{_PRIVATE}*"):
         with suppress(OSError):
@@ -139,7 +139,7 @@ def _remove_leftovers(folder: Path) -> None:
 
 
 class _Download:
-    """What pooch calls to download one model file, with limits of size and time."""
+    """A downloader for pooch, with limits on size and time."""
 
     def __init__(
         self, entry: ModelEntry, progress: bool, first_answer: float, stall: float
@@ -151,7 +151,7 @@ class _Download:
         self._stall = stall
 
     def __call__(self, url: str, output_file: str, pooch: object) -> None:
-        """Raises BadModelError for a file that is too large, RequestException and OSError."""
+        """Download the file. Raises BadModelError if it is too large, RequestException, OSError."""
         with self._open(url) as response:
             response.raise_for_status()
             announced = response.headers.get("Content-Length", "")
@@ -162,11 +162,10 @@ class _Download:
                 self._copy(response, file, size, url)
 
     def _open(self, url: str) -> Response:
-        """Start the request and wait for its headers, no longer than `first_answer`.
+        """Send the request and wait for the headers, at most `first_answer` seconds.
 
-        A socket's timeout applies to each address anew, and none covers looking up the name, so the
-        request is made in a thread that is abandoned when its time is over.
-        """
+        The timeout of a socket applies to each of a host's addresses separately, and not to the
+        name lookup. So the request is made on a thread that is abandoned after the time limit."""
         import requests
 
         def ask() -> Response:
@@ -179,7 +178,7 @@ class _Download:
                 )
             except requests.RequestException:
                 raise
-            except OSError as error:  # REQUESTS_CA_BUNDLE names a file that is not there
+            except OSError as error:  # REQUESTS_CA_BUNDLE names a missing file
                 raise requests.RequestException(str(error)) from None
             except Exception as error:  # noqa: BLE001 - many kinds, for a malformed URL
                 raise requests.exceptions.InvalidURL(str(error)) from None
@@ -226,7 +225,7 @@ def _move(source: Path, target: Path) -> None:
     try:
         source.replace(target)
     except PermissionError:
-        # Windows does not replace an open file: another process has just downloaded the same.
+        # Windows cannot replace an open file; another process may have downloaded the same one.
         if not target.is_file() or not filecmp.cmp(source, target, shallow=False):
             raise
 
@@ -237,7 +236,7 @@ def _without_login(url: str) -> str:
 
 
 def _explain(error: RequestException) -> tuple[str, bool]:
-    """The cause in a few words, and whether a time limit ended the request."""
+    """The cause in a few words, and whether a time limit was reached."""
     import requests
     from urllib3.exceptions import ReadTimeoutError
 
@@ -257,7 +256,7 @@ def _explain(error: RequestException) -> tuple[str, bool]:
     if isinstance(error, requests.ConnectionError):
         return "no connection", False
     if isinstance(error, requests.exceptions.InvalidURL):
-        return "the address is malformed", False  # its text may hold a login
+        return "the URL is malformed", False  # not shown: it may contain a password
     if type(error) is requests.RequestException:
         return str(error).partition("\n")[0], False
     return type(error).__name__, False

@@ -1,4 +1,4 @@
-"""What the folders of models hold, as far as this user may see it."""
+"""Looks into the folders of model files; a folder without permission counts as empty."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ if TYPE_CHECKING:
 
 
 def is_file(path: Path) -> bool:
-    """Whether a file is there that this user may know of."""
+    """Whether the file exists, as far as this user may see."""
     return os.path.isfile(path)  # noqa: PTH113 - Path's own raises where a folder is closed
 
 
 def found(folder: Path, pattern: str) -> list[Path]:
-    """What a folder that this user may look into holds, by name."""
+    """The paths in a folder that match a pattern, sorted; empty without permission."""
     try:
         return sorted(folder.glob(pattern))
     except OSError:

@@ -1,4 +1,4 @@
-"""OpenVINO behind those methods of ``onnxruntime.InferenceSession`` that bgx calls."""
+"""OpenVINO with the methods of ``onnxruntime.InferenceSession`` that bgx uses."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """An input or output. type: as ONNX Runtime says it. shape: a side left open is a name."""
+    """An input or output. type: ONNX Runtime's name. shape: a dynamic dimension is a name."""
 
     name: str
     type: str
@@ -30,14 +30,14 @@ class Port:
 
 
 class OpenvinoSession:
-    """A network compiled for this machine's processor, in float32 where it is not in 8 bits.
+    """A network compiled for this machine's CPU, in float32 and, for an 8-bit copy, in 8 bits.
 
-    As many threads as the plan's `runs` may call :meth:`run` at once; more wait.
+    Up to `plan.runs` threads can call :meth:`run` at once; others wait.
     """
 
     def __init__(self, source: Path | bytes, plan: EnginePlan, name: str) -> None:
-        """Raises DeviceUnavailableError when OpenVINO does not load, BadModelError when the file
-        is not a network it can run.
+        """Raises DeviceUnavailableError if OpenVINO does not load, BadModelError if it cannot run
+        the network.
         """
         openvino = _load()
         try:
@@ -49,7 +49,7 @@ class OpenvinoSession:
                 model,
                 "CPU",
                 {
-                    # Left to itself it takes bfloat16 where the processor has it.
+                    # By default it uses bfloat16 on CPUs that support it.
                     "INFERENCE_PRECISION_HINT": "f32",
                     "NUM_STREAMS": plan.runs,
                     "INFERENCE_NUM_THREADS": plan.runs * plan.threads,
@@ -76,12 +76,12 @@ class OpenvinoSession:
         return [_port(port) for port in self._model.outputs]
 
     def run(self, names: Sequence[str] | None, feed: Mapping[str, NDArray[Any]]) -> list[Any]:
-        """The outputs of these names, all where None. Raises RuntimeError."""
+        """The outputs of these names; None is all of them. Raises RuntimeError."""
         request = self._requests.get()
         try:
             request.infer(dict(feed), share_inputs=True)
             ports = names or [port.name for port in self.get_outputs()]
-            # The request's own memory, which its next run writes.
+            # Copies, because the next run of the request overwrites its memory.
             return [request.get_tensor(name).data.copy() for name in ports]
         except RuntimeError as error:
             raise RuntimeError(_last_line(error)) from None
@@ -90,7 +90,7 @@ class OpenvinoSession:
 
 
 def _load() -> ModuleType:
-    # Importing it reports to Intel, unless the package that does so cannot be imported.
+    # Importing openvino sends telemetry to Intel, unless the package for that cannot be imported.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     try:
         import openvino
@@ -103,7 +103,7 @@ def _load() -> ModuleType:
 
 
 def _fix_batch(model: Any, size: int) -> None:
-    """Where the first dimension of the network's one input is open."""
+    """Set the batch size if the network's only input has a dynamic one."""
     if len(model.inputs) == 1 and model.inputs[0].partial_shape[0].is_dynamic:
         shape = model.inputs[0].partial_shape
         shape[0] = size
@@ -123,5 +123,5 @@ def _port(port: Any) -> Port:
 
 
 def _last_line(error: Exception) -> str:
-    """The reason; the lines before it name source files."""
+    """The reason, which is the last line of OpenVINO's messages."""
     return (str(error).strip().splitlines() or [type(error).__name__])[-1][:300]

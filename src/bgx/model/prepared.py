@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 def find_prepared(file: ModelFile, store: Store, *, for_cpu: bool) -> tuple[Path | bytes, int]:
     """The network to run, and the index of its output that is the matte.
 
-    That is the prepared copy, which is made the first time, or the original where no copy can be
-    made. for_cpu: with the rewrites that only the CPU gains by.
+    That is the prepared copy, which is made the first time, or the original if no copy can be made.
+    for_cpu: with rewrites that only help the CPU.
     """
     entry = file.entry
     stem = f"{file.digest.partition(':')[2]}-{entry.output}-v{PREPARE_VERSION}"
@@ -41,17 +41,17 @@ def find_prepared(file: ModelFile, store: Store, *, for_cpu: bool) -> tuple[Path
         _keep(refusal, str(reason).encode())
         return file.path, entry.output
     except InferenceError as error:
-        # A run may fail for lack of memory, which the next process may have.
+        # A run may fail for lack of memory, so this is not recorded: later it may work.
         log.debug("%s: used as it is: %s", file.path, error)
         return file.path, entry.output
     return (copy if _keep(copy, content) else content), 0
 
 
 def read_prepared(file: ModelFile, store: Store) -> bytes:
-    """The prepared copy's bytes. Raises BadModelError where no copy can be made."""
+    """The prepared copy's bytes. Raises BadModelError if no copy can be made."""
     source, _ = find_prepared(file, store, for_cpu=False)
     if source == file.path:
-        raise BadModelError(f"{file.path}: its graph has a form that bgx cannot prepare")
+        raise BadModelError(f"{file.path}: bgx cannot prepare a graph of this form")
     return source if isinstance(source, bytes) else source.read_bytes()
 
 
@@ -59,14 +59,14 @@ def _make(file: ModelFile, *, for_cpu: bool) -> bytes:
     """Raises DoesNotFit, BadModelError, InferenceError, NoMemoryError."""
     content = prepare(file.path, file.entry.output, for_cpu=for_cpu)
     check_copy(content, file.path, file.entry)
-    # The copy is kept under the digest of the file that was looked up.
+    # The copy is named after the digest that was computed before: the file must still have it.
     if not hash_file(file.path).fits(file.digest):
         raise BadModelError(f"{file.path}: was replaced while it was being opened; try again")
     return content
 
 
 def _keep(path: Path, content: bytes) -> bool:
-    """Write a file that is named by its content; returns whether it is there afterwards."""
+    """Write a file unless it exists; returns whether it exists afterwards."""
     if not files.is_file(path):
         try:
             remove_leftovers(path.parent)

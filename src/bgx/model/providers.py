@@ -1,6 +1,6 @@
-"""ONNX Runtime on this machine: what is installed, and a plan turned into a session.
+"""ONNX Runtime on this machine: what is installed, and starting sessions.
 
-:func:`start` asks each session what it really uses: nothing falls back in silence.
+:func:`start` checks which provider each session really uses, so that nothing falls back silently.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Providers with a wheel of their own, registered when they are asked for: the wheel's module.
+# Providers in wheels of their own, which are registered when needed, and the wheels' modules.
 _PLUGINS = {"WebGpuExecutionProvider": "onnxruntime_ep_webgpu"}
 
 # Every distribution that unpacks into the folder `onnxruntime`.
@@ -52,31 +52,31 @@ _FLAVOURS = (
     "onnxruntime-training",
 )
 
-# ORT's names for "this is not a network", whatever the device.
+# ONNX Runtime's exceptions that mean "this is not a usable network", on any device.
 _MODEL_ERRORS = frozenset(
     {"InvalidProtobuf", "InvalidGraph", "NoModel", "NoSuchFile", "NotImplemented"}
 )
 
-# What its pool says where the system refuses a thread, on POSIX and on Windows.
+# Messages of its thread pool if the system refuses a thread, on POSIX and on Windows.
 _NO_THREAD = ("pthread_create failed", "_beginthreadex failed")
 
-# How allocators report that there is no memory: C++ on POSIX and on Windows, ONNX Runtime's, Linux.
+# Messages of failed allocations: C++ on POSIX and on Windows, ONNX Runtime, Linux.
 _NO_MEMORY = ("bad_alloc", "bad allocation", "Failed to allocate memory", "Cannot allocate memory")
 
 
 def load_runtime() -> ModuleType:
-    """Import ONNX Runtime, quiet and without telemetry.
+    """Import ONNX Runtime, without its log and telemetry.
 
-    Raises RuntimeMissingError if no flavour is installed or it does not load, NoMemoryError.
+    Raises RuntimeMissingError if none is installed or it does not load, and NoMemoryError.
     """
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     try:
         import onnxruntime
 
-        # What fails is raised and said once by bgx; ONNX Runtime would print it as well.
+        # bgx reports errors once; ONNX Runtime would print them too.
         onnxruntime.set_default_logger_severity(4)
     except (ImportError, AttributeError, MemoryError) as error:
-        # AttributeError: one of two flavours was uninstalled and took the other's files with it.
+        # AttributeError: uninstalling another flavour removed files that this one needs.
         if lacks_memory(error):
             raise NoMemoryError(explain_no_memory("onnxruntime")) from None
         raise RuntimeMissingError(_explain_missing(error)) from None
@@ -84,7 +84,7 @@ def load_runtime() -> ModuleType:
 
 
 def list_providers(kinds: Iterable[str]) -> list[str]:
-    """What there is to run these kinds of device: ONNX Runtime's providers, plug-ins, OpenVINO.
+    """The providers available for these kinds of devices: ONNX Runtime's, plug-ins, OpenVINO.
 
     Raises RuntimeMissingError.
     """
@@ -101,7 +101,7 @@ def list_providers(kinds: Iterable[str]) -> list[str]:
 
 @cache
 def _register(plugin: str) -> bool:
-    """Make the provider of a plug-in known to ONNX Runtime; whether its wheel is there for that."""
+    """Register the provider of a plug-in with ONNX Runtime; returns whether that worked."""
     try:
         library = importlib.import_module(plugin).get_library_path()
         load_runtime().register_execution_provider_library(plugin, library)
@@ -128,9 +128,10 @@ def _explain_missing(error: Exception) -> str:
 
 
 def find_flavours() -> dict[str, str]:
-    """The installed distributions of ONNX Runtime with their versions.
+    """The installed distributions of ONNX Runtime and their versions.
 
-    By the names of their folders alone: importlib.metadata takes longer than the network to load.
+    Found by the names of their folders, because importlib.metadata takes longer to import than a
+    network takes to load.
     """
     installed: dict[str, str] = {}
     for folder in sys.path:
@@ -141,7 +142,7 @@ def find_flavours() -> dict[str, str]:
 
 
 def explain_conflict(flavours: Mapping[str, str]) -> str | None:
-    """What is wrong with two flavours side by side and how to repair it; None when there is one."""
+    """The message for two installed flavours, with the remedy; None if there is only one."""
     if len(flavours) < 2:
         return None
     names = " ".join(flavours)
@@ -152,10 +153,11 @@ def explain_conflict(flavours: Mapping[str, str]) -> str | None:
 
 
 def start(source: Path | bytes, plan: EnginePlan, name: str) -> Any:
-    """Create the plan's ``onnxruntime.InferenceSession``, or its like, from a file or its bytes.
+    """Create an ``onnxruntime.InferenceSession``, or an object with its methods, for the plan.
 
-    name: what messages call the file. Raises DeviceUnavailableError if the plan's provider does not
-    load, BadModelError if the file is not a network ONNX Runtime can run, NoMemoryError.
+    source: the file or its bytes. name: of the file, for messages. Raises DeviceUnavailableError if
+    the plan's provider does not load, BadModelError if ONNX Runtime cannot run the network, and
+    NoMemoryError.
     """
     if plan.provider == OPENVINO:
         from bgx.model.openvino import OpenvinoSession
@@ -176,25 +178,25 @@ def start(source: Path | bytes, plan: EnginePlan, name: str) -> Any:
     if plan.provider in {"CUDAExecutionProvider", "TensorrtExecutionProvider"}:
         _preload(runtime)
     if plan.provider == "TensorrtExecutionProvider":
-        # Its wheel loads the libraries, which ONNX Runtime then finds.
+        # Importing its wheel loads the libraries that ONNX Runtime needs.
         with contextlib.suppress(ImportError, OSError):
             importlib.import_module("tensorrt")
     providers = [(provider, dict(choices)) for provider, choices in plan.providers]
     try:
         if plan.provider in _PLUGINS:
-            # By name ONNX Runtime would pass it over without a word.
+            # If given by name, ONNX Runtime would ignore a plug-in silently.
             options.add_provider_for_devices(_find_devices(runtime, plan)[:1], providers[0][1])
             providers = []
         session = runtime.InferenceSession(
             source if isinstance(source, bytes) else os.fspath(source),
             sess_options=options,
             providers=providers,
-            # Without this a provider that fails is replaced by the CPU, and stdout told so.
+            # Otherwise a provider that fails is replaced by the CPU, with a message on stdout.
             enable_fallback=0,
         )
     except runtime_errors() as error:
         if plan.pool_size > 1 and any(words in str(error) for words in _NO_THREAD):
-            log.warning("%s: the system gives it no threads; it runs on one", name)
+            log.warning("%s: the system refuses more threads; the network runs on one", name)
             return start(source, replace(plan, threads=1), name)
         if plan.device == "cpu" and lacks_memory(error):
             raise NoMemoryError(explain_no_memory(name)) from None
@@ -224,15 +226,15 @@ def start(source: Path | bytes, plan: EnginePlan, name: str) -> Any:
 
 
 def explain_no_gpu() -> str:
-    """What to do where half precision is asked for and nothing but the processor runs networks."""
+    """The message for half precision on a machine without a usable GPU."""
     return (
-        "--precision fp16 runs on a GPU alone and none is found, see: bgx info; the CPU takes "
-        f"int8; for NVIDIA: {explain_install('cuda')}"
+        "--precision fp16 needs a GPU, and none is found; see: bgx info; on the CPU use int8; "
+        f"for NVIDIA: {explain_install('cuda')}"
     )
 
 
 def _find_devices(runtime: ModuleType, plan: EnginePlan) -> list[Any]:
-    """What the plan's provider, a plug-in, can run on; at least one."""
+    """The devices of the plan's plug-in provider, at least one."""
     found = [device for device in runtime.get_ep_devices() if device.ep_name == plan.provider]
     if not found:
         raise DeviceUnavailableError(explain_undelivered(plan, f"{plan.provider} finds no device"))
@@ -240,7 +242,7 @@ def _find_devices(runtime: ModuleType, plan: EnginePlan) -> list[Any]:
 
 
 def runtime_errors() -> tuple[type[Exception], ...]:
-    """What ONNX Runtime raises: its own exceptions, and those of its binding to Python."""
+    """The exceptions of ONNX Runtime: its own, and those of its Python binding."""
     from onnxruntime.capi import onnxruntime_pybind11_state as binding
 
     own = [
@@ -252,23 +254,20 @@ def runtime_errors() -> tuple[type[Exception], ...]:
 
 
 def lacks_memory(error: BaseException) -> bool:
-    """Whether a runtime's exception says that there was not enough memory."""
+    """Whether an exception of a runtime means that there is too little memory."""
     return isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY)
 
 
 def explain_no_memory(name: str) -> str:
-    """What to do if there is too little memory to load a network's file or a runtime."""
+    """The message for too little memory to load a network or a runtime."""
     return (
         f"{name}: too little memory to load it; raise the limit (ulimit -v, the container's), or "
-        "take a smaller network, such as --model lite"
+        "use a smaller network, such as --model lite"
     )
 
 
 def one_line(error: BaseException) -> str:
-    """The message without ONNX Runtime's status and source line in front and stack behind.
-
-    Where one message holds another, the inner one says why.
-    """
+    """The reason in a message of ONNX Runtime, without status, source line and stack trace."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     line = re.sub(r"^.*\[ONNXRuntimeError\] : \d+ : \w+ : ", "", line)
     return re.sub(r"^\S+\.(?:cc|cpp|cu|h):\d+ (?:.* was false\. |.*?\) )", "", line)[:300]
@@ -280,12 +279,12 @@ def explain_undelivered(plan: EnginePlan, reason: str) -> str:
 
 
 def _preload(runtime: ModuleType) -> None:
-    """Load CUDA and cuDNN from the wheels beside onnxruntime-gpu, where it has such a function."""
+    """Load CUDA and cuDNN from their wheels, if this version of onnxruntime-gpu can do that."""
     preload = getattr(runtime, "preload_dlls", None)
     if preload is None:
         return
     said = io.StringIO()
-    # It prints what it cannot find; stdout belongs to the user.
+    # It prints what it cannot find, but stdout is for results only.
     with contextlib.redirect_stdout(said):
         try:
             preload()

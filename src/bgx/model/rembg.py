@@ -1,4 +1,4 @@
-"""Where rembg keeps the files it fetched, so that they need not be fetched again."""
+"""Finds the files that rembg has downloaded, so that they need not be downloaded again."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
 
 def rembg_paths(name: str, environment: Mapping[str, str], home: Path) -> list[Path]:
-    """Where rembg keeps the file called `name`, newest layout first.
+    """The places where versions of rembg keep the file of a model, the newest version's first.
 
-    ``U2NET_HOME`` wins over ``REMBG_HOME``; below either a folder per model, and in the older
-    layout all files side by side in ``~/.u2net``.
+    ``U2NET_HOME`` takes precedence over ``REMBG_HOME``. The newest layout has a folder per model;
+    the older one has all files in ``~/.u2net``.
     """
 
     def expand(text: str) -> Path:
@@ -31,7 +31,7 @@ def rembg_paths(name: str, environment: Mapping[str, str], home: Path) -> list[P
 
 
 def find_home() -> Path:
-    """The user's home; a path that is nowhere for a user without one, as containers have them."""
+    """The user's home folder; a path that does not exist if the user has none, as in containers."""
     try:
         return Path.home()
     except RuntimeError:

@@ -1,11 +1,11 @@
-"""Model files on this machine: where they lie and why they are trusted.
+"""Model files on this machine: finds, downloads, checks, adds and removes them.
 
 ::
 
-    FOLDER/models/NAME.onnx        fetched, or added by the user
-    FOLDER/models/NAME.json        the user added it: its own hash, and how it is fed
-    FOLDER/stamps/….json           what a file hashed to, valid while its size and time stay
-    FOLDER/prepared/SHA256-….onnx  copies made by bgx.model.prepare of the file with that hash
+    FOLDER/models/NAME.onnx        downloaded, or added by the user
+    FOLDER/models/NAME.json        for an added file: its hash and its registry entry
+    FOLDER/stamps/….json           hash of a file, valid as long as its size and time are the same
+    FOLDER/prepared/SHA256-….onnx  prepared copies of the file with that hash
     FOLDER/optimized/SHA256-….onnx int8 and fp16 copies that passed here, each with a record .json
     FOLDER/engines/                engines and timings built by TensorRT and others
 """
@@ -44,25 +44,26 @@ log = logging.getLogger(__name__)
 
 Origin = Literal["builtin", "fetched", "added", "rembg", "file"]
 _LARGEST_OF_OURS = 64_000_000
+"""Files made by ``bgx train`` are smaller than this, bytes."""
 
 RETRY_S = 600.0
-"""How long the default network is not asked for again after its server did not answer, seconds."""
+"""For how long the default network is not requested again if its server did not answer, seconds."""
 
 _BEFORE = "before"
-"""Key of a record: the table of the file that was replaced."""
+"""Key in a record: the entry of the file that was replaced."""
 
 OF_FILE = "file"
-"""Name of the entry of a file that says itself how it is fed."""
+"""Name of the entry of a file that contains its own settings."""
 
 Check = Callable[[Path, ModelEntry, str], None]
-"""Raises BadModelError, naming the file as told, where it does not run as the entry says."""
+"""Raises BadModelError if a file does not run with an entry's settings. The text is its name."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """A model file that may be run.
+    """A model file whose hash has been checked.
 
-    digest: ``sha256:…`` of its bytes, the key of everything derived from it.
+    digest: ``sha256:…``; copies made of the file are named after it.
     """
 
     entry: ModelEntry
@@ -73,9 +74,9 @@ class ModelFile:
 
 @dataclass(frozen=True)
 class Store:
-    """Finds, fetches, adds and removes model files as `settings` say.
+    """Finds, downloads, adds and removes model files.
 
-    first_answer: seconds that a server may take to begin to answer; None is bgx's own limit.
+    first_answer: seconds that a server may take to begin its answer; None is bgx's own limit.
     """
 
     settings: ModelSettings = field(default_factory=ModelSettings)
@@ -83,7 +84,7 @@ class Store:
 
     @cached_property
     def folder(self) -> Path:
-        """Where everything lies: the settings' folder, else the platform's cache folder."""
+        """The folder of all files: that of the settings, else the platform's cache folder."""
         if self.settings.folder is not None:
             return self.settings.folder
         import platformdirs
@@ -91,7 +92,7 @@ class Store:
         try:
             return platformdirs.user_cache_path("bgx", appauthor=False)
         except RuntimeError:  # a user without a home
-            raise UsageError("no folder to keep models in; set BGX_HOME to one") from None
+            raise UsageError("no home folder to keep models in; set BGX_HOME to a folder") from None
 
     @property
     def models(self) -> Path:
@@ -110,7 +111,7 @@ class Store:
         return self.folder / "engines"
 
     def registry(self) -> dict[str, ModelEntry]:
-        """The built-in registry, the user's file, and the names the user added with a file."""
+        """All networks: of the built-in registry, of the user's registry, and added by the user."""
         registry = load_registry(self.settings.registry)
         for record in files.found(self.models, "[!.]*.json"):
             name = record.stem
@@ -119,16 +120,15 @@ class Store:
             try:
                 registry[name] = entry_from_table(name, _read_record(record)[0], record)
             except (BadModelError, UsageError) as error:
-                # It must not stand in the way of every other network.
+                # One damaged record must not make all other networks unusable.
                 log.warning("%s", error)
         return registry
 
     def locate(self, entry: ModelEntry, *, trust_stamp: bool = True) -> ModelFile | None:
         """The entry's file on this machine, or None.
 
-        A file of rembg's is taken when its hash fits and passed over when not. trust_stamp: False
-        hashes again. Raises BadModelError when the file in bgx's own folder does not have the hash
-        it had or should have.
+        A file in rembg's folders is used if it has the right hash. trust_stamp: if False, the file
+        is hashed again. Raises BadModelError if the file in bgx's own folder has a wrong hash.
         """
         own = self._own(entry.name)
         if files.is_file(own):
@@ -147,7 +147,7 @@ class Store:
                 continue
             if digests.fits(entry.hash):
                 return ModelFile(entry, path, f"sha256:{digests.sha256}", "rembg")
-            log.debug("%s: passed over, its hash is not that of %s", path, entry.name)
+            log.debug("%s: not used, its hash is not that of %s", path, entry.name)
         return None
 
     def present(self, entry: ModelEntry) -> bool:
@@ -160,11 +160,11 @@ class Store:
     def resolve(
         self, model: str | None, registry: Mapping[str, ModelEntry], *, progress: bool = False
     ) -> ModelFile:
-        """The file of a NAME of the registry or of a path to FILE.onnx, fetched where needed.
+        """The file of a network, downloaded if needed.
 
-        None is the default network; where that is not to be had, the best other one that is here,
-        and a warning says so. One asked for is never replaced. Raises UnknownModelError,
-        MissingModelError and BadModelError.
+        model: a name in the registry or a path to an ONNX file. None is the default network or, if
+        that cannot be downloaded, the best one on this machine, with a warning; a network that is
+        named is never replaced. Raises UnknownModelError, MissingModelError and BadModelError.
         """
         if model is None:
             return self._resolve_default(registry, progress=progress)
@@ -189,19 +189,19 @@ class Store:
                     continue
                 if found is not None:
                     reason = str(error).partition(";")[0]
-                    log.warning("%s; taking %s, the best network that is here", reason, name)
+                    log.warning("%s; using %s, the best network on this machine", reason, name)
                     return found
             raise
 
     def _download_default(self, entry: ModelEntry, *, progress: bool) -> ModelFile:
-        """Download the default network, unless its server kept us waiting in vain a while ago.
+        """Download the default network, unless its server did not answer a short time ago.
 
-        Behind a firewall that drops packets, every command would wait otherwise.
+        Otherwise every command would wait for the time limit behind a firewall that drops packets.
         """
         from bgx.model.fetch import NoAnswerError, address_of
 
         note = self.folder / "stamps" / "no-answer"
-        # The address may hold a login.
+        # Hashed, because the address may contain a password.
         asked = hashlib.sha256(address_of(entry, self.settings.mirror).encode()).digest()
         if not self.settings.offline and _read_recent(note) == asked:
             raise MissingModelError(
@@ -218,9 +218,9 @@ class Store:
             raise
 
     def download(self, entry: ModelEntry, *, progress: bool = False) -> ModelFile:
-        """Fetch the entry's file; one that is there and whole is not fetched again.
+        """Download the entry's file, unless it exists and is undamaged.
 
-        Raises MissingModelError, BadModelError and ModelError as :func:`bgx.model.fetch.fetch`.
+        Raises MissingModelError, BadModelError and ModelError like :func:`bgx.model.fetch.fetch`.
         """
         try:
             found = self.locate(entry)
@@ -251,13 +251,12 @@ class Store:
     def add(
         self, name: str, file: Path, registry: Mapping[str, ModelEntry], *, check: Check
     ) -> ModelFile:
-        """Keep a copy of `file` under `name`, its own hash recorded in place of the registry's.
+        """Store a copy of `file` under `name`; its hash replaces that of the registry.
 
-        A name of one's own takes the settings that the file itself has, else those of the entry of
-        its stem, else those of U²-Net. Nothing is replaced before `check` has passed the copy.
-        Raises UsageError (a name that cannot be one, or is that of a network fed otherwise),
-        MissingModelError, BadModelError and ModelError.
-        """
+        A new name gets the settings (input size, mean and so on) that the file contains, else those
+        of the registry entry with the file's stem, else those of U²-Net. An existing file is
+        replaced only after `check` has accepted the copy. Raises UsageError (an invalid name, or
+        one of a network with other settings), MissingModelError, BadModelError and ModelError."""
         _check_readable(file)
         published = load_registry(self.settings.registry)
         described = _describe(file, published)
@@ -265,7 +264,7 @@ class Store:
             like = replace(described, url=None, builtin=None, tried=False, licence="unknown")
             entry = replace(like, name=name, about=f"added from {file.name}")
         elif described.name == OF_FILE and described.feed != published[name].feed:
-            raise UsageError(f"{file}: is not fed as {name} is; add it under a name of its own")
+            raise UsageError(f"{file}: has other settings than {name}; add it under another name")
         else:
             entry = published[name]
         try:
@@ -276,26 +275,26 @@ class Store:
                 check(copy, entry, str(file))
                 digest, size = f"sha256:{hash_file(copy).sha256}", copy.stat().st_size
                 added = replace(entry, url=None, builtin=None, hash=digest, bytes=size)
-                # The record first, so that a full disk costs no network. Until the file follows,
-                # and if it never does, the record tells of the old file too.
+                # The record is written first, so that a full disk does not cost the old network. It
+                # describes the old file too, which stays in use until the new one is moved.
                 record = _table(added) | {_BEFORE: self._describe_own(name, published)}
                 write_whole(self._record(name), json.dumps(record, indent=2).encode())
                 copy.replace(self._own(name))
         except OSError as error:
             raise ModelError(
-                f"{self.models}: {file} cannot be kept there: {error.strerror or error}; "
+                f"{self.models}: {file} cannot be copied there: {error.strerror or error}; "
                 "make room or set BGX_HOME to another folder"
             ) from None
         return ModelFile(added, self._own(name), digest, "added")
 
     def remove(self, name: str) -> Path:
-        """Delete the name's file and the copies made of it; rembg's files are never touched.
+        """Delete the file of this name and all copies made of it, but never rembg's files.
 
-        Returns the path it had. Raises MissingModelError when there is none.
+        Returns the path it had. Raises MissingModelError if there is none.
         """
         path, record = self._own(name), self._record(name)
         if Path(name).name != name or not (files.is_file(path) or files.is_file(record)):
-            raise MissingModelError(f"{name}: no file of it in {self.models}; nothing removed")
+            raise MissingModelError(f"{name}: has no file in {self.models}; nothing was removed")
         try:
             if files.is_file(path):
                 for folder in (self.prepared, self.optimized):
@@ -308,9 +307,9 @@ class Store:
         return path
 
     def verify(self, entry: ModelEntry) -> ModelFile:
-        """Hash the entry's file again, whatever its stamp says.
+        """Check the hash of the entry's file, without using its stamp.
 
-        Raises MissingModelError when it is not on this machine, BadModelError when it changed.
+        Raises MissingModelError if it is not on this machine, BadModelError if it has changed.
         """
         found = self.locate(entry, trust_stamp=False)
         if found is None:
@@ -327,7 +326,7 @@ class Store:
             return None
         digests = self._digests(path, trust_stamp=trust_stamp)
         if entry.hash is None or not digests.fits(entry.hash):
-            raise BadModelError(f"{path}: damaged or replaced; install bgx anew")
+            raise BadModelError(f"{path}: damaged or replaced; reinstall bgx")
         return ModelFile(entry, path, f"sha256:{digests.sha256}", "builtin")
 
     def _own(self, name: str) -> Path:
@@ -339,7 +338,7 @@ class Store:
     def _describe_own(
         self, name: str, published: Mapping[str, ModelEntry]
     ) -> dict[str, Any] | None:
-        """The table of the file that is kept under a name; None where it is not known."""
+        """The entry of the file that is stored under a name, as a table; None if unknown."""
         if files.is_file(self._record(name)):
             try:
                 return _read_record(self._record(name))[0]
@@ -348,7 +347,7 @@ class Store:
         return _table(published[name]) if name in published else None
 
     def _check_own(self, entry: ModelEntry, path: Path, *, trust_stamp: bool = True) -> ModelFile:
-        # The file before its record: `add` writes them the other way round.
+        # The file is read before its record: `add` writes them in the opposite order.
         digests = self._digests(path, trust_stamp=trust_stamp)
         record = self._record(entry.name)
         added = files.is_file(record)
@@ -362,7 +361,7 @@ class Store:
                 f"run: bgx models {remedy.format(entry.name)}"
             )
         if added and fitting and entry.url is None and entry.hash in hashes:
-            # A name of the user's own, of which the record alone says how it is fed.
+            # The user's own name: only the record has its settings.
             entry = entry_from_table(entry.name, fitting[0], record)
         return ModelFile(entry, path, f"sha256:{digests.sha256}", "added" if added else "fetched")
 
@@ -371,10 +370,10 @@ class Store:
 
 
 def _describe(path: Path, registry: Mapping[str, ModelEntry]) -> ModelEntry:
-    """How a file is fed: as it says itself, else as the entry of its stem, else as U²-Net."""
+    """The entry for a file: its own settings, else those of its stem's entry, else U²-Net's."""
     from bgx.model.prepare import read_table
 
-    # A large file was not made by bgx train, and takes long to look into.
+    # A larger file was not made by bgx train, and would take long to read.
     table = read_table(path) if path.stat().st_size <= _LARGEST_OF_OURS else None
     if table is None:
         return entry_for_file(registry, path)
@@ -385,7 +384,7 @@ def _describe(path: Path, registry: Mapping[str, ModelEntry]) -> ModelEntry:
 
 
 def _read_recent(note: Path) -> bytes | None:
-    """A note that was written less than RETRY_S ago."""
+    """The note's content if it was written less than RETRY_S ago."""
     try:
         age = time.time() - note.stat().st_mtime
         return note.read_bytes() if 0 <= age < RETRY_S else None
@@ -415,7 +414,7 @@ def _table(entry: ModelEntry) -> dict[str, Any]:
 
 
 def _read_record(path: Path) -> list[dict[str, Any]]:
-    """The table of an added file and, if there was one, of the file that it replaced."""
+    """The entry of an added file and, if there was one, of the file that it replaced."""
     try:
         table = json.loads(path.read_bytes())
         before = table.pop(_BEFORE, None)

@@ -1,4 +1,4 @@
-"""Trial runs of a network on noise: does it run as its registry entry says, does a copy agree."""
+"""Trial runs on noise: does a network run with its settings, does a copy give the same output?"""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from bgx.model.registry import ModelEntry
 
 TOLERANCE = 1e-4
-"""Largest difference allowed between a prepared copy's matte and the original's, in 0..1."""
+"""Largest difference allowed between the outputs of a prepared copy and of the original, 0..1."""
 
 
 def check_network(path: Path, entry: ModelEntry, name: str) -> None:
-    """Run a file once as `entry` says. name: what messages call it.
+    """Run a file once with the settings of `entry`. name: of the file, for messages.
 
-    Raises BadModelError if it is no such network, NoMemoryError.
+    Raises BadModelError if it does not run, and NoMemoryError.
     """
     session = Session(path, _plan(1), entry, name=name, output=entry.output)
     try:
@@ -36,10 +36,11 @@ def check_network(path: Path, entry: ModelEntry, name: str) -> None:
 
 
 def check_copy(copy: bytes, original: Path, entry: ModelEntry) -> None:
-    """Raise DoesNotFit unless a batch of two gives in the copy what each gives in the original.
+    """Raise DoesNotFit unless a batch of two has the same result with the copy as with the
+    original.
 
-    entry: how the original is fed; the copy's matte is its first output. Raises BadModelError if
-    the original is no network that is fed so, InferenceError, NoMemoryError.
+    entry: the settings of the original; the copy's matte is its first output. Raises BadModelError
+    if the original does not run with these settings, InferenceError, and NoMemoryError.
     """
     batch = _make_noise(2, entry)
     fine = Session(original, _plan(1), entry, name=str(original), output=entry.output)
@@ -59,7 +60,7 @@ def _make_noise(count: int, entry: ModelEntry) -> NDArray[np.float32]:
 
 
 def _plan(batch_size: int) -> EnginePlan:
-    # Without pattern and reuse: a trial must not take more memory than the pictures will.
+    # Without pattern and reuse, so that a trial takes no more memory than the pictures will.
     return EnginePlan(
         "cpu",
         threads=count_cores(),
