@@ -153,7 +153,7 @@ def test_what_spoils_the_mattes_stays_in_float32(tmp_path: Path) -> None:
     content = prepare(path)
     values = np.random.default_rng(1).uniform(0, 1, (4, 1, 3, 16, 16)).astype(np.float32)
 
-    made = quantize(content, list(values), progress=ignore)
+    made = quantize(content, list(values), progress=ignore, enough=0.02)
 
     assert (made.kept, made.convolutions) == (("Conv_3", "Conv_5"), 4)
     assert difference(made.content, content, list(values)) < 0.02
