@@ -115,9 +115,9 @@ def test_python_s_options_are_the_table() -> None:
         ({"resize": "0.25MP"}, OutputSettings(canvas=CanvasSettings(resize=Area(250_000)))),
         ({"resize": "4 mp"}, OutputSettings(canvas=CanvasSettings(resize=Area(4_000_000)))),
         (
-            {"roi": "10% 0 90% 400px"},
+            {"region": "10%,0,90%,400px"},
             OutputSettings(
-                roi=Region(Length(10, "%"), Length(0, "px"), Length(90, "%"), Length(400, "px"))
+                region=Region(Length(10, "%"), Length(0, "px"), Length(90, "%"), Length(400, "px"))
             ),
         ),
         ({"background": "#ff000080"}, OutputSettings(background=Tint((255, 0, 0), 128))),
@@ -196,9 +196,9 @@ def test_a_background_may_be_a_file(tmp_path: Path) -> None:
         {"align": "101%"},
         {"align": "1% 2% 3%"},
         {"resize": "0MP"},
-        {"roi": "0 0 10px"},
-        {"roi": "10px 0 10px 5px"},
-        {"roi": "0% 0% 101% 100%"},
+        {"region": "0,0,10px"},
+        {"region": "10px,0,10px,5px"},
+        {"region": "0%,0%,101%,100%"},
         {"background": "#12345"},
         {"mask_only": True, "shadow": "soft"},
         {"mask_only": True, "background": "white"},

@@ -95,7 +95,7 @@ def test_a_background_is_exact_where_there_is_no_subject(photo: Image.Image) -> 
 
 def test_outside_of_the_region_all_is_background(photo: Image.Image) -> None:
     whole = cut(photo).image
-    cutout = cut(photo, roi="50% 0 100% 100%")
+    cutout = cut(photo, region="50%,0,100%,100%")
 
     assert cutout.image.crop((0, 0, 48, 64)).getchannel("A").getbbox() is None
     right = (48, 0, 96, 64)
@@ -111,7 +111,7 @@ def test_a_subject_outside_of_the_region_counts_for_nothing(photo: Image.Image) 
     two.paste("white", (150, 24, 168, 40))
 
     assert cut(two).measured.trust.subjects == 2
-    alone = cut(two, roi="60% 0 100% 100%").measured
+    alone = cut(two, region="60%,0,100%,100%").measured
     assert alone.bbox == pytest.approx((150, 24, 168, 40), abs=4)
     assert alone.trust.subjects == 1
     assert alone.trust.fill < 0.5

@@ -8,6 +8,8 @@
     │   ├── TooLargeError           more pixels than --max-pixels, or too large for the memory
     │   ├── InferenceError          the network failed on this picture alone
     │   ├── NoSubjectError          no subject found that could be framed
+    │   ├── RegionError             --region reaches beyond this photo
+    │   ├── EmptyRegionError        --region holds no pixel of this photo
     │   ├── UnwritableError         this one target cannot be written (name too long, say)
     │   └── BugError         70     an unexpected exception: a bug of bgx
     ├── UsageError            2   invalid or contradictory options or arguments
@@ -73,6 +75,14 @@ class InferenceError(PictureError):
 
 class NoSubjectError(PictureError):
     code = "no-subject"
+
+
+class RegionError(PictureError):
+    code = "region"
+
+
+class EmptyRegionError(PictureError):
+    code = "region-empty"
 
 
 class UnwritableError(PictureError):

@@ -27,6 +27,9 @@ from bgx.parsers import (
     parse_region,
     parse_resize,
     parse_shadow,
+    parse_shift,
+    parse_soften,
+    parse_threshold,
 )
 from bgx.settings import (
     FORMAT_BY_SUFFIX,
@@ -37,6 +40,7 @@ from bgx.settings import (
     Colour,
     ColourSpace,
     Format,
+    Keep,
     Margins,
     MatteKind,
     PngLevel,
@@ -139,20 +143,23 @@ class PictureOptions(TypedDict, total=False):
         ),
     ]
     png_level: Annotated[PngLevel, Option("fast, or mostly smaller in many times the time.")]
+    region: Annotated[
+        str | tuple[float, float, float, float] | None,
+        Option(
+            "Cut out what is in this box alone, pixels or % of the photo; the rest is background.",
+            metavar="X0,Y0,X1,Y1",
+            fallback="the whole photo",
+            parse=parse_region,
+        ),
+    ]
+    keep: Annotated[
+        Keep, Option("Of several subjects: all, the largest, or the one nearest to the centre.")
+    ]
     matte: Annotated[
         MatteKind,
         Option(
             "clean takes specks and pin-holes out of the network's, raw leaves them; solid is "
             "clean, and opaque but for its edges."
-        ),
-    ]
-    roi: Annotated[
-        str | None,
-        Option(
-            "Where the subject may be; what lies outside is background.",
-            metavar="'L T R B'",
-            fallback="the whole photo",
-            parse=parse_region,
         ),
     ]
     refine: Annotated[
@@ -164,6 +171,30 @@ class PictureOptions(TypedDict, total=False):
     ]
     keep_colours: Annotated[
         bool, Option("Leave the old background's colours in soft edges, which --refine takes out.")
+    ]
+    threshold: Annotated[
+        str | float | None,
+        Option(
+            "Make the matte hard: opaque from this alpha on, 0 to 1, else transparent.",
+            metavar="0.5",
+            parse=parse_threshold,
+        ),
+    ]
+    shift: Annotated[
+        str | float | None,
+        Option(
+            "Move the matte's edge, pixels of the photo: inwards (-) or outwards (+).",
+            metavar="-1px|+2px",
+            parse=parse_shift,
+        ),
+    ]
+    soften: Annotated[
+        str | float | None,
+        Option(
+            "Blur the matte's edge by this many pixels of the photo.",
+            metavar="2px",
+            parse=parse_soften,
+        ),
     ]
     mask_only: Annotated[
         bool,
@@ -324,9 +355,12 @@ class OutputSettings:
     lowered as far as that needs. colour: keep the photo's profile or convert to sRGB.
     keep_metadata: write the photo's EXIF and XMP, place and serial numbers included. matte: "raw"
     is the network's own, "clean" has no specks and pin-holes, "solid" is clean and opaque but for
-    its edges. roi: where the subject may be, None for anywhere. refine: bring the matte to the
-    photo's own edges, and half-transparent pixels to the subject's own colours; keep_colours: the
-    first alone.
+    its edges. refine: bring the matte to the photo's own edges, and half-transparent pixels to the
+    subject's own colours; keep_colours: the first alone. region: what the network looks at, and all
+    that is not background; None is the whole photo. keep: which of several subjects. threshold:
+    alpha (0..1) from which the matte becomes opaque, and below which transparent; None leaves it
+    soft. shift: how far its edge moves outwards, pixels of the photo. soften: standard deviation of
+    its blur, pixels of the photo. The last three act in this order on the refined matte.
     """
 
     format: Format = "png"
@@ -340,9 +374,13 @@ class OutputSettings:
     colour: ColourSpace = "keep"
     keep_metadata: bool = False
     matte: MatteKind = "raw"
-    roi: Region | None = None
     refine: bool = True
     keep_colours: bool = False
+    region: Region | None = None
+    keep: Keep = "all"
+    threshold: float | None = None
+    shift: float = 0.0
+    soften: float = 0.0
 
     @property
     def reads(self) -> list[Path]:
@@ -351,8 +389,8 @@ class OutputSettings:
 
     @property
     def needs_colours(self) -> bool:
-        """Whether the photo's own pixels go into what is written."""
-        return not self.mask_only or self.refine or self.canvas.asked
+        """Whether the photo's own pixels are needed: to be written, or to be looked at closely."""
+        return not self.mask_only or self.refine or self.canvas.asked or self.region is not None
 
 
 _FRAMING = {field.name: field.default for field in fields(CanvasSettings)}

@@ -6,6 +6,7 @@ UsageError naming the option and the form to use. Values are within the option's
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from pathlib import Path
@@ -15,12 +16,17 @@ from bgx.errors import UsageError
 from bgx.settings import Area, Backdrop, Length, Margins, Region, Shadow, Tint, expand_path
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bgx.settings import Align, Background, Colour, ShadowKind
 
 _MAX_SIDE = 30_000
 """Of a finished picture whose size is asked for, pixels."""
 
 _MOST_MARGIN = {"px": 10_000, "%": 100}
+_MOST_EDGE = 100.0
+"""Of a matte's edge that is moved or blurred, pixels."""
+
 _STRENGTHS: dict[ShadowKind, float] = {"soft": 0.35, "contact": 0.5}
 
 
@@ -116,21 +122,59 @@ def parse_margin(text: str | int) -> Margins:
     return Margins(top, right, bottom, left)
 
 
-def parse_region(text: str) -> Region:
-    """``LEFT TOP RIGHT BOTTOM`` in pixels or percent of the photo: ``10% 0 90% 400px``."""
-    sides = [_parse_length(part) for part in _split_lengths(text)]
+def parse_region(text: str | Sequence[float]) -> Region:
+    """``LEFT,TOP,RIGHT,BOTTOM`` in pixels or percent of the photo: ``10%,0,90%,400px``.
+
+    Python may give four numbers of pixels.
+    """
+    written = text if isinstance(text, str) else ",".join(map(str, text))
+    sides = [_parse_length(part) for part in _split_lengths(written.replace(",", " "))]
     if len(sides) != 4 or None in sides:
         raise UsageError(
-            f"--roi {text}: use LEFT TOP RIGHT BOTTOM in pixels or percent (10% 0 90% 400px)"
+            f"--region {written}: use LEFT,TOP,RIGHT,BOTTOM in pixels or percent of the photo "
+            "(10%,0,90%,400px)"
         )
-    left, top, right, bottom = (side for side in sides if side)
+    left, top, right, bottom = lengths = [side for side in sides if side]
+    if any(side.unit == "%" and side.value > 100 for side in lengths):
+        raise UsageError(f"--region {written}: use at most 100%")
     for low, high in ((left, right), (top, bottom)):
         if low.unit == high.unit and low.value >= high.value:
-            raise UsageError(f"--roi {text}: holds nothing; use LEFT TOP RIGHT BOTTOM")
-    for side in (left, top, right, bottom):
-        if side.unit == "%" and side.value > 100:
-            raise UsageError(f"--roi {text}: use at most 100%")
+            raise UsageError(
+                f"--region {written}: holds nothing; RIGHT must be more than LEFT, and BOTTOM more "
+                "than TOP"
+            )
     return Region(left, top, right, bottom)
+
+
+def parse_threshold(text: str | float) -> float:
+    """``0.5``, more than 0 and at most 1."""
+    try:
+        threshold = float(text)
+    except (TypeError, ValueError):
+        threshold = math.nan
+    if not 0 < threshold <= 1:
+        raise UsageError(f"--threshold {text}: use more than 0 and at most 1 (0.5)")
+    return threshold
+
+
+def parse_shift(text: str | float) -> float:
+    """``-1px`` or ``+2.5px``; a bare number is pixels."""
+    return _parse_pixels("--shift", text, least=-_MOST_EDGE, form="-1px or +2px")
+
+
+def parse_soften(text: str | float) -> float:
+    """``2px``; a bare number is pixels."""
+    return _parse_pixels("--soften", text, least=0, form="2px")
+
+
+def _parse_pixels(flag: str, text: str | float, *, least: float, form: str) -> float:
+    match = re.fullmatch(r"([+-]?\d{1,9}(?:\.\d+)?)\s*(?:px)?", str(text).strip())
+    if match is None:
+        raise UsageError(f"{flag} {text}: use pixels of the photo ({form})")
+    pixels = float(match[1])
+    if not least <= pixels <= _MOST_EDGE:
+        raise UsageError(f"{flag} {text}: use {least:g}px to {_MOST_EDGE:g}px")
+    return pixels
 
 
 def _split_lengths(text: str) -> list[str]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from bgx.errors import UsageError
+from bgx.errors import EmptyRegionError, RegionError, UsageError
 
 DEFAULT_MODEL = "u2net"
 DEFAULT_MAX_SIZE = 800
@@ -23,6 +23,7 @@ Existing = Literal["skip", "update", "overwrite"]
 Format = Literal["png", "webp", "jpg", "avif", "tiff"]
 PngLevel = Literal["fast", "small"]
 MatteKind = Literal["clean", "raw", "solid"]
+Keep = Literal["all", "largest", "centre"]
 Precision = Literal["auto", "int8", "fp16", "fp32"]
 ShadowKind = Literal["soft", "contact"]
 Align = Literal["center", "bottom", "original"] | tuple[float, float]
@@ -124,27 +125,45 @@ class Area:
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A part of the photo: lengths from its left and upper edge; percent are of its width and
-    height."""
+    """A part of the upright photo: lengths from its left and upper edge.
+
+    Percent are of its width and height.
+    """
 
     left: Length
     top: Length
     right: Length
     bottom: Length
 
-    def box(self, size: tuple[int, int]) -> tuple[int, int, int, int]:
-        """Left, top, right, bottom in a photo of this size, within it, in pixels; may be empty."""
+    def __str__(self) -> str:
+        return ",".join(map(str, (self.left, self.top, self.right, self.bottom)))
+
+    def box(self, size: tuple[int, int], *, name: str) -> tuple[int, int, int, int]:
+        """Left, top, right, bottom in a photo of this width and height, in pixels.
+
+        name: the photo's in messages. Raises RegionError where it reaches beyond the photo, and
+        EmptyRegionError where it holds no pixel.
+        """
         width, height = size
-        sides = zip(
-            (self.left, self.top, self.right, self.bottom),
-            (width, height, width, height),
-            strict=True,
-        )
         left, top, right, bottom = (
-            min(full, round(side.value if side.unit == "px" else side.value / 100 * full))
-            for side, full in sides
+            round(side.value if side.unit == "px" else side.value / 100 * full)
+            for side, full in (
+                (self.left, width),
+                (self.top, height),
+                (self.right, width),
+                (self.bottom, height),
+            )
         )
-        return left, top, max(left, right), max(top, bottom)
+        if max(left, right) > width or max(top, bottom) > height:
+            raise RegionError(
+                f"{name}: --region {self} reaches beyond the photo's {width} x {height} pixels; "
+                "use percent for photos of several sizes"
+            )
+        if left >= right or top >= bottom:
+            raise EmptyRegionError(
+                f"{name}: --region {self} holds no pixel of the photo's {width} x {height}"
+            )
+        return left, top, right, bottom
 
 
 @dataclass(frozen=True, slots=True)

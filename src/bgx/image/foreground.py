@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from bgx.image.tiles import TILE, Enlarger, read_planes, tile_box
+from bgx.image.tiles import Enlarger, read_planes, tile_box, tile_ranges
 from bgx.image.window import share_undecided, sum_window
 
 if TYPE_CHECKING:
@@ -48,14 +48,21 @@ RIDGE = 0.05
 """Weight that pulls a level towards the result of the level before, which had wider windows."""
 
 
-def restore_foreground(image: Image.Image, alpha: Image.Image, working: Image.Image) -> None:
-    """Replace the photo's colours by those of the foreground where 0 < alpha < 255, in place.
+def restore_foreground(
+    image: Image.Image,
+    alpha: Image.Image,
+    working: Image.Image,
+    shown: Image.Image | None = None,
+) -> None:
+    """Replace the photo's colours by those of the foreground where alpha < 255, in place.
 
-    image: the photo, mode RGB. alpha: mode L, same size. working: a smaller copy of the photo, mode
-    RGB.
+    image: the photo, mode RGB. alpha: how much of each pixel is foreground, mode L, same size.
+    working: a smaller copy of the photo, mode RGB. shown: the alpha that the result is to have, if
+    its edge is another one. Where alpha is 0 and shown is not, the foreground's colour is continued
+    from beside. Pixels of which nothing is shown may be changed too.
     """
     opacity = np.asarray(alpha)
-    tiles = _soft_tiles(opacity)
+    tiles = _soft_tiles(opacity, opacity if shown is None else np.asarray(shown))
     if not tiles:
         return
     colours = Enlarger(_estimate(working, alpha), image.size)
@@ -77,14 +84,10 @@ def restore_foreground(image: Image.Image, alpha: Image.Image, working: Image.Im
         image.paste(Image.fromarray(levels), box)
 
 
-def _soft_tiles(opacity: NDArray[np.uint8]) -> list[list[int]]:
-    """(row, column) of each tile that is neither fully transparent nor fully opaque."""
-    height, width = opacity.shape
-    strips = [opacity[top : top + TILE] for top in range(0, height, TILE)]
-    starts = np.arange(0, width, TILE)
-    # Calling reduceat along the columns too would take ten times as long.
-    low = np.minimum.reduceat(np.stack([strip.min(axis=0) for strip in strips]), starts, axis=1)
-    high = np.maximum.reduceat(np.stack([strip.max(axis=0) for strip in strips]), starts, axis=1)
+def _soft_tiles(opacity: NDArray[np.uint8], shown: NDArray[np.uint8]) -> list[list[int]]:
+    """(row, column) of each tile that shows something and is not fully foreground."""
+    low, _ = tile_ranges(opacity)
+    _, high = tile_ranges(shown)
     found: list[list[int]] = np.argwhere((low < 255) & (high > 0)).tolist()
     return found
 

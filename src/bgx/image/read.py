@@ -12,7 +12,7 @@ import ctypes
 import io
 import logging
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from bgx.image.decoded import Decoded, Reader
     from bgx.image.metadata import Metadata
+    from bgx.image.tiles import Box
     from bgx.settings import ReadSettings
 
 log = logging.getLogger(__name__)
@@ -164,6 +165,17 @@ def read_photo(
         return photo.decode(metadata=metadata, reduced=reduced)
 
 
+def crop_photo(photo: Photo, box: Box, settings: ReadSettings) -> Photo:
+    """A part of a photo as if it had been a file of its own: with a working image made anew.
+
+    photo: read in full, not reduced. box: within it.
+    """
+    image = photo.image.crop(box)
+    alpha = _drop_opaque(photo.alpha and photo.alpha.crop(box))
+    working = _shrink(image, alpha, _fit(image.size, settings.max_size))
+    return replace(photo, image=image, alpha=alpha, size=image.size, working=working)
+
+
 def _open_source(source: Path | bytes | BinaryIO) -> AbstractContextManager[BinaryIO]:
     """A seekable stream; closing it leaves the caller's own stream open."""
     match source:
@@ -272,14 +284,17 @@ def _make_photo(
             size = size[::-1]
             dpi = dpi and dpi[::-1]
     rgb, own_alpha, icc = to_rgb(image, _fitting_profile(image, decoded.icc))
-    if alpha is None or alpha.getextrema() == (255, 255):
-        alpha = own_alpha
+    alpha = _drop_opaque(alpha) or own_alpha
     # Pillow would write entries of `info` into the output, such as the profile of a CMYK original.
     rgb.info = {}
     kept, left_out = _keep_metadata(decoded) if metadata else (None, [])
     working = _shrink(rgb, alpha, _fit(size, settings.max_size))
     notes = (*decoded.notes, *left_out)
     return Photo(rgb, alpha, size, working, icc, _sane_dpi(dpi), notes, kept, decoded.damaged)
+
+
+def _drop_opaque(alpha: Image.Image | None) -> Image.Image | None:
+    return None if alpha is None or alpha.getextrema() == (255, 255) else alpha
 
 
 def _keep_metadata(decoded: Decoded) -> tuple[Metadata, list[str]]:

@@ -48,10 +48,28 @@ def split_rows(box: Box) -> Iterator[Box]:
         yield left, first, right, min(first + STRIP_ROWS, bottom)
 
 
-def tile_box(row: int, column: int, size: tuple[int, int]) -> Box:
-    """Box of a tile of a picture. size: (width, height) of the picture."""
-    left, top = column * TILE, row * TILE
-    return left, top, min(left + TILE, size[0]), min(top + TILE, size[1])
+def tile_box(row: int, column: int, size: tuple[int, int], side: int = TILE) -> Box:
+    """Box of a tile of a picture. size: (width, height) of the picture. side: of the tile."""
+    left, top = column * side, row * side
+    return left, top, min(left + side, size[0]), min(top + side, size[1])
+
+
+def tile_ranges(
+    levels: NDArray[np.uint8], side: int = TILE
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Lowest and highest value in each tile of a picture, both [tile rows, tile columns].
+
+    levels: [height, width].
+    """
+    height, width = levels.shape
+    strips = [levels[top : top + side] for top in range(0, height, side)]
+    starts = np.arange(0, width, side)
+    # Calling reduceat along the columns too would take ten times as long.
+    low, high = (
+        pick.reduceat(np.stack([pick.reduce(strip, axis=0) for strip in strips]), starts, axis=1)
+        for pick in (np.minimum, np.maximum)
+    )
+    return low, high
 
 
 class Enlarger:

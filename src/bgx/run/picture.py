@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageChops
 
 from bgx.errors import UnreadableError
 from bgx.image.clean import clean_matte
+from bgx.image.edge import edit_edge
 from bgx.image.foreground import restore_foreground
 from bgx.image.matte import measure_matte, multiply_alpha, stretch_map, upsample_matte
-from bgx.image.read import open_photo
+from bgx.image.parts import find_part
+from bgx.image.read import crop_photo, open_photo
 from bgx.image.refine import refine_matte
 from bgx.image.tensor import fill_tensor
 from bgx.image.trust import measure_trust
@@ -35,20 +37,29 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bgx.image.read import OpenedPhoto, Photo
+    from bgx.image.tiles import Box
     from bgx.model.engines import EnginePlan
     from bgx.model.registry import ModelEntry
     from bgx.options import OutputSettings
     from bgx.run.memory import Memory
     from bgx.run.outcome import Job, Outcome
     from bgx.run.recipe import Recipe
-    from bgx.settings import Region
 
+
+_ANY_ALPHA = [255 * (level > 0) for level in range(256)]
 
 # Steep around one half: an edge stays soft over a pixel or two, glass becomes opaque or disappears.
 _HARDEN = [min(255, max(0, 4 * (value - 128) + 128)) for value in range(256)]
 
-_RIM = 4
-"""Width of the border kept around a region, pixels of the matte at the network's size."""
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A photo, and what the network looks at. seen: the region in the box, as a photo of its own;
+    the photo itself where it is the whole one."""
+
+    photo: Photo
+    seen: Photo
+    box: Box
 
 
 class Network(Protocol):
@@ -107,11 +118,11 @@ def _carry_out(
         # that holds memory and waits for a core.
         cores,
     ):
-        photo, tensor = load(opened, recipe.output, network.entry, clock)
+        scene, tensor = load(opened, recipe, network.entry, clock, name=name)
         values = infer(network, tensor, clock)
-        cutout = compose(photo, values, recipe, network.entry, clock, name=name)
-        preview = _make_preview(photo, cutout) if recipe.preview else None
-        del photo, tensor
+        cutout = compose(scene, values, recipe, network.entry, clock, name=name)
+        preview = _make_preview(scene.photo, cutout) if recipe.preview else None
+        del scene, tensor
         if job.target is None:
             return Done(job, cutout.measured, cutout, preview)
         with clock.measure("write"):
@@ -160,12 +171,19 @@ class Clock:
 
 
 def load(
-    opened: OpenedPhoto, output: OutputSettings, entry: ModelEntry, clock: Clock
-) -> tuple[Photo, NDArray[np.float32]]:
-    """The decoded photo and the network's input, float32 [1, 3, height, width]."""
+    opened: OpenedPhoto, recipe: Recipe, entry: ModelEntry, clock: Clock, *, name: str
+) -> tuple[Scene, NDArray[np.float32]]:
+    """The decoded photo and the network's input, float32 [1, 3, height, width].
+
+    Raises RegionError and EmptyRegionError.
+    """
+    output = recipe.output
     with clock.measure("read"):
         photo = opened.decode(metadata=output.keep_metadata, reduced=not output.needs_colours)
-        return photo, make_tensor(photo, entry)
+        whole = (0, 0, *photo.size)
+        box = whole if output.region is None else output.region.box(photo.size, name=name)
+        seen = photo if box == whole else crop_photo(photo, box, recipe.read)
+        return Scene(photo, seen, box), make_tensor(seen, entry)
 
 
 def make_tensor(photo: Photo, entry: ModelEntry) -> NDArray[np.float32]:
@@ -189,7 +207,7 @@ def infer(network: Network, tensor: NDArray[np.float32], clock: Clock) -> NDArra
 
 
 def compose(
-    photo: Photo,
+    scene: Scene,
     values: NDArray[np.float32],
     recipe: Recipe,
     entry: ModelEntry,
@@ -200,17 +218,24 @@ def compose(
     """The finished picture.
 
     The photo's pixels may be changed, those of its working image are not. values: the network's
-    output, float32 [height, width]. Raises NoSubjectError.
+    output for the part it has seen, float32 [height, width]. Raises NoSubjectError.
     """
     output = recipe.output
+    photo, seen = scene.photo, scene.seen
     with clock.measure("compose"):
         matte = make_matte(values, entry)
-        if output.roi is not None:
-            values, matte = _keep_inside(output.roi, values), _keep_inside(output.roi, matte)
+        alpha = _make_alpha(seen, matte, output)
+        part = None if output.keep == "all" else find_part(alpha, output.keep)
+        if part is not None:
+            alpha = ImageChops.multiply(alpha, _enlarge(part, alpha.size))
+            share = np.asarray(_enlarge(part, values.shape[::-1]), np.float32) / np.float32(255)
+            values, matte = values * share, matte * share
         trust = measure_trust(values, matte)
-        alpha = _make_alpha(photo, matte, output)
-        colours = _make_colours(photo, alpha, output)
-        finished = recipe.finisher.finish(photo, colours, alpha, name=name)
+        shown = _edit_edge(seen, alpha, output)
+        colours = _make_colours(seen, alpha, shown, output)
+        if seen is not photo:
+            colours, shown = _put_back(scene, colours, shown, output)
+        finished = recipe.finisher.finish(photo, colours, shown, name=name)
         coverage, bbox = measure_matte(finished.matte)
     image, notes = finished.image, photo.notes + finished.notes
     own_alpha = image.mode == "RGBA" and not output.shadow and output.background is None
@@ -225,23 +250,6 @@ def compose(
     )
 
 
-def _keep_inside(region: Region, values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A copy of the matte (or the network's output) that is 0 outside the region.
-
-    A border around the region keeps its values, so that interpolation at the region's edge does not
-    mix in zeros.
-    """
-    height, width = values.shape
-    left, top, right, bottom = region.box((width, height))
-    rows, columns = (
-        slice(max(0, top - _RIM), bottom + _RIM),
-        slice(max(0, left - _RIM), right + _RIM),
-    )
-    kept = np.zeros_like(values)
-    kept[rows, columns] = values[rows, columns]
-    return kept
-
-
 def _make_alpha(photo: Photo, matte: NDArray[np.float32], output: OutputSettings) -> Image.Image:
     """The picture's alpha, mode L, of the photo's size."""
     if output.matte != "raw":
@@ -252,23 +260,49 @@ def _make_alpha(photo: Photo, matte: NDArray[np.float32], output: OutputSettings
         alpha = multiply_alpha(upsample_matte(matte, photo.size), photo.alpha)
     if output.matte == "solid":
         alpha = alpha.point(_HARDEN)
-    if output.roi is not None:
-        box = output.roi.box(photo.size)
-        inside = Image.new("L", photo.size)
-        inside.paste(alpha.crop(box), box[:2])
-        alpha = inside
     return alpha
 
 
-def _make_colours(photo: Photo, alpha: Image.Image, output: OutputSettings) -> Image.Image:
-    """The subject's colours, mode RGB; where possible, the photo's own image, changed in place."""
+def _enlarge(part: Image.Image, size: tuple[int, int]) -> Image.Image:
+    return part.resize(size, Image.Resampling.BILINEAR)
+
+
+def _edit_edge(photo: Photo, alpha: Image.Image, output: OutputSettings) -> Image.Image:
+    """The alpha that is shown."""
+    shown = edit_edge(alpha, threshold=output.threshold, shift=output.shift, soften=output.soften)
+    if photo.alpha is None or shown is alpha:
+        return shown
+    # What the photo hides has no colours that could be shown.
+    return ImageChops.darker(shown, photo.alpha.point(_ANY_ALPHA))
+
+
+def _put_back(
+    scene: Scene, colours: Image.Image, shown: Image.Image, output: OutputSettings
+) -> tuple[Image.Image, Image.Image]:
+    """Colours and alpha of the whole photo from those of its region."""
+    behind = isinstance(output.background, Backdrop)
+    whole = scene.photo.image.copy() if behind else scene.photo.image
+    whole.paste(colours, scene.box)
+    alpha = Image.new("L", whole.size)
+    alpha.paste(shown, scene.box)
+    return whole, alpha
+
+
+def _make_colours(
+    photo: Photo, alpha: Image.Image, shown: Image.Image, output: OutputSettings
+) -> Image.Image:
+    """The subject's colours, mode RGB; where possible, the photo's own image, changed in place.
+
+    alpha: as refined, which tells the subject's colours from the background's. shown: the one that
+    the result has.
+    """
     # For the wide soft edges of an unrefined matte this would take a quarter of the whole time.
     if not _refines(photo, output) or output.mask_only or output.keep_colours:
         return photo.image
     # The photo is also the background, whose colours must not change.
     behind = isinstance(output.background, Backdrop)
     colours = photo.image.copy() if behind else photo.image
-    restore_foreground(colours, alpha, photo.working)
+    restore_foreground(colours, alpha, photo.working, shown)
     return colours
 
 

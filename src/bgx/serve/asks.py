@@ -52,9 +52,8 @@ class Ask:
     """A picture to cut out. options: bgx's picture options by their names, as texts and switches.
 
     background: an image behind the subject, in place of ``options["background"]``. model: None is
-    the server's first. preset: options that stand behind those asked for. check_size: raises
-    Refusal for the photo's width and height, before the picture is worked on. kind: what the client
-    says the photo shows, told again in the answer.
+    the server's first. preset: options that stand behind those asked for. kind: what the
+    client says the photo shows, told again in the answer.
     """
 
     source: bytes | Link
@@ -64,7 +63,6 @@ class Ask:
     preset: str | None = None
     package: Package = "picture"
     kind: str | None = None
-    check_size: Callable[[int, int], None] | None = None
 
     def without_pictures(self) -> Ask:
         """What the answer needs to know of it."""

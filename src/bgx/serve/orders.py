@@ -11,7 +11,7 @@ from bgx.errors import PictureError, UsageError
 from bgx.image.read import open_photo
 from bgx.options import OutputSettings, settle
 from bgx.presets import preset_options
-from bgx.serve.work import Order
+from bgx.serve.work import PICTURE, Order
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +35,7 @@ def make_order(
     read: ReadSettings,
     address: Callable[..., str],
 ) -> Order:
-    """Raises PictureError for what is no picture or too large, UsageError, and ask's own Refusal.
+    """Raises PictureError for what is no picture, too large or outside of its region; UsageError.
 
     model: of the network's choice; identity: all that decides how it runs. address: reckons keys.
     """
@@ -44,10 +44,10 @@ def make_order(
         _check_background(background, read)
         options["background"] = background
     output = settle(cast("PictureOptions", options), preset=preset_options(ask.preset))
-    with open_photo(io.BytesIO(source), read, name="picture") as opened:
+    with open_photo(io.BytesIO(source), read, name=PICTURE) as opened:
         width, height = opened.upright_size
-    if ask.check_size:
-        ask.check_size(width, height)
+    if output.region is not None:
+        output.region.box((width, height), name=PICTURE)
     key = address(
         source=hashlib.sha256(source).hexdigest(),
         output=_describe(output),

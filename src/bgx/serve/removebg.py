@@ -85,14 +85,13 @@ def parse_request(form: Form) -> Ask:
     options |= _read_framing(texts)
     region = _read_region(texts)
     if region:
-        options["roi"] = " ".join(f"{value:g}{unit}" for value, unit in region)
+        options["region"] = region
     return Ask(
         source,
         options,
         background=None if mask_only else background,
         package=package,
         kind=_read_kind(texts),
-        check_size=(lambda width, height: _check_region(region, width, height)) if region else None,
     )
 
 
@@ -304,8 +303,8 @@ def _read_position(texts: Mapping[str, str]) -> str | None:
     return " ".join(given if len(given) == 2 else 2 * given)
 
 
-def _read_region(texts: Mapping[str, str]) -> list[tuple[float, str]] | None:
-    """Left, top, right and bottom, each with its unit; None for the whole picture."""
+def _read_region(texts: Mapping[str, str]) -> str | None:
+    """Left, top, right and bottom, as bgx's option takes them."""
     text = texts.get("roi")
     if text is None:
         return None
@@ -317,23 +316,10 @@ def _read_region(texts: Mapping[str, str]) -> list[tuple[float, str]] | None:
     region = [(float(side[1]), side[2] or "px") for side in sides if side]
     if any(unit == "%" and value > 100 for value, unit in region):
         raise _refuse("roi_exceeds_bounds", "The roi exceeds the image's bounds", text)
-    return None if region == [(0, "%"), (0, "%"), (100, "%"), (100, "%")] else region
-
-
-def _check_region(region: list[tuple[float, str]], width: int, height: int) -> None:
-    bounds = (width, height, width, height)
-    left, top, right, bottom = (
-        value if unit == "px" else value / 100 * bound
-        for (value, unit), bound in zip(region, bounds, strict=True)
-    )
-    if max(left, right) > width or max(top, bottom) > height:
-        raise _refuse(
-            "roi_exceeds_bounds",
-            "The roi exceeds the image's bounds",
-            f"The image is {width} x {height}.",
-        )
-    if round(left) >= round(right) or round(top) >= round(bottom):
-        raise _refuse("roi_region_empty", "The roi is empty")
+    for (low, low_unit), (high, high_unit) in ((region[0], region[2]), (region[1], region[3])):
+        if low_unit == high_unit and low >= high:
+            raise _refuse("roi_region_empty", "The roi is empty", text)
+    return ",".join(f"{value:g}{unit}" for value, unit in region)
 
 
 def _read_kind(texts: Mapping[str, str]) -> str | None:
@@ -382,6 +368,10 @@ def picture_refusal(code: str, message: str) -> Refusal:
                 "Could not identify foreground in image",
                 message,
             )
+        case "region":
+            return _refuse("roi_exceeds_bounds", "The roi exceeds the image's bounds", message)
+        case "region-empty":
+            return _refuse("roi_region_empty", "The roi is empty", message)
         case "unreadable":
             return _refuse("failed_to_read_image", "Failed to read the image", message)
     return Refusal(500, "processing_failed", "The image could not be processed", detail=message)

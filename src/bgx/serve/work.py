@@ -36,7 +36,7 @@ MEDIA = {
     "avif": "image/avif",
     "tiff": "image/tiff",
 }
-_NAME = "picture"
+PICTURE = "picture"
 """What messages call a client's picture."""
 
 
@@ -193,7 +193,7 @@ class Work:
         engine = self._networks.open(order.model).engine
         recipe = Recipe(self._read, order.output)
         target = None if order.package == "zip" else _Collected()
-        job = Job(InMemory(order.source, _NAME), target)
+        job = Job(InMemory(order.source, PICTURE), target)
         outcome = as_done(engine.submit(job, recipe).result())
         if target is None:
             data, media = _pack(outcome), "application/zip"
@@ -212,7 +212,7 @@ class _Collected:
         self.pieces: tuple[bytes, ...] = ()
 
     def __str__(self) -> str:
-        return _NAME
+        return PICTURE
 
     def link(self, page: object) -> str:
         """Empty: it lies nowhere."""
@@ -236,11 +236,11 @@ def _pack(outcome: Done) -> bytes:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
         colours = encode_picture(
-            cutout.image.convert("RGB"), "jpg", name=_NAME, quality=95, icc=cutout.icc
+            cutout.image.convert("RGB"), "jpg", name=PICTURE, quality=95, icc=cutout.icc
         )
         archive.writestr("color.jpg", b"".join(colours))
         alpha = cutout.image.getchannel("A") if cutout.image.mode == "RGBA" else cutout.matte
-        archive.writestr("alpha.png", b"".join(encode_picture(alpha, "png", name=_NAME)))
+        archive.writestr("alpha.png", b"".join(encode_picture(alpha, "png", name=PICTURE)))
     return stream.getvalue()
 
 
