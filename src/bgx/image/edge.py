@@ -107,10 +107,9 @@ def _pick_disc(levels: NDArray[np.uint8], radius: int, pick: Any) -> NDArray[np.
 def _rows_of_half(half: int, radius: int) -> list[int]:
     """Distances from the disc's middle of the rows whose half width is this.
 
-    A little more than the radius counts: so edges in every direction move by it, within 0.3 pixels.
+    With one more than the square of the radius, edges of any direction move by the radius within a
+    fifth of a pixel on average; with none, by 0.1 to 0.3 pixels less.
     """
-    widths = [
-        (down, math.isqrt(radius * radius + radius - 1 - down * down))
-        for down in range(-radius, radius + 1)
-    ]
+    square = radius * radius + int(radius > 1)
+    widths = [(down, math.isqrt(square - down * down)) for down in range(-radius, radius + 1)]
     return [down for down, width in widths if width == half]
