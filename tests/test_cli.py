@@ -1388,6 +1388,9 @@ def test_framing_options_work_together() -> None:
         ("--background", "missing.jpg"),
         ("--shadow", "soft", "--mask-only"),
         ("--max-bytes", "small"),
+        ("--region", "10,10"),
+        ("--threshold", "2"),
+        ("--shift", "-1000"),
     ],
 )
 def test_options_that_make_no_sense_stop_before_anything_is_read(options: tuple[str, ...]) -> None:
@@ -1396,6 +1399,36 @@ def test_options_that_make_no_sense_stop_before_anything_is_read(options: tuple[
     assert done.code == ExitCode.USAGE
     assert options[0] in done.err
     assert not Path("out").exists()
+
+
+def test_a_region_beyond_a_photo_is_its_row_and_the_rest_is_done() -> None:
+    photo("in/large.png", size=(96, 72))
+    photo("in/small.png")
+    done = bgx("batch", "in", "-o", "out", "--region", "0,0,90,70", "--report", "-")
+    assert done.code == ExitCode.PICTURES
+    rows = {Path(row["source"]).stem: row for row in done.rows if "source" in row}
+    assert rows["small"]["error"]["code"] == "region"
+    assert "small.png: --region 0px,0px,90px,70px" in rows["small"]["error"]["message"]
+    assert rows["large"]["status"] == "done"
+    assert names("out") == ["large.png"]
+
+
+def test_an_edge_is_moved_from_the_command_line_the_environment_and_a_preset(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    photo("shoe.png", size=(400, 300))
+    bgx("remove", "shoe.png", "plain.png")
+    bgx("remove", "shoe.png", "typed.png", "--shift", "-3px")
+    Path("own.toml").write_text(
+        '[tight]\nrule = "no fringe"\nwritten = 2026-01-31\n[tight.options]\nshift = "-3px"\n'
+    )
+    monkeypatch.setenv("BGX_PRESETS", "own.toml")
+    bgx("remove", "shoe.png", "preset.png", "--preset", "tight")
+    monkeypatch.setenv("BGX_SHIFT", "-3px")
+    bgx("remove", "shoe.png", "environment.png")
+    typed = Path("typed.png").read_bytes()
+    assert typed == Path("environment.png").read_bytes() == Path("preset.png").read_bytes()
+    assert typed != Path("plain.png").read_bytes()
 
 
 def test_no_subject_is_a_row_and_the_rest_is_done() -> None:

@@ -120,6 +120,29 @@ def test_python_s_options_are_the_table() -> None:
                 region=Region(Length(10, "%"), Length(0, "px"), Length(90, "%"), Length(400, "px"))
             ),
         ),
+        (
+            {"region": (10, 0, 90.5, 400)},
+            OutputSettings(
+                region=Region(
+                    Length(10, "px"), Length(0, "px"), Length(90.5, "px"), Length(400, "px")
+                )
+            ),
+        ),
+        (
+            {"region": " 1 %, 2, 3 %, 4px "},
+            OutputSettings(
+                region=Region(Length(1, "%"), Length(2, "px"), Length(3, "%"), Length(4, "px"))
+            ),
+        ),
+        ({"keep": "largest"}, OutputSettings(keep="largest")),
+        ({"threshold": "0.5"}, OutputSettings(threshold=0.5)),
+        ({"threshold": 1}, OutputSettings(threshold=1.0)),
+        ({"shift": "-1px"}, OutputSettings(shift=-1.0)),
+        ({"shift": "+2.5 px"}, OutputSettings(shift=2.5)),
+        ({"shift": -0.5}, OutputSettings(shift=-0.5)),
+        ({"shift": "0"}, OutputSettings()),
+        ({"soften": "2px"}, OutputSettings(soften=2.0)),
+        ({"soften": 1.5}, OutputSettings(soften=1.5)),
         ({"background": "#ff000080"}, OutputSettings(background=Tint((255, 0, 0), 128))),
         ({"background": b"a file"}, OutputSettings(background=b"a file")),
         ({"matte": "solid"}, OutputSettings(matte="solid")),
@@ -199,6 +222,24 @@ def test_a_background_may_be_a_file(tmp_path: Path) -> None:
         {"region": "0,0,10px"},
         {"region": "10px,0,10px,5px"},
         {"region": "0%,0%,101%,100%"},
+        {"region": "90,0,10,50"},
+        {"region": (0, 0, 10)},
+        {"region": "-5,0,10,10"},
+        {"region": "a,b,c,d"},
+        {"region": 7},
+        {"keep": "center"},
+        {"threshold": "half"},
+        {"threshold": "0"},
+        {"threshold": 1.01},
+        {"threshold": "nan"},
+        {"threshold": "50%"},
+        {"shift": "wide"},
+        {"shift": "2%"},
+        {"shift": "-101px"},
+        {"shift": "1e2"},
+        {"soften": "-1px"},
+        {"soften": 101},
+        {"soften": "inf"},
         {"background": "#12345"},
         {"mask_only": True, "shadow": "soft"},
         {"mask_only": True, "background": "white"},

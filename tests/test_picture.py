@@ -7,13 +7,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from PIL import Image
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw, ImageFilter
 
-from bgx.errors import BgxError, InferenceError, TooLargeError, UsageError
+from bgx.errors import (
+    BgxError,
+    EmptyRegionError,
+    InferenceError,
+    RegionError,
+    TooLargeError,
+    UsageError,
+)
 from bgx.model.registry import ModelEntry
 from bgx.run.outcome import Done
 from support.fakes import SIZE, ConstantNetwork, CrashingNetwork, FakeNetwork, save_photo
-from support.pictures import encode
+from support.pictures import encode, exif, store
 from support.running import cut as cut_with
 from support.running import make_job, run_all
 
@@ -93,28 +102,192 @@ def test_a_background_is_exact_where_there_is_no_subject(photo: Image.Image) -> 
     assert cutout.image.getpixel((2, 2)) == (12, 34, 56)
 
 
-def test_outside_of_the_region_all_is_background(photo: Image.Image) -> None:
-    whole = cut(photo).image
-    cutout = cut(photo, region="50%,0,100%,100%")
-
-    assert cutout.image.crop((0, 0, 48, 64)).getchannel("A").getbbox() is None
-    right = (48, 0, 96, 64)
-    assert cutout.image.crop(right).tobytes() == whole.crop(right).tobytes()
-    assert cutout.measured.bbox is not None
-    assert cutout.measured.bbox[0] == 48
-    assert cut(photo, roi="200px 0 300px 64px").measured.bbox is None
+# A region -----------------------------------------------------------------------------------------
 
 
-def test_a_subject_outside_of_the_region_counts_for_nothing(photo: Image.Image) -> None:
-    two = Image.new("RGB", (192, 64), "black")
-    two.paste(photo, (0, 0))
-    two.paste("white", (150, 24, 168, 40))
+def draw_three() -> Image.Image:
+    """Subjects of three sizes, one with a soft edge, on a ground with some grain."""
+    grain = np.random.default_rng(5).integers(0, 8, (90, 150, 3), np.uint8)
+    image = Image.fromarray(grain)
+    draw = ImageDraw.Draw(image)
+    draw.ellipse((5, 8, 60, 80), fill=(250, 230, 240))
+    draw.rectangle((80, 40, 100, 60), fill=(220, 250, 250))
+    soft = Image.new("L", image.size)
+    ImageDraw.Draw(soft).ellipse((115, 10, 140, 35), fill=255)
+    image.paste((250, 240, 200), mask=soft.filter(ImageFilter.GaussianBlur(2)))
+    return image
 
-    assert cut(two).measured.trust.subjects == 2
-    alone = cut(two, region="60%,0,100%,100%").measured
-    assert alone.bbox == pytest.approx((150, 24, 168, 40), abs=4)
-    assert alone.trust.subjects == 1
-    assert alone.trust.fill < 0.5
+
+THREE = draw_three()
+
+
+@settings(max_examples=40)
+@given(
+    st.tuples(st.integers(0, 140), st.integers(0, 80), st.integers(1, 150), st.integers(1, 90)),
+    st.booleans(),
+    st.sampled_from(["raw", "clean", "solid"]),
+    st.sampled_from(["all", "largest", "centre"]),
+    st.sampled_from([{}, {"shift": 1.5}, {"shift": -2, "soften": 1}, {"threshold": 0.4}]),
+    st.booleans(),
+)
+def test_a_region_is_cut_out_as_if_it_were_the_photo(
+    box: tuple[int, int, int, int],
+    refine: bool,
+    matte: str,
+    keep: str,
+    edge: dict[str, float],
+    own_alpha: bool,
+) -> None:
+    photo = THREE.copy()
+    if own_alpha:
+        photo.putalpha(Image.linear_gradient("L").resize(photo.size))
+    left, top, width, height = box
+    box = left, top, min(left + width, 150), min(top + height, 90)
+    options = {"refine": refine, "matte": matte, "keep": keep, **edge}
+
+    of_region = cut(photo, region=box, **options)
+
+    alone = cut(photo.crop(box), **options)
+    expected = Image.new("RGBA", photo.size)
+    expected.paste(alone.image, box)
+    assert of_region.image.tobytes() == expected.tobytes()
+    assert of_region.measured.trust == alone.measured.trust
+    assert of_region.measured.bbox == (
+        alone.measured.bbox and tuple(np.add(alone.measured.bbox, 2 * box[:2]).tolist())
+    )
+    mask = cut(photo, region=box, mask_only=True, **options).image
+    assert mask.tobytes() == of_region.image.getchannel("A").tobytes()
+
+
+@pytest.mark.parametrize("region", ["0,0,100%,100%", (0, 0, 150, 90), "0%,0%,150px,90px"])
+def test_the_whole_photo_is_a_region_too(region: Any) -> None:
+    assert cut(THREE, region=region).image.tobytes() == cut(THREE).image.tobytes()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_region_is_given_in_the_upright_photo(orientation: int) -> None:
+    lying = encode(store(THREE, orientation), "PNG", exif=exif(orientation=orientation))
+    cutout = cut(lying, region="50%,40%,74%,80px")
+
+    assert cutout.image.tobytes() == cut(THREE, region=(75, 36, 111, 80)).image.tobytes()
+    assert cutout.measured.bbox == pytest.approx((80, 40, 101, 61), abs=6)
+
+
+def test_a_region_of_a_jpeg_s_mask_is_looked_at_in_full() -> None:
+    large = encode(THREE.resize((3000, 1800)), "JPEG", quality=95)
+    options: Any = {"region": "50%,40%,80%,80%", "mask_only": True}
+    mask = cut(large, **options).image
+    with Image.open(io.BytesIO(large)) as photo:
+        cropped = photo.crop((1500, 720, 2400, 1440))
+    assert (
+        mask.crop((1500, 720, 2400, 1440)).tobytes() == cut(cropped, mask_only=True).image.tobytes()
+    )
+
+
+def test_a_region_is_framed_and_put_on_backgrounds_as_any_subject() -> None:
+    region = "50%,40%,74%,80px"
+    assert cut(THREE, region=region, crop=True).image.size == pytest.approx((22, 22), abs=4)
+    white = cut(THREE, region=region, background="white").image
+    assert white.getpixel((30, 40)) == (255, 255, 255)
+    assert white.getpixel((90, 50)) == (220, 250, 250)
+    # The photo behind it is the whole one, and keeps its colours.
+    grey = cut(THREE, region=region, background="original-greyed", refine=True).image
+    assert grey.getpixel((30, 40)) == pytest.approx((234, 234, 234), abs=3)
+    assert grey.getpixel((90, 50)) == pytest.approx((220, 250, 250), abs=3)
+
+
+@pytest.mark.parametrize(
+    ("region", "error", "words"),
+    [
+        ("0,0,151,90", RegionError, "--region 0px,0px,151px,90px reaches beyond"),
+        ("10%,0,50%,91px", RegionError, "150 x 90"),
+        ("200,0,300,50", RegionError, "use percent"),
+        ("50%,0,60px,50%", EmptyRegionError, "--region 50%,0px,60px,50% holds no pixel"),
+        ("10%,10%,10.1%,90%", EmptyRegionError, "150 x 90"),
+    ],
+)
+def test_a_region_must_lie_in_the_photo(region: str, error: type[BgxError], words: str) -> None:
+    with pytest.raises(error, match=r"^photo\.jpg: ") as raised:
+        cut(THREE, region=region)
+    assert words in str(raised.value)
+
+
+# One of several subjects, and its edge ------------------------------------------------------------
+
+
+def test_one_of_several_subjects_is_kept() -> None:
+    every, largest, central = (cut(THREE, keep=keep) for keep in ("all", "largest", "centre"))
+
+    assert [one.measured.trust.subjects for one in (every, largest, central)] == [3, 1, 1]
+    assert every.measured.bbox == pytest.approx((5, 8, 141, 81), abs=6)
+    assert largest.measured.bbox == pytest.approx((5, 8, 61, 81), abs=10)
+    assert central.measured.bbox == pytest.approx((80, 40, 101, 61), abs=6)
+    assert central.measured.trust.fill < 0.4
+    box = central.measured.bbox
+    assert box
+    assert central.image.crop(box).tobytes() == every.image.crop(box).tobytes()
+
+
+def test_the_centre_is_the_region_s() -> None:
+    cutout = cut(THREE, region=(70, 0, 150, 65), keep="centre")
+    assert cutout.measured.bbox == pytest.approx((115, 8, 141, 37), abs=8)
+
+
+def test_edges_are_moved_by_pixels_of_the_photo(photo: Image.Image) -> None:
+    large = photo.resize((1920, 1280))
+    plain = cut(large, refine=True, threshold=0.5).measured.bbox
+    assert plain
+    for shift in (-20, 5, 40):
+        moved = cut(large, refine=True, threshold=0.5, shift=shift).measured.bbox
+        assert moved == pytest.approx(np.add(plain, (-shift, -shift, shift, shift)), abs=1)
+
+
+def test_a_threshold_is_in_every_file(photo: Image.Image) -> None:
+    large = photo.resize((1920, 1280), Image.Resampling.BICUBIC)
+    for options in ({}, {"mask_only": True}, {"refine": True}, {"matte": "solid"}):
+        levels = cut(large, threshold="0.5", **options).matte.histogram()
+        assert sum(levels[1:255]) == 0
+        assert levels[0]
+        assert levels[255]
+
+
+def test_what_the_photo_hides_stays_hidden(photo: Image.Image) -> None:
+    own = Image.new("L", photo.size)
+    own.paste(255, (30, 20, 66, 44))
+    own.paste(120, (30, 20, 36, 44))
+    photo.putalpha(own)
+
+    for options in ({"shift": 3}, {"soften": 4}, {"threshold": 0.3, "shift": 2}):
+        alpha = np.asarray(cut(photo, **options).matte)
+        assert not alpha[np.asarray(own) == 0].any()
+        assert alpha.max() == 255
+    hard = cut(photo, threshold=0.3).matte
+    assert hard.getpixel((33, 30)) == 255
+    assert sum(hard.histogram()[1:255]) == 0
+    smaller = cut(photo, shift=-2).measured.bbox
+    assert smaller == (32, 22, 64, 42)
+
+
+@pytest.mark.parametrize(
+    "edge", [{"shift": 6}, {"soften": 3}, {"shift": -3}, {"threshold": 0.2, "soften": 1}]
+)
+def test_what_a_new_edge_shows_has_the_subject_s_colours(edge: dict[str, float]) -> None:
+    """A red subject on blue: no pixel that is shown is blue, wherever the edge is."""
+    soft = Image.new("L", (1200, 900))
+    ImageDraw.Draw(soft).ellipse((300, 200, 900, 700), fill=255)
+    photo = Image.new("RGB", soft.size, (20, 30, 200))
+    photo.paste((210, 40, 30), mask=soft.filter(ImageFilter.GaussianBlur(3)))
+
+    class Red(FakeNetwork):
+        def run(self, batch: Any) -> Any:
+            return batch[:, 0] / 0.8
+
+    cutout = cut(photo, Red(), refine=True, **edge).image
+    red, _, blue, alpha = (np.asarray(band, int) for band in cutout.split())
+    seen = alpha > 25
+    assert np.count_nonzero(seen & (alpha < 255)) > 1000 or edge.get("shift")
+    assert (blue - red)[seen].max() < 0
+    assert np.percentile(blue[seen], 99.5) < 90
 
 
 def test_a_translucent_background_is_behind_the_subject(photo: Image.Image) -> None:

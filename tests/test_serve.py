@@ -83,6 +83,13 @@ def test_a_photo_as_the_body_gives_its_cut_out(server: Server) -> None:
         ("?refine=false&margin=5%25", ["--no-refine", "--margin", "5%"]),
         ("?preset=ebay", ["--preset", "ebay"]),
         ("?mask_only=true", ["--mask-only"]),
+        (
+            "?region=10%25,0,900,100%25&keep=largest",
+            ["--region", "10%,0,900,100%", "--keep", "largest"],
+        ),
+        # In a query, + is a space.
+        ("?shift=+2px&soften=1px", ["--shift", "+2px", "--soften", "1px"]),
+        ("?threshold=0.5&shift=-1.5", ["--threshold", "0.5", "--shift", "-1.5"]),
     ],
 )
 def test_a_picture_is_byte_for_byte_the_command_lines(
@@ -171,6 +178,12 @@ def test_a_second_request_is_a_hit(server: Server) -> None:
         (b"no picture", "", 422, "unreadable"),
         (PHOTO[:300], "", 422, "unreadable"),
         (EMPTY, "?crop=true", 422, "no-subject"),
+        (PHOTO, "?region=0,0,121,80", 422, "region"),
+        (PHOTO, "?region=50%25,0,50px,80", 422, "region-empty"),
+        (PHOTO, "?region=50,0,40,80", 400, "usage"),
+        (PHOTO, "?keep=center", 400, "usage"),
+        (PHOTO, "?threshold=nan", 400, "usage"),
+        (PHOTO, "?shift=1000px", 400, "usage"),
         (encode(Image.new("RGB", (2000, 1001)), "PNG"), "", 413, "too-large"),
         (b"x" * 4_000_001, "", 413, "too-many-bytes"),
     ],
@@ -336,6 +349,9 @@ def test_fields_do_what_they_say(
         ({"size": "huge"}, {"image_file": PHOTO}, 400, "invalid_size"),
         ({"shadow_type": "car"}, {"image_file": PHOTO}, 400, "unsupported_shadow_type"),
         ({"roi": "0 0 200 200"}, {"image_file": PHOTO}, 400, "roi_exceeds_bounds"),
+        ({"roi": "0 0 50% 81"}, {"image_file": PHOTO}, 400, "roi_exceeds_bounds"),
+        ({"roi": "60 0 50 50"}, {"image_file": PHOTO}, 400, "roi_region_empty"),
+        ({"roi": "50% 0 50px 50"}, {"image_file": PHOTO}, 400, "roi_region_empty"),
         ({}, {"image_file": b"no picture"}, 400, "failed_to_read_image"),
         ({}, {"image_file": EMPTY}, 400, "unknown_foreground"),
         ({"crop": "true"}, {"image_file": EMPTY}, 400, "unknown_foreground"),

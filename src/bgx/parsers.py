@@ -16,8 +16,6 @@ from bgx.errors import UsageError
 from bgx.settings import Area, Backdrop, Length, Margins, Region, Shadow, Tint, expand_path
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from bgx.settings import Align, Background, Colour, ShadowKind
 
 _MAX_SIDE = 30_000
@@ -122,12 +120,12 @@ def parse_margin(text: str | int) -> Margins:
     return Margins(top, right, bottom, left)
 
 
-def parse_region(text: str | Sequence[float]) -> Region:
+def parse_region(text: str | tuple[float, ...]) -> Region:
     """``LEFT,TOP,RIGHT,BOTTOM`` in pixels or percent of the photo: ``10%,0,90%,400px``.
 
     Python may give four numbers of pixels.
     """
-    written = text if isinstance(text, str) else ",".join(map(str, text))
+    written = ",".join(map(str, text)) if isinstance(text, tuple | list) else str(text)
     sides = [_parse_length(part) for part in _split_lengths(written.replace(",", " "))]
     if len(sides) != 4 or None in sides:
         raise UsageError(
