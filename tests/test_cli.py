@@ -274,7 +274,7 @@ def test_a_device_is_no_output_file() -> None:
     result = bgx("remove", "in.jpg", "out.png", "--existing", "overwrite")
 
     assert result.code == 2
-    assert result.err == "bgx: out.png: is no ordinary file; for stdout name -\n"
+    assert result.err == "bgx: out.png: not a regular file; for stdout use -\n"
 
 
 # Pipes --------------------------------------------------------------------------------------------
@@ -555,7 +555,7 @@ def test_formats_and_masks_of_a_batch() -> None:
         (["empty", "-o", "out"], "no pictures found"),
         (["in", "-o", "in"], "in: is the input folder too"),
         (["in", "-o", "."], "in: lies inside the output folder"),
-        (["in", "-o", "out", "-0"], "-0 goes with --files-from"),
+        (["in", "-o", "out", "-0"], "-0 needs --files-from"),
         (["-o", "out", "--files-from", "nosuch"], "--files-from nosuch: cannot be read"),
         (["-o", "out", "--files-from", "zeros"], "the list is NUL-separated; add -0"),
         (["in", "-o", "out", "--workers", "0"], "--workers 0: use 1 to 1024"),
@@ -1457,9 +1457,9 @@ def test_a_background_that_cannot_be_read_leaves_a_row_for_each_picture() -> Non
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["in.jpg"], "in.jpg is no command; use: bgx remove in.jpg"),
+        (["in.jpg"], "in.jpg is not a command; use: bgx remove in.jpg"),
         (["in.jpg", "out.png"], "use: bgx remove in.jpg"),
-        (["folder"], "folder is no command; use: bgx batch folder -o FOLDER"),
+        (["folder"], "folder is not a command; use: bgx batch folder -o FOLDER"),
         (["i", "in.jpg", "out.png"], "use: bgx remove INPUT OUTPUT"),
         (["p", "folder", "out"], "use: bgx batch FOLDER -o FOLDER"),
         (["nosuch"], "No such command 'nosuch'"),

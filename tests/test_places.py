@@ -98,7 +98,7 @@ def test_what_is_left_out_is_counted_and_named_with_v() -> None:
     verbose = bgx("batch", "in", "-o", "out", "-v")
 
     assert read_rows(Path("report.jsonl"))[-1]["ignored"] == 2
-    assert "left out of the folders, for being no pictures: 2; -v names them\n" in said.err
+    assert "2 files in the folders are not pictures; -v names them\n" in said.err
     for name in ("@eaDir", "notes.txt", "b.jpg.part"):
         assert name not in said.err
         assert str(Path("in") / name) in verbose.err

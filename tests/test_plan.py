@@ -620,7 +620,7 @@ def test_an_empty_name_is_a_usage_error(tmp_path: Path, what: str) -> None:
     touch(tmp_path, "in/a.jpg")
     named = [""] if what == "input" else [str(tmp_path / "in")]
 
-    with pytest.raises(UsageError, match="an empty name"):
+    with pytest.raises(UsageError, match="name is empty"):
         plan_batch(
             expand_patterns([""]) if what == "pattern" else named,
             open_folder("" if what == "out" else tmp_path / "out"),

@@ -1,8 +1,7 @@
-"""The texts in which people write an option's value, read into values of :mod:`bgx.settings`.
+"""Parses the texts of options into values of :mod:`bgx.settings`.
 
-Each parser takes one option's text, or the value that Python may give in its place, and raises
-UsageError naming the option and the form to use. Values are within the option's bounds.
-"""
+Each parser takes the text of one option, or the value that Python callers may give instead. It
+raises UsageError, which names the option and the form to use, also for values out of bounds."""
 
 from __future__ import annotations
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from bgx.settings import Align, Background, Colour, ShadowKind
 
 _MAX_SIDE = 30_000
-"""Of a finished picture whose size is asked for, pixels."""
+"""Longest side of a finished picture that can be requested, pixels."""
 
 _MOST_MARGIN = {"px": 10_000, "%": 100}
 _MOST_EDGE = 100.0
@@ -29,7 +28,7 @@ _STRENGTHS: dict[ShadowKind, float] = {"soft": 0.35, "contact": 0.5}
 
 
 class Canvas(NamedTuple):
-    """A size in pixels, an aspect (width to height), or the photo's own size (original)."""
+    """A size in pixels, an aspect ratio (width, height), or the photo's own size (original)."""
 
     size: tuple[int, int] | None = None
     aspect: tuple[int, int] | None = None
@@ -37,7 +36,10 @@ class Canvas(NamedTuple):
 
 
 def parse_background(text: str | Colour | Path | bytes) -> Background:
-    """What :func:`parse_backdrop` takes, or the path of an image file; Python's own values too."""
+    """What :func:`parse_backdrop` takes, or an image file.
+
+    From Python, also three numbers for a colour, a Path, or an image file's content.
+    """
     if isinstance(text, Path | bytes):
         return text
     if not isinstance(text, str):
@@ -57,7 +59,7 @@ def parse_background(text: str | Colour | Path | bytes) -> Background:
 
 
 def parse_backdrop(text: str) -> Colour | Tint | Backdrop:
-    """``blur``, ``blur:RADIUS``, ``original-greyed`` or a colour; nothing is looked up on disk."""
+    """``blur``, ``blur:RADIUS``, ``original-greyed`` or a colour; never a file."""
     kind, _, radius = text.partition(":")
     if kind == "blur":
         return Backdrop("blur", _parse_radius(radius) if radius else None)
@@ -70,14 +72,14 @@ def _parse_radius(text: str) -> float:
     try:
         radius = float(text)
     except ValueError:
-        raise UsageError(f"--background blur:{text}: {text} is no number") from None
+        raise UsageError(f"--background blur:{text}: {text} is not a number") from None
     if not 0.5 <= radius <= 1000:
         raise UsageError(f"--background blur:{radius:g}: use 0.5 to 1000 pixels")
     return radius
 
 
 def parse_colour(text: str) -> Colour | Tint:
-    """A CSS name, ``#rgb``, ``#rrggbb``, ``rgb(r, g, b)``, or translucent, ``#rrggbbaa``."""
+    """A CSS name, ``#rgb``, ``#rrggbb``, ``rgb(r, g, b)``, or, if translucent, ``#rrggbbaa``."""
     from PIL import ImageColor
 
     try:
@@ -101,9 +103,9 @@ def _check_colour(values: Any) -> Colour:
 
 
 def parse_margin(text: str | int) -> Margins:
-    """``3%`` or ``40px``; a bare number is pixels.
+    """``3%`` or ``40px``; a number without a unit is in pixels.
 
-    One for all sides, two (above and below, at the sides) or four (top, right, bottom, left).
+    One value for all sides, two (vertical, horizontal) or four (top, right, bottom, left).
     """
     sides = [_parse_length(part) for part in _split_lengths(str(text))]
     if len(sides) not in (1, 2, 4) or None in sides:
@@ -176,7 +178,7 @@ def _parse_pixels(flag: str, text: str | float, *, least: float, form: str) -> f
 
 
 def _split_lengths(text: str) -> list[str]:
-    """At spaces, but not before a unit: ``3 %`` is one length."""
+    """Split at spaces, except in front of a unit: ``3 %`` is one length."""
     return re.sub(r"\s+(?=%|px)", "", text).split()
 
 
@@ -186,22 +188,22 @@ def _parse_length(text: str) -> Length | None:
 
 
 def parse_align(text: str | tuple[float, float]) -> Align:
-    """``center``, ``bottom``, ``original``, or percent of the free room: ``20%``, ``20% 80%``."""
+    """``center``, ``bottom``, ``original``, or percent of the free space: ``20%``, ``20% 80%``."""
     match text:
         case "center" | "bottom" | "original":
             return text
     shares = [re.fullmatch(r"(\d{1,3}(?:\.\d+)?)%", part) for part in str(text).split()]
     if len(shares) not in (1, 2) or not all(share and float(share[1]) <= 100 for share in shares):
         raise UsageError(
-            f"--align {text}: use center, bottom, original, or percent of the free room left and "
-            "above (20% 80%)"
+            f"--align {text}: use center, bottom, original, or percent of the free space left of "
+            "and above it (20% 80%)"
         )
     across, down = ([float(share[1]) / 100 for share in shares if share] * 2)[:2]
     return across, down
 
 
 def parse_canvas(text: str) -> Canvas:
-    """``2000x2000`` (a size), ``square`` or ``4:5`` (an aspect), ``original`` (the photo's)."""
+    """``2000x2000`` (a size), ``square`` or ``4:5`` (aspect ratios), ``original`` (the photo's)."""
     if text == "square":
         return Canvas(None, (1, 1))
     if text == "original":
@@ -231,7 +233,7 @@ def parse_fill(text: str) -> float:
 
 
 def parse_resize(text: str | int) -> tuple[int, int] | Area:
-    """``1200x800``, ``1200`` for the longer side, or at most so many megapixels (``0.25MP``)."""
+    """``1200x800``, ``1200`` for the longer side, or ``0.25MP`` for a number of megapixels."""
     area = re.fullmatch(r"(\d{1,4}(?:\.\d{1,6})?)\s*MP", str(text).strip(), re.IGNORECASE)
     if area:
         pixels = round(float(area[1]) * 1_000_000)
@@ -251,7 +253,7 @@ def _check_sides(size: tuple[int, int], flag: str) -> tuple[int, int]:
 
 
 def parse_shadow(text: str) -> Shadow | None:
-    """``none``, ``soft`` or ``contact``, with a strength of its own as in ``soft:40%``."""
+    """``none``, ``soft`` or ``contact``, optionally with a strength: ``soft:40%``."""
     if text == "none":
         return None
     match = re.fullmatch(r"(soft|contact)(?::(\d+(?:\.\d+)?)%)?", str(text).strip())
@@ -265,7 +267,7 @@ def parse_shadow(text: str) -> Shadow | None:
 
 
 def parse_bytes(text: str | int, *, flag: str = "--max-bytes") -> int:
-    """``10MB``, ``500kB`` (thousands), ``2GB`` or a number of bytes. flag: the option's."""
+    """``10MB``, ``500kB``, ``2GB`` (decimal) or a number of bytes. flag: the option's name."""
     match = re.fullmatch(r"(\d{1,15}(?:\.\d+)?)\s*(k|m|g)?b?", str(text).strip().lower())
     if match is None:
         raise UsageError(f"{flag} {text}: use a number with kB, MB or GB (10MB), or of bytes")

@@ -1,8 +1,7 @@
-"""What the user asked for: small frozen values, checked when they are made.
+"""Settings: small frozen dataclasses, whose values are checked when they are created.
 
-The two doors (:mod:`bgx.cli`, :mod:`bgx.api`) collapse their options into these at the border; the
-rooms behind take them whole. A wrong value raises :class:`~bgx.errors.UsageError` here and nowhere
-later.
+Command line, Python and server turn their options into these; everything else takes them as they
+are. A wrong value raises :class:`~bgx.errors.UsageError` here, never later.
 """
 
 from __future__ import annotations
@@ -27,7 +26,8 @@ Keep = Literal["all", "largest", "centre"]
 Precision = Literal["auto", "int8", "fp16", "fp32"]
 ShadowKind = Literal["soft", "contact"]
 Align = Literal["center", "bottom", "original"] | tuple[float, float]
-"""Where the subject stands: a word, or the shares (0..1) of the free room left and above."""
+"""Where the subject is placed: a word, or the shares (0..1) of the free space left of and above it.
+"""
 
 ColourSpace = Literal["keep", "srgb"]
 Colour = tuple[int, int, int]
@@ -37,7 +37,7 @@ WHITE: Colour = (255, 255, 255)
 
 FORMATS: tuple[Format, ...] = get_args(Format)
 LOSSLESS_FORMATS: frozenset[Format] = frozenset({"png", "tiff"})
-"""Formats that have no quality to choose."""
+"""Formats without a quality setting."""
 
 OPAQUE_FORMATS: frozenset[Format] = frozenset({"jpg"})
 """Formats that cannot store alpha: a cut-out in them needs a background."""
@@ -54,7 +54,7 @@ FORMAT_BY_SUFFIX: dict[str, Format] = {
 
 DEVICES = ("auto", "cpu", "cuda", "tensorrt", "directml", "coreml", "openvino", "webgpu")
 _MOST_AT_ONCE = 1024
-# The words that Click takes too.
+# The same words that Click accepts.
 _YES = frozenset({"1", "true", "t", "yes", "y", "on"})
 _NO = frozenset({"", "0", "false", "f", "no", "n", "off"})
 _DEVICE_WITH_INDICES = re.compile(r"(cuda|tensorrt|directml):\d+(,\d+)*")
@@ -64,8 +64,8 @@ _DEVICE_WITH_INDICES = re.compile(r"(cuda|tensorrt|directml):\d+(,\d+)*")
 class ReadSettings:
     """How photos are read.
 
-    max_size: long side of the working image, pixels. max_pixels: width x height above which a
-    picture is refused before it is decoded.
+    max_size: longer side of the working image, pixels. max_pixels: pictures with more pixels are
+    refused before they are decoded.
     """
 
     max_size: int = DEFAULT_MAX_SIZE
@@ -80,7 +80,7 @@ class ReadSettings:
 
 @dataclass(frozen=True, slots=True)
 class Length:
-    """Pixels, or percent of something that its owner names."""
+    """A length in pixels, or in percent of a length that depends on the option."""
 
     value: float
     unit: Literal["px", "%"]
@@ -91,7 +91,7 @@ class Length:
 
 @dataclass(frozen=True, slots=True)
 class Margins:
-    """Room on the four sides."""
+    """Margins on the four sides."""
 
     top: Length
     right: Length
@@ -108,7 +108,10 @@ class Margins:
         return sides[0] if len(set(sides)) == 1 else " ".join(sides)
 
     def pixels(self, longest: float, scale: float) -> tuple[float, float, float, float]:
-        """Top, right, bottom and left beside a subject whose longer side, unscaled, is longest."""
+        """Top, right, bottom and left, pixels.
+
+        longest: the subject's longer side in the photo, pixels. scale: by which it is resized.
+        """
         top, right, bottom, left = (
             side.value if side.unit == "px" else side.value / 100 * longest * scale
             for side in (self.top, self.right, self.bottom, self.left)
@@ -168,7 +171,7 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class Tint:
-    """A colour that lets what is behind it through. opacity: 0..254, of 255."""
+    """A translucent colour. opacity: 0..254, of 255."""
 
     colour: Colour
     opacity: int
@@ -186,8 +189,8 @@ class Shadow:
 class Backdrop:
     """The photo itself behind the subject, blurred or without colour.
 
-    radius: of the blur, its standard deviation in pixels of the finished picture, 0.5 to 1000; None
-    is a fiftieth of its longer side.
+    radius: standard deviation of the blur in pixels of the finished picture, 0.5 to 1000; None is a
+    fiftieth of its longer side.
     """
 
     kind: Literal["blur", "grey"]
@@ -203,10 +206,10 @@ class DeviceSettings:
     """Where the network runs.
 
     device: one of DEVICES; cuda, tensorrt and directml also with an index (``cuda:1``) or several
-    (``cuda:0,1``). workers: pictures in work at once. threads: threads of one network run.
-    batch_size: pictures of one network run on a GPU. None leaves the choice to bgx. precision: int8
-    and fp16 run the copies made by ``bgx models optimize`` for the CPU and for a GPU, auto does so
-    where one passed.
+    (``cuda:0,1``). workers: pictures in work at once. threads: of one network run. batch_size:
+    pictures in one network run on a GPU. For these three, None leaves the choice to bgx. precision:
+    int8 and fp16 run the copies that ``bgx models optimize`` made for the CPU and for a GPU; auto
+    uses a copy if one passed.
     """
 
     device: str = "auto"
@@ -236,23 +239,22 @@ class DeviceSettings:
                 raise UsageError(f"{option} {value}: use 1 to {_MOST_AT_ONCE}")
         if self.precision == "fp16" and self.kind in {"cpu", "openvino"}:
             raise UsageError(
-                f"--precision fp16 runs on a GPU alone; leave out --device {self.device}, or use "
-                "int8"
+                f"--precision fp16 needs a GPU; leave out --device {self.device}, or use int8"
             )
         if self.precision == "int8" and self.kind not in {"auto", "cpu", "openvino"}:
             raise UsageError(
-                f"--precision int8 runs on the CPU alone; leave out --device {self.device}, or "
-                "use cpu or openvino"
+                f"--precision int8 needs the CPU; leave out --device {self.device}, or use cpu or "
+                "openvino"
             )
 
     @property
     def kind(self) -> str:
-        """The device without its index."""
+        """The device without its indices."""
         return self.device.partition(":")[0]
 
     @property
     def indices(self) -> tuple[int, ...]:
-        """The indices of the devices that share the work, 0 where none was given."""
+        """The indices of the devices to use; 0 if none is given."""
         return tuple(int(index) for index in (self.device.partition(":")[2] or "0").split(","))
 
 
@@ -260,9 +262,9 @@ class DeviceSettings:
 class ModelSettings:
     """Where networks come from.
 
-    registry: the user's own file of tables, read after the built-in one. folder: where model files
+    registry: the user's own registry file, read after the built-in one. folder: where model files
     are kept; None is the platform's cache folder. mirror: base URL that replaces the published one.
-    offline: never touch the network.
+    offline: never download anything.
     """
 
     registry: Path | None = None
@@ -293,7 +295,7 @@ class ModelSettings:
 
 
 def expand_path(text: str) -> Path:
-    """A path with its ``~`` expanded; one of an unknown user stays as it is."""
+    """A path with ``~`` expanded; ``~`` of an unknown user is left as it is."""
     try:
         return Path(text).expanduser()
     except RuntimeError:
@@ -301,7 +303,7 @@ def expand_path(text: str) -> Path:
 
 
 def is_address(text: str, *schemes: str) -> bool:
-    """Whether a text is a URL of one of these schemes, with a host."""
+    """Whether the text is a URL with a host and one of these schemes."""
     from urllib.parse import urlsplit
 
     try:

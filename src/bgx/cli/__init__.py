@@ -1,6 +1,6 @@
-"""The door for shells: Click; the only rooms that print or exit."""
+"""The command line. Only these modules use Click, print, and exit."""
 
 import os
 
-# numpy's own threads would only wait beside bgx's; to start them takes longer than to import numpy.
+# numpy's own threads would compete with bgx's, and starting them takes longer than importing numpy.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -1,4 +1,4 @@
-"""``bgx batch``: many pictures into one folder."""
+"""``bgx batch``: cuts out many pictures into a folder."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _read_inputs(inputs: tuple[str, ...], files_from: str | None, null: bool) ->
     from bgx.run.sources import expand_patterns
 
     if null and files_from is None:
-        raise UsageError("-0 goes with --files-from; add --files-from -")
+        raise UsageError("-0 needs --files-from; add --files-from -")
     if not inputs and files_from is None:
         raise UsageError("nothing to do; name files or folders, or give --files-from")
     listed = split_list(_read_list(files_from), null=null) if files_from is not None else []
@@ -90,7 +90,7 @@ def _plan(
     from bgx.run.plan import Plan, plan_batch
 
     if not inputs:
-        # What `find` gives a script on a day without new photos.
+        # As from `find` in a script, on a day without new photos.
         return Plan([], [], ["the list is empty: nothing to do"])
     return plan_batch(
         inputs,
@@ -133,9 +133,7 @@ def _show(plan: Plan, console: Console) -> None:
 
 def _tell_ignored(ignored: int, console: Console) -> None:
     if ignored:
-        console.print_note(
-            f"left out of the folders, for being no pictures: {ignored}; -v names them"
-        )
+        console.print_note(f"{ignored} files in the folders are not pictures; -v names them")
 
 
 def _run(plan: Plan, request: Request, console: Console) -> ExitCode:
@@ -144,7 +142,7 @@ def _run(plan: Plan, request: Request, console: Console) -> ExitCode:
 
     plan.prepare()
     with interruptible(console.print_error) as interruption, contextlib.ExitStack() as opened:
-        with interruption.raising():  # a pipe that nobody reads
+        with interruption.raising():  # opening a pipe waits for a reader
             stream = opened.enter_context(open_report(request.report))
         report = Report(request.model or DEFAULT_MODEL, stream=stream)
         try:
@@ -181,14 +179,14 @@ def _cut(
     console: Console,
     interruption: Interruption,
 ) -> None:
-    """Do the jobs of this part and of the others."""
+    """Cut out the pictures of this part and of the other parts."""
     from bgx.cli.session import note_network, open_network
     from bgx.run.outcome import Failed, Skipped
 
     try:
         with interruption.raising():
             network = open_network(request, pictures=len(part.jobs))
-            # While it loads.
+            # Imported while the network loads.
             from bgx.run.batch import run_batch
             from bgx.run.engine import Engine
             from bgx.run.recipe import Recipe
@@ -212,7 +210,7 @@ def _cut(
     with console.progress():
         for outcome in run_batch(work, recipe, engine, stop=interruption.stop, sheet=sheet):
             report.add(outcome)
-            # What ends the run is raised at its end, and said there.
+            # Other errors end the run, and are raised and printed at its end.
             if isinstance(outcome, Failed) and isinstance(outcome.error, PictureError):
                 console.print_error(str(outcome.error))
             if not isinstance(outcome, Skipped):
@@ -222,7 +220,7 @@ def _cut(
 def _open_sheet(file: File | None) -> Sheet | None:
     if file is None:
         return None
-    # It draws and writes text, with modules that nothing else needs.
+    # Imported here: it needs modules that nothing else needs.
     from bgx.run.sheet import Sheet
 
     return Sheet(file)

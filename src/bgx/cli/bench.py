@@ -1,4 +1,4 @@
-"""``bgx bench``: which options are the fastest on this machine."""
+"""``bgx bench``: measures which options are the fastest on this machine."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def bench(photos: tuple[str, ...], count: int, as_json: bool, **options: Any) ->
 
 
 def _find(photos: tuple[str, ...], count: int, folder: Path) -> list[Source]:
-    """``count`` photos; if there are fewer, they are repeated. Raises UsageError for none."""
+    """``count`` photos, some repeatedly if there are fewer. Raises UsageError if there are none."""
     from bgx.run.bench import draw_photos
     from bgx.run.plan import plan_batch
     from bgx.run.sources import expand_patterns

@@ -66,7 +66,7 @@ def _gather() -> dict[str, Any]:
 
 
 def _list_copies(store: Store) -> dict[str, list[str]]:
-    """For each network, by name, the optimized copies that passed on this machine."""
+    """The faster copies of each network that passed on this machine, by the network's name."""
     from bgx.model.optimize.copies import list_copies
 
     present = [entry for entry in store.registry().values() if store.present(entry)]

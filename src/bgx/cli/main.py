@@ -1,4 +1,4 @@
-"""The command, its subcommands, and the one place where an exception becomes an exit code."""
+"""The command and its subcommands; turns exceptions into messages and exit codes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Commands(click.Group):
-    """The subcommands, each imported when it is asked for: a module and its command of one name."""
+    """The subcommands. Each is in a module of the same name, which is imported when it is used."""
 
     names: ClassVar[dict[str, str]] = {
         "batch": "Cut out files and folders into a folder.",
@@ -33,7 +33,7 @@ class Commands(click.Group):
         "serve": "Serve pictures over HTTP, with a page for people at /.",
         "train": "Train a small network on your own photos and cut-outs.",
     }
-    """With what ``bgx --help`` says of them: to import them all would take most of its time."""
+    """The subcommands' help for ``bgx --help``, which would take longer if it imported them all."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.names)
@@ -51,11 +51,11 @@ class Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As Click does; a photo, or a command of rembg, gets the command that is meant."""
+        """Find the subcommand; for a photo or a command of rembg, suggest the right one."""
         given = args[0]
         if given in self.names or not (meant := _OF_REMBG.get(given) or _guess(given)):
             return super().resolve_command(ctx, args)
-        raise click.UsageError(f"{given} is no command; use: bgx {meant}", ctx)
+        raise click.UsageError(f"{given} is not a command; use: bgx {meant}", ctx)
 
 
 _OF_REMBG = {"i": "remove INPUT OUTPUT", "p": "batch FOLDER -o FOLDER", "s": "serve"}
@@ -79,14 +79,17 @@ def bgx() -> None:
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code, never raises."""
+    """Run the command line; returns the exit code. Never raises."""
     code = _run(arguments)
     _settle(sys.stderr)
     return code if _settle(sys.stdout) else code or ExitCode.OUTPUT
 
 
 def _settle(stream: TextIO | None) -> bool:
-    """Flush, and see to it that Python does not fail over what cannot be flushed when it ends."""
+    """Flush a stream; returns whether that worked.
+
+    If not, the stream is redirected to nowhere, so that Python does not try again when it exits.
+    """
     if stream is None:
         return True
     try:
@@ -111,12 +114,12 @@ def _run(arguments: Sequence[str] | None) -> int:
         write_stderr("bgx: interrupted")
         return ExitCode.INTERRUPTED
     except SystemExit:
-        # Click's answer to a reader of our output that went away, as `head` does.
+        # Raised by Click if the reader of stdout went away, as `head` does.
         return ExitCode.OUTPUT
     except MemoryError:
         write_stderr("bgx: not enough memory; close other programs, or raise the limit")
         return ExitCode.DEVICE
-    except Exception as error:  # noqa: BLE001 - told, and an exit code of its own
+    except Exception as error:  # noqa: BLE001 - reported as a bug
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             write_stderr(f"bgx: output cannot be written: {error.strerror}")
             return ExitCode.OUTPUT

@@ -1,4 +1,4 @@
-"""Memory of a process that does many pictures."""
+"""Tunes the memory allocator for processing many pictures."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _ARENA_MAX = -8
 
 
 def keep_memory() -> None:
-    """Have one picture's memory serve the next one.
+    """Make glibc reuse the memory of one picture for the next one.
 
-    Of its own accord glibc gives large blocks back to the system and takes them anew, page by page:
-    half of the time that the system spends on a batch. Other C libraries are left as they are.
+    By default it returns large blocks to the system and requests them again, page by page, which
+    takes half of the system time of a batch. Other C libraries are left as they are.
     """
     if sys.platform != "linux":
         return
@@ -24,5 +24,5 @@ def keep_memory() -> None:
         library = ctypes.CDLL(None)
         library.mallopt(_MMAP_THRESHOLD, 32 << 20)
         library.mallopt(_TRIM_THRESHOLD, 256 << 20)
-        # Otherwise each thread would keep its own.
+        # Otherwise each thread would keep memory of its own.
         library.mallopt(_ARENA_MAX, 1)

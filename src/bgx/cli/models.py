@@ -1,4 +1,4 @@
-"""``bgx models``: the networks and their files."""
+"""``bgx models``: lists, downloads, checks, adds and optimizes networks."""
 
 from __future__ import annotations
 

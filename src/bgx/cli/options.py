@@ -1,6 +1,7 @@
 """Options that several commands share, and how they become settings.
 
-An option can be set in the environment as ``BGX_`` and its name, unless it says ``envvar=None``.
+An option can be set by the environment variable ``BGX_`` and its name, unless it has
+``envvar=None``.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 
 def option(*names: str, **attributes: Any) -> Callable[[Any], Any]:
-    """A click option with its environment variable, shown with its default."""
+    """A Click option with an environment variable, whose help shows the default."""
     long = next(name for name in names if name.startswith("--")).partition("/")[0]
     variable = "BGX_" + long.removeprefix("--").replace("-", "_").upper()
     defaults: dict[str, Any] = {"envvar": variable, "show_default": True}
@@ -42,7 +43,7 @@ def option(*names: str, **attributes: Any) -> Callable[[Any], Any]:
 
 
 def _picture_option(row: Option) -> Callable[[Any], Any]:
-    """A click option for a row of the table of picture options."""
+    """A Click option for a row of the table of picture options."""
     names = [row.flag if row.kind is not bool else f"{row.flag}/--no-{row.flag[2:]}"]
     names += [row.short] if row.short else []
     attributes: dict[str, Any] = {"type": row.kind}
@@ -141,12 +142,12 @@ class Request:
 
     @property
     def also_read(self) -> list[str | Path]:
-        """Files that the run reads beside the pictures."""
+        """Files other than pictures that the run reads."""
         return [*([self.model] if self.model else []), *self.output.reads]
 
     @property
     def also_written(self) -> list[str]:
-        """Files that the run writes beside the results."""
+        """Files other than results that the run writes."""
         return [] if self.report in (None, "-") else [self.report]
 
 
@@ -169,10 +170,10 @@ def make_request(
     target: str | None = None,
     **picture: Any,
 ) -> Request:
-    """The command's options, checked. Raises UsageError.
+    """Check the options of a command. Raises UsageError.
 
-    target: the one file to be written, whose suffix names the format. picture: the picture options
-    by name.
+    target: the single file to write, whose suffix names the format; else None. picture: the picture
+    options by name.
     """
     context = click.get_current_context()
 
@@ -207,9 +208,9 @@ def make_request(
 
 
 def split_list(data: bytes, *, null: bool) -> list[str]:
-    """File names of a list, one a line or NUL-separated; names keep bytes that are not text."""
+    """The file names in a list, one per line or NUL-separated; undecodable bytes are kept."""
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        # As PowerShell writes it.
+        # PowerShell writes UTF-16.
         data = data.decode("utf-16", "replace").encode()
     data = data.removeprefix(codecs.BOM_UTF8)
     try:

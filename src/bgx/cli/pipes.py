@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Stdin:
-    """What comes in on stdin, as a picture's source."""
+    """stdin as the source of a picture."""
 
     def __str__(self) -> str:
         return "-"
@@ -28,13 +28,13 @@ class Stdin:
         return ""
 
     def open(self) -> BinaryIO:
-        """All of it, in memory. Raises UsageError where stdin is closed, and OSError."""
+        """Read all of it into memory. Raises UsageError if stdin is closed or cannot be read."""
         return io.BytesIO(read_stdin())
 
 
 @dataclass(frozen=True, slots=True)
 class Stdout:
-    """stdout, as a picture's target."""
+    """stdout as the target of a picture."""
 
     def __str__(self) -> str:
         return "-"
@@ -44,7 +44,7 @@ class Stdout:
         return ""
 
     def write(self, *pieces: bytes, create: bool = False) -> bool:
-        """Raises OutputError where it cannot be written, or its reader went away."""
+        """Write the picture. Raises OutputError if that fails or the reader went away."""
         try:
             write_stdout(*pieces)
         except BrokenPipeError as error:
@@ -52,12 +52,12 @@ class Stdout:
         return True
 
     def is_there(self) -> bool:
-        """Never: it has nothing before it is written."""
+        """Always False: stdout never has an earlier result."""
         return False
 
 
 def read_stdin() -> bytes:
-    """All of it. Raises UsageError where stdin is closed or cannot be read."""
+    """Read all of stdin. Raises UsageError if it is closed or cannot be read."""
     if sys.stdin is None:
         raise UsageError("stdin: is closed; redirect a file into it")
     try:

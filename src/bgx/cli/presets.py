@@ -1,4 +1,4 @@
-"""``bgx presets``: options that marketplaces ask for."""
+"""``bgx presets``: shows the presets."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def presets(as_json: bool) -> None:
 
 
 def _format_options(preset: Preset) -> str:
-    """As they would be typed."""
+    """The options as they would be typed."""
     words = []
     for name, value in preset.options.items():
         if isinstance(value, bool):

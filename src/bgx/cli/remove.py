@@ -1,4 +1,4 @@
-"""``bgx remove``: one picture, on all cores."""
+"""``bgx remove``: cuts out one picture on all cores."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def remove(source: str, target: str | None, **options: Any) -> ExitCode:
     INPUT and OUTPUT may be - for stdin and stdout. OUTPUT's suffix names the format; without OUTPUT
     photo.jpg gives photo-cut.png beside it.
     """
-    # First: that a name is a folder's matters more than its suffix.
+    # Before the options: if OUTPUT is a folder, that is reported rather than its missing suffix.
     written = None if target in {None, "-"} else _open_target(str(target))
     request = make_request(target=None if written is None else str(written), **options)
     console = Console(quiet=request.quiet)
@@ -61,7 +61,7 @@ def _open_target(name: str) -> File:
     if status and status.kind == "folder":
         raise UsageError(f"{name}: is a folder; name a file, or use: bgx batch")
     if status and status.kind == "other":
-        raise UsageError(f"{name}: is no ordinary file; for stdout name -")
+        raise UsageError(f"{name}: not a regular file; for stdout use -")
     return file
 
 
@@ -71,7 +71,7 @@ def _name_target(source: File, request: Request) -> str:
 
 
 def _check(read: File | None, written: File | None, request: Request) -> None:
-    """Raise UsageError where the two do not go with each other or with the report."""
+    """Raise UsageError if source, target and report cannot be combined."""
     from bgx.run.existing import refuse_overwriting
 
     if written is None and request.report == "-":
@@ -104,7 +104,7 @@ def _run(source: File | None, target: File | None, request: Request, console: Co
         finally:
             report.close()
     if gone:
-        return ExitCode.OUTPUT  # as `head` leaves us: nobody wants to hear of it
+        return ExitCode.OUTPUT  # no message: a reader such as `head` stops reading on purpose
     match outcome:
         case Skipped():
             console.print_note(f"{job.target}: exists; to redo it use --existing overwrite")
@@ -125,14 +125,14 @@ def _cut(job: Job, request: Request, report: Report) -> Outcome:
 
     try:
         network = open_network(request, pictures=1)
-        # While it loads.
+        # Imported while the network loads.
         from bgx.run.engine import Engine
         from bgx.run.recipe import Recipe
         from bgx.threads import wait_for
 
         engine = Engine(lambda _: network, workers=1)
         picture = engine.submit(job, Recipe(request.read, request.output), alone=True)
-        # Of two errors, that of the network is the one to be told.
+        # An error of the network is raised here, before that of the picture.
         note_network(report, request, network.wait())
         return wait_for(picture)
     except BaseException as error:

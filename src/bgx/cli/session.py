@@ -1,4 +1,4 @@
-"""What `remove` and `batch` have in common: the open report, Ctrl-C, the loaded network."""
+"""What `remove` and `batch` have in common: opening the report and the network, and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
 
 
 _REPORT_S = 60.0
-"""Seconds between two versions of a report that is replaced."""
+"""Seconds between two uploads of a report in an object store."""
 
 _HANGUP: int | None = getattr(signal, "SIGHUP", None)
-"""The terminal was closed, or the connection to it is lost. Windows has no such signal."""
+"""Sent when the terminal is closed or the connection to it is lost. Windows has no such signal."""
 
 
 @contextmanager
 def open_report(name: str | None) -> Iterator[TextIO | None]:
-    """The stream for ``--report``: a file, stdout for ``-``, None for none."""
+    """Open the stream for ``--report``: a file, stdout for ``-``, None without the option."""
     if name is None:
         yield None
         return
@@ -51,13 +51,13 @@ def open_report(name: str | None) -> Iterator[TextIO | None]:
     try:
         yield stream
     finally:
-        # Rows are flushed one by one; one that could not be written has been complained of.
+        # Rows are flushed one by one; an error in writing one has been raised already.
         with contextlib.suppress(OSError):
             stream.close()
 
 
 class _ObjectReport(io.StringIO):
-    """A report in an object store, where nothing can be appended: it is replaced now and then."""
+    """A report in an object store, where nothing can be appended: it is uploaded repeatedly."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -83,11 +83,11 @@ class _ObjectReport(io.StringIO):
 
 
 def _open_locked(name: str) -> TextIO:
-    """An empty file, for this run alone. A pipe or a device may be shared."""
+    """Open and empty the file, and lock it for this run. Pipes and devices are not locked."""
     if not name:
-        raise UsageError("--report: an empty name; is a variable of the command unset?")
+        raise UsageError("--report: the name is empty; is a variable of the command unset?")
     try:
-        # Not "w": what another run has written must not go.
+        # Not "w", which would empty the file of another run.
         stream = Path(name).open("a", encoding="utf-8")  # noqa: SIM115 - closed by the caller
         if stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
             if not lock(stream):
@@ -100,7 +100,7 @@ def _open_locked(name: str) -> TextIO:
 
 
 def open_network(request: Request, *, pictures: int) -> PendingSession:
-    """Find or fetch the network and begin to load it on the device asked for."""
+    """Find or download the network, and begin to load it on the requested device."""
     from bgx.image.read import prepare_process
     from bgx.model.opening import PendingSession
     from bgx.model.store import Store
@@ -113,16 +113,16 @@ def open_network(request: Request, *, pictures: int) -> PendingSession:
 
 
 def note_network(report: Report, request: Request, session: Session) -> None:
-    """Put into the report what runs."""
+    """Set the report's model, device and precision."""
     report.model = request.model or session.entry.name
     report.device, report.precision = session.device, session.precision
 
 
 class Interruption:
-    """What Ctrl-C and the signals like it ask for.
+    """Handles Ctrl-C and the signals that mean the same.
 
-    stop: set by the first one. The second one ends bgx at once, unless it says that the terminal is
-    gone, which a program may be told twice.
+    stop: set by the first signal. A second one ends bgx at once, unless it is SIGHUP, which may be
+    sent twice when a terminal is closed.
     """
 
     def __init__(self, notice: Callable[[str], None]) -> None:
@@ -132,7 +132,7 @@ class Interruption:
 
     @contextmanager
     def raising(self) -> Iterator[None]:
-        """For a block with nothing in work: the first one raises KeyboardInterrupt in it."""
+        """In this block no picture is in work: the first signal raises KeyboardInterrupt."""
         self._raises = True
         try:
             if self.stop.is_set():
@@ -142,7 +142,7 @@ class Interruption:
             self._raises = False
 
     def handle(self, number: int, _: FrameType | None) -> None:
-        """As a handler of signals."""
+        """The signal handler."""
         if self.stop.is_set():
             if number != _HANGUP:
                 os._exit(ExitCode.INTERRUPTED)
@@ -150,7 +150,7 @@ class Interruption:
         self.stop.set()
         if self._raises:
             raise KeyboardInterrupt
-        with contextlib.suppress(RuntimeError):  # stderr was being written: no time to speak
+        with contextlib.suppress(RuntimeError):  # the signal came while stderr was being written
             self._notice(
                 "interrupted: finishing what is in work; press Ctrl-C again to stop at once"
             )
@@ -158,9 +158,9 @@ class Interruption:
 
 @contextmanager
 def interruptible(notice: Callable[[str], None]) -> Iterator[Interruption]:
-    """Ctrl-C, SIGTERM and SIGHUP as an :class:`Interruption`, for as long as the block runs.
+    """Handle Ctrl-C, SIGTERM and SIGHUP with an :class:`Interruption` while the block runs.
 
-    What bgx was started to ignore, as with nohup, stays ignored.
+    Signals that bgx was started to ignore, as with nohup, stay ignored.
     """
     interruption = Interruption(notice)
     if threading.current_thread() is not threading.main_thread():

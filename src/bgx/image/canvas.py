@@ -126,7 +126,7 @@ def _fit(
 
 
 def _anchor(photo: tuple[int, int], source: Box, align: Align) -> tuple[float, float]:
-    """The shares of the free room left of the subject and above it, 0..1."""
+    """The shares of the free space left of the subject and above it, 0..1."""
     match align:
         case "center":
             return 0.5, 0.5
