@@ -22,10 +22,12 @@ if TYPE_CHECKING:
 
 _DEFAULT_QUALITIES: dict[Format, int] = {"jpg": 92, "avif": 80}
 _WORST_QUALITY = 20
-_TIFF_COMPRESSION = "tiff_adobe_deflate"
 
 _MAX_SIDE: dict[Format, int] = {"jpg": 65_500, "webp": 16_383, "avif": 65_536}
 """Longest side, pixels; the other formats have no limit that matters here."""
+
+_DPI_IN_EXIF = frozenset({"webp", "avif"})
+"""Formats without a field for the resolution, which is written to EXIF instead."""
 
 
 def encode_picture(
@@ -41,68 +43,75 @@ def encode_picture(
     exact_white: bool = False,
     threads: int = 1,
 ) -> list[bytes]:
-    """The file of a picture of mode RGBA, RGB or L, in pieces.
+    """Encode a picture of mode RGBA, RGB or L; returns the file in pieces.
 
-    name: what messages call it. quality: 1..100; None is lossless for WebP. exact_white: white
-    pixels of a JPEG are white again after decoding (at quality 80 or more). threads: that one
-    picture may use. metadata: as :func:`bgx.image.metadata.fit_metadata` leaves it. An ICC profile
-    is not written to a grey picture, which it could not describe. Raises UnwritableError where the
-    format cannot hold the picture.
+    name: of the file, for messages. quality: 1..100; None is lossless for WebP. icc: not written
+    for a grey picture, which it could not describe. metadata: as
+    :func:`bgx.image.metadata.fit_metadata` returns it. exact_white: in a JPEG of quality 80 or
+    more, white pixels are white again after decoding. threads: how many may be used. Raises
+    UnwritableError if the format cannot hold the picture.
     """
-    width, height = picture.size
-    most = _MAX_SIDE.get(file_format)
-    if most and max(width, height) > most:
-        raise UnwritableError(
-            f"{name}: {width} x {height} is too large for {file_format}, at most {most} a side; "
-            "use --format png"
-        )
+    _check_sides(picture.size, file_format, name)
     if picture.mode == "L":
         icc = None
     white_jpeg = exact_white and file_format == "jpg" and picture.mode == "RGB"
+    in_exif = white_jpeg or file_format in _DPI_IN_EXIF
     exif, xmp = (metadata.exif, metadata.xmp) if metadata else (None, None)
-    if dpi and (exif or white_jpeg or file_format in {"webp", "avif"}):
-        # Where the format has no field of its own for the resolution, EXIF's tags serve.
+    if dpi and (exif or in_exif):
         exif = with_resolution(exif, dpi)
     if file_format == "png" and png_level == "fast":
         return encode_png(picture, icc=icc, dpi=dpi, exif=exif, xmp=xmp, threads=threads)
-    options: dict[str, Any] = {"icc_profile": icc} if icc else {}
-    quality = quality or _DEFAULT_QUALITIES.get(file_format)
-    if dpi and not white_jpeg and file_format not in {"webp", "avif"}:
+    options = _compression(picture.mode, file_format, quality)
+    if icc:
+        options["icc_profile"] = icc
+    if dpi and not in_exif:
         options["dpi"] = dpi
     if file_format != "tiff":
         options |= _describe(file_format, exif, xmp)
-    match file_format:
-        case "png":
-            options |= {"optimize": True}
-        case "webp":
-            lossless = {"lossless": True, "exact": True, "quality": 20, "method": 0}
-            lossy = {"quality": quality, "method": 4}
-            options |= lossless if quality is None else lossy
-        case "jpg":
-            # Full chroma: a red shoe on white shows 4:2:0 as a pink fringe.
-            options |= {"quality": quality, "subsampling": 0}
-        case "avif":
-            options |= {"quality": quality, "speed": 8, "subsampling": "4:4:4"}
-            if picture.mode == "RGBA":
-                # Holes in the subject and specks beside it would cost more than the 3 % of size.
-                options["advanced"] = {"alpha:lossless": "1"}
-        case "tiff":
-            options |= {"compression": _TIFF_COMPRESSION}
     stream = io.BytesIO()
     try:
         if white_jpeg:
             return [encode_white_jpeg(picture, **options)]
-        picture.save(
-            stream, format="JPEG" if file_format == "jpg" else file_format.upper(), **options
-        )
+        pillow_format = "JPEG" if file_format == "jpg" else file_format.upper()
+        picture.save(stream, format=pillow_format, **options)
     except (OSError, ValueError, RuntimeError, SystemError) as error:
         raise UnwritableError(
-            f"{name}: {width} x {height} cannot be stored as {file_format} ({error}); "
-            "use --format png"
+            f"{name}: {picture.width} x {picture.height} cannot be stored as {file_format} "
+            f"({error}); use --format png"
         ) from error
     if file_format == "tiff" and (exif or xmp):
         return add_to_tiff(stream.getvalue(), exif, xmp)
     return [stream.getvalue()]
+
+
+def _check_sides(size: tuple[int, int], file_format: Format, name: str) -> None:
+    most = _MAX_SIDE.get(file_format)
+    if most and max(size) > most:
+        raise UnwritableError(
+            f"{name}: {size[0]} x {size[1]} is too large for {file_format}, at most {most} a side; "
+            "use --format png"
+        )
+
+
+def _compression(mode: str, file_format: Format, quality: int | None) -> dict[str, Any]:
+    """Pillow's options for compressing a picture of this mode."""
+    quality = quality or _DEFAULT_QUALITIES.get(file_format)
+    match file_format:
+        case "png":
+            return {"optimize": True}
+        case "webp" if quality is None:
+            return {"lossless": True, "exact": True, "quality": 20, "method": 0}
+        case "webp":
+            return {"quality": quality, "method": 4}
+        case "jpg":
+            # Full chroma resolution: with 4:2:0, a red shoe on white gets a pink fringe.
+            return {"quality": quality, "subsampling": 0}
+        case "avif":
+            # Lossy alpha saves only 3 % of the size, but leaves holes in the subject and specks.
+            exact_alpha = {"advanced": {"alpha:lossless": "1"}} if mode == "RGBA" else {}
+            return {"quality": quality, "speed": 8, "subsampling": "4:4:4"} | exact_alpha
+        case "tiff":
+            return {"compression": "tiff_adobe_deflate"}
 
 
 def encode_within(
