@@ -15,7 +15,6 @@ Rounds measure floors and batch one after the other; ratios are medians over rou
 
 from __future__ import annotations
 
-import argparse
 import io
 import math
 import statistics
@@ -220,12 +219,7 @@ def describe(summary: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--photos", default="12mp", choices=photos.SIZES, help="default: 12mp")
-    parser.add_argument("-n", type=int, default=24, help="how many photos (default: 24)")
-    parser.add_argument("--repeats", type=int, default=3, help="rounds (default: 3)")
-    parser.add_argument("--model-file", type=Path, help=f"{MODEL}.onnx (default: bgx's own)")
-    parser.add_argument("--json", type=Path, help="write the record to this file")
+    parser = vs_rembg.make_parser(__doc__)
     parser.add_argument("bgx_options", nargs="*", help="further options for bgx, after --")
     asked = parser.parse_args()
     size = photos.SIZES[asked.photos]

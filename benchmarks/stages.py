@@ -10,7 +10,6 @@ less that photo's own steps. Everything is a median over photos and rounds.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import tempfile
 import time
@@ -164,13 +163,7 @@ def _row(name: str, row: dict[str, float]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--photos", default="12mp", choices=photos.SIZES, help="default: 12mp")
-    parser.add_argument("-n", type=int, default=6, help="how many photos (default: 6)")
-    parser.add_argument("--repeats", type=int, default=5, help="rounds (default: 5)")
-    parser.add_argument("--model-file", type=Path, help=f"{MODEL}.onnx (default: bgx's own)")
-    parser.add_argument("--json", type=Path, help="write the record to this file")
-    asked = parser.parse_args()
+    asked = vs_rembg.make_parser(__doc__, count=6, repeats=5).parse_args()
     size = photos.SIZES[asked.photos]
     model_file = asked.model_file or vs_rembg.known_model_file()
     prepare_process()

@@ -11,7 +11,6 @@ over rounds: 0.5 means half as many photos a second, or twice as long for one.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import tempfile
 from dataclasses import asdict, dataclass, replace
@@ -142,13 +141,7 @@ def _row(row: dict[str, Any], cell: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--photos", default="1600", choices=photos.SIZES, help="default: 1600")
-    parser.add_argument("-n", type=int, default=24, help="how many photos (default: 24)")
-    parser.add_argument("--repeats", type=int, default=3, help="rounds (default: 3)")
-    parser.add_argument("--model-file", type=Path, help=f"{MODEL}.onnx (default: bgx's own)")
-    parser.add_argument("--json", type=Path, help="write the record to this file")
-    asked = parser.parse_args()
+    asked = vs_rembg.make_parser(__doc__, size="1600").parse_args()
     size, cold = photos.SIZES[asked.photos], vs_rembg.COLD_PHOTO
     model_file = asked.model_file or vs_rembg.known_model_file()
     with tempfile.TemporaryDirectory(prefix="bgx-benchmark-") as name:

@@ -370,20 +370,31 @@ def main() -> None:
     measure.conclude(record, asked.json)
 
 
+def make_parser(
+    doc: str, *, size: str = "12mp", count: int = 24, repeats: int = 3
+) -> argparse.ArgumentParser:
+    """The options that the benchmarks with drawn photos have in common, with these defaults.
+
+    doc: the benchmark's docstring.
+    """
+    parser = argparse.ArgumentParser(description=doc.partition("\n")[0])
+    parser.add_argument("--photos", default=size, choices=photos.SIZES, help=f"default: {size}")
+    parser.add_argument("-n", type=int, default=count, help=f"how many photos (default: {count})")
+    parser.add_argument("--repeats", type=int, default=repeats, help=f"rounds (default: {repeats})")
+    parser.add_argument("--model-file", type=Path, help=f"{MODEL}.onnx (default: bgx's own)")
+    parser.add_argument("--json", type=Path, help="write the record to this file")
+    return parser
+
+
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--photos", default="12mp", choices=photos.SIZES, help="default: 12mp")
-    parser.add_argument("-n", type=int, default=24, help="how many photos (default: 24)")
-    parser.add_argument("--repeats", type=int, default=3, help="rounds (default: 3)")
+    parser = make_parser(__doc__)
     parser.add_argument(
         "--precision", default="fp32", choices=("fp32", "int8"), help="of bgx (default: fp32)"
     )
-    parser.add_argument("--model-file", type=Path, help=f"{MODEL}.onnx (default: bgx's own)")
     parser.add_argument("--rembg-env", type=Path, help="virtual environment that has rembg")
     parser.add_argument(
         "--install-size", action="store_true", help="also install bgx freshly and weigh it (slow)"
     )
-    parser.add_argument("--json", type=Path, help="write the record to this file")
     parser.add_argument("bgx_options", nargs="*", help="further options for bgx, after --")
     return parser.parse_args()
 

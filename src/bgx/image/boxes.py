@@ -47,27 +47,19 @@ class _Description:
     coded: list[Span] = field(default_factory=list)
 
 
-class BoxReader:
+class BoxReader(PillowReader):
     """See :class:`bgx.image.decoded.Reader`. Raises NotReadError for HDR."""
 
     def __init__(self, stream: BinaryIO, file_format: str) -> None:
         image = open_by_pillow(stream, file_format)
+        super().__init__(image)
         self._stream = stream
-        self._reader = PillowReader(image)
         self._description = _read_description(stream)
         codes = None if image.info.get("icc_profile") else self._description.codes
         self._icc = profile_of_codes(*codes) if codes else None
 
-    @property
-    def size(self) -> tuple[int, int]:
-        return self._reader.size
-
-    @property
-    def orientation(self) -> int:
-        return self._reader.orientation
-
     def decode(self, least: tuple[int, int] | None) -> Decoded:
-        decoded = self._reader.decode(least)
+        decoded = super().decode(least)
         decoded.icc = decoded.icc or self._icc
         # Pillow rewrites EXIF if its orientation is wrong, and loses letters that are not ASCII.
         decoded.exif = self._read_exif() or decoded.exif

@@ -13,23 +13,15 @@ _PIXELS = {b"VP8 ", b"VP8L"}
 _FILE_HEADER = 12
 
 
-class WebpReader:
+class WebpReader(PillowReader):
     """See :class:`bgx.image.decoded.Reader`."""
 
     def __init__(self, stream: BinaryIO) -> None:
+        super().__init__(open_by_pillow(stream, "WEBP"))
         self._stream = stream
-        self._reader = PillowReader(open_by_pillow(stream, "WEBP"))
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return self._reader.size
-
-    @property
-    def orientation(self) -> int:
-        return self._reader.orientation
 
     def decode(self, least: tuple[int, int] | None) -> Decoded:
-        decoded = self._reader.decode(least)
+        decoded = super().decode(least)
         if holds_hole(self._find_pixels()):
             note_hole(decoded)
         return decoded
