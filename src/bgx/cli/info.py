@@ -89,7 +89,7 @@ def _print(facts: dict[str, Any]) -> None:
         ("auto takes", f"{runtime['auto'] or 'nothing'} ({runtime['why']})"),
         ("cores", str(facts["cores"])),
         ("folder", facts["folder"]),
-        ("default", facts["default"] or "not on this machine; fetched when it is first used"),
+        ("default", facts["default"] or "not on this machine; downloaded when it is first used"),
         ("networks", ", ".join(facts["models"]) or "none on this machine; see: bgx models list"),
         ("copies", copies or "none; see: bgx models optimize --help"),
     ]

@@ -27,7 +27,7 @@ class Commands(click.Group):
         "batch": "Cut out files and folders into a folder.",
         "bench": "Measure which options are the fastest on this machine.",
         "info": "Show versions, devices that work, cores, folders and networks.",
-        "models": "List, fetch, check and add networks.",
+        "models": "List, download, check and add networks.",
         "presets": "Show the presets, the rule each stands for, and its options.",
         "remove": "Cut out one picture.",
         "serve": "Serve pictures over HTTP, with a page for people at /.",

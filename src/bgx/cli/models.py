@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def models() -> None:
-    """List, fetch, check and add networks."""
+    """List, download, check and add networks."""
 
 
 @models.command("list")
@@ -46,7 +46,7 @@ def list_models(as_json: bool) -> None:
 @option("--offline", is_flag=True, help="Never use the network.")
 @option("--quiet", is_flag=True, help="Say nothing but errors.")
 def download(names: tuple[str, ...], offline: bool, quiet: bool) -> None:
-    """Fetch networks. One that is on this computer and undamaged is not fetched again."""
+    """Download networks. One that is on this computer and undamaged is not downloaded again."""
     from bgx.model.registry import find_entry
 
     store = _open_store(offline=offline)
