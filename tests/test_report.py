@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from bgx import __version__
 from bgx.errors import BugError, ExitCode, OutputError, UnreadableError
 from bgx.image.trust import Trust
-from bgx.run.outcome import Done, Failed, Job, Measured, Outcome, Skipped
+from bgx.run.cutout import Measured
+from bgx.run.outcome import Done, Failed, Job, Outcome, Skipped
 from bgx.run.report import Report, make_row
 
 if TYPE_CHECKING:

@@ -22,7 +22,8 @@ from bgx.image import preview
 from bgx.image.preview import GAP, PREVIEW_SIZE, SIDE, draw_preview, encode_preview
 from bgx.image.trust import Trust
 from bgx.run.batch import run_batch
-from bgx.run.outcome import Done, Failed, Job, Measured, Outcome, Skipped
+from bgx.run.cutout import Measured
+from bgx.run.outcome import Done, Failed, Job, Outcome, Skipped
 from bgx.run.sheet import Sheet
 from bgx.storage import open_file
 from support.fakes import FakeNetwork, draw_photo, save_photo

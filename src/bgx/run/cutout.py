@@ -17,8 +17,28 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from bgx.image.metadata import Metadata
-    from bgx.run.outcome import Measured
+    from bgx.image.trust import Trust
     from bgx.settings import Format, PngLevel
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Measurements of a cut-out.
+
+    width, height: of the result, pixels. coverage: mean alpha, 0..1. bbox: the subject's left, top,
+    right, bottom in pixels; None if there is no subject. trust: how far the network's matte can be
+    trusted. seconds: by step (read, infer, compose, write). notes: remarks on the picture for the
+    report. full: width and height without ``--resize``.
+    """
+
+    width: int
+    height: int
+    coverage: float
+    bbox: tuple[int, int, int, int] | None
+    trust: Trust
+    seconds: dict[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    full: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from bgx.errors import BgxError, BugError, InferenceError, PictureError, TooLargeError
 
 if TYPE_CHECKING:
-    from bgx.image.trust import Trust
-    from bgx.run.cutout import Cutout
+    from bgx.run.cutout import Cutout, Measured
     from bgx.storage.base import Source, Target
 
 log = logging.getLogger(__name__)
@@ -29,26 +28,6 @@ class Job:
     target: Target | None = None
     review: Target | None = None
     create: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """Measurements of a cut-out.
-
-    width, height: of the result, pixels. coverage: mean alpha, 0..1. bbox: the subject's left, top,
-    right, bottom in pixels; None if there is no subject. trust: how far the network's matte can be
-    trusted. seconds: by step (read, infer, compose, write). notes: remarks on the picture for the
-    report. full: width and height without ``--resize``.
-    """
-
-    width: int
-    height: int
-    coverage: float
-    bbox: tuple[int, int, int, int] | None
-    trust: Trust
-    seconds: dict[str, float] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    full: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,9 +25,9 @@ from bgx.image.read import crop_photo, open_photo
 from bgx.image.refine import refine_matte
 from bgx.image.tensor import fill_tensor
 from bgx.image.trust import measure_trust
-from bgx.run.cutout import Cutout, encode_cutout
+from bgx.run.cutout import Cutout, Measured, encode_cutout
 from bgx.run.memory import estimate_memory
-from bgx.run.outcome import Done, Failed, Measured, Skipped, as_picture_error
+from bgx.run.outcome import Done, Failed, Skipped, as_picture_error
 from bgx.settings import Backdrop
 
 if TYPE_CHECKING:

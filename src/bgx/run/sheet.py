@@ -25,7 +25,7 @@ from bgx.run.outcome import Done, Failed
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bgx.run.outcome import Measured
+    from bgx.run.cutout import Measured
     from bgx.storage.base import File
 
 _HTML_ROOM = 10_000
