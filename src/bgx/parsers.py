@@ -1,7 +1,8 @@
 """Parses the texts of options into values of :mod:`bgx.settings`.
 
 Each parser takes the text of one option, or the value that Python callers may give instead. It
-raises UsageError, which names the option and the form to use, also for values out of bounds."""
+raises UsageError, which names the option and the form to use, also for values out of bounds.
+"""
 
 from __future__ import annotations
 

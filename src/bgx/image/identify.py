@@ -86,7 +86,8 @@ def identify(head: bytes) -> str:
     """One of READ_FORMATS, ``RAW`` for a camera's raw file, or ``""``.
 
     head: the file's first HEAD bytes, or all if it has fewer. Most raw files are TIFFs that can
-    only be recognised by their tags; :mod:`bgx.image.tiff` does that."""
+    only be recognised by their tags; :mod:`bgx.image.readers.tiff` does that.
+    """
     if any(head.startswith(magic, at) for at, magic in _RAW_MAGIC):
         return "RAW"
     if head.startswith(b"\xff\xd8\xff") and not head.startswith(b"\xff\xd8\xff\xf7"):

@@ -20,16 +20,15 @@ from PIL import Image, ImageCms, _imaging
 
 from bgx.errors import PictureError, TooLargeError, UnreadableError
 from bgx.image.compose import flatten
-from bgx.image.decoded import NotReadError
 from bgx.image.identify import HEAD, RAW_REMEDY, identify, name_unread
-from bgx.image.pillow import PillowReader
+from bgx.image.readers.base import NotReadError
+from bgx.image.readers.pillow import PillowReader
 from bgx.image.rgb import to_rgb
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
-    from bgx.image.decoded import Decoded, Reader
     from bgx.image.metadata import Metadata
     from bgx.image.tiles import Box
     from bgx.settings import ReadSettings
@@ -68,7 +67,8 @@ class Photo:
     it was decoded at a reduced size. working: the working image, mode RGB, long side at most
     ``ReadSettings.max_size``; the network's input is made of it. icc: RGB profile of ``image``.
     dpi: horizontal, vertical. notes: remarks on the file for the report. metadata: EXIF and XMP, if
-    requested. damaged: some pixels are missing or wrong; a note tells which."""
+    requested. damaged: some pixels are missing or wrong; a note tells which.
+    """
 
     image: Image.Image
     alpha: Image.Image | None
@@ -119,7 +119,8 @@ class OpenedPhoto:
 
         metadata: read EXIF and XMP too. reduced: only the working image is needed; a JPEG is
         decoded at a reduced size, in half the time. Raises UnreadableError (truncated, damaged,
-        unsupported kind) and TooLargeError (too large for the memory)."""
+        unsupported kind) and TooLargeError (too large for the memory).
+        """
         with _one_line(self._name):
             least = _fit(self.size, self._settings.max_size) if reduced else None
             decoded = self._reader.decode(least)
@@ -229,31 +230,31 @@ def _open(source: BinaryIO | Image.Image, name: str) -> Reader:
         case "RAW":
             raise NotReadError(f"is a camera's raw file; {RAW_REMEDY}")
         case "JPEG":
-            from bgx.image.jpeg_read import JpegReader
+            from bgx.image.readers.jpeg import JpegReader
 
             return JpegReader(source)
         case "PNG":
-            from bgx.image.png_read import PngReader
+            from bgx.image.readers.png import PngReader
 
             return PngReader(source)
         case "TIFF":
-            from bgx.image.tiff import TiffReader
+            from bgx.image.readers.tiff import TiffReader
 
             return TiffReader(source, name)
         case "BMP":
-            from bgx.image.bmp import BmpReader
+            from bgx.image.readers.bmp import BmpReader
 
             return BmpReader(source)
         case "WEBP":
-            from bgx.image.webp import WebpReader
+            from bgx.image.readers.webp import WebpReader
 
             return WebpReader(source)
         case "GIF":
-            from bgx.image.gif import GifReader
+            from bgx.image.readers.gif import GifReader
 
             return GifReader(source)
         case "AVIF" | "HEIF" as file_format:
-            from bgx.image.boxes import BoxReader
+            from bgx.image.readers.boxes import BoxReader
 
             return BoxReader(source, file_format)
     raise AssertionError(head)

@@ -19,7 +19,8 @@ class BoundSession:
     """An ``onnxruntime.InferenceSession`` with one input and one output in fixed device memory.
 
     A batch of the planned size is copied to and from the same device memory in every run; batches
-    of another size are run as usual. One run at a time."""
+    of another size are run as usual. One run at a time.
+    """
 
     def __init__(
         self,

@@ -165,7 +165,8 @@ class _Download:
         """Send the request and wait for the headers, at most `first_answer` seconds.
 
         The timeout of a socket applies to each of a host's addresses separately, and not to the
-        name lookup. So the request is made on a thread that is abandoned after the time limit."""
+        name lookup. So the request is made on a thread that is abandoned after the time limit.
+        """
         import requests
 
         def ask() -> Response:

@@ -256,7 +256,8 @@ class Store:
         A new name gets the settings (input size, mean and so on) that the file contains, else those
         of the registry entry with the file's stem, else those of U²-Net. An existing file is
         replaced only after `check` has accepted the copy. Raises UsageError (an invalid name, or
-        one of a network with other settings), MissingModelError, BadModelError and ModelError."""
+        one of a network with other settings), MissingModelError, BadModelError and ModelError.
+        """
         _check_readable(file)
         published = load_registry(self.settings.registry)
         described = _describe(file, published)

@@ -21,7 +21,8 @@ def find_result(target: File) -> Status | None:
     """The status of an existing result, None if there is none.
 
     An empty file does not count: a power cut can leave one. The status may be from the time when
-    the target's folder was listed."""
+    the target's folder was listed.
+    """
     status = target.status()
     return status if status is not None and status.kind == "file" and status.size else None
 

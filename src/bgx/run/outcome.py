@@ -22,7 +22,8 @@ class Job:
 
     target: where the result is written; None keeps it in memory (:attr:`Done.cutout`). review:
     where a copy of a doubtful result is written. create: do not overwrite a target that exists by
-    then."""
+    then.
+    """
 
     source: Source
     target: Target | None = None
@@ -49,7 +50,8 @@ class Skipped:
     """The picture was not cut out, on purpose.
 
     reason: ``exists`` (the target exists), ``current`` (it exists and is not older than the
-    source), ``interrupted`` (by the user) or ``stopped`` (an error ended the run)."""
+    source), ``interrupted`` (by the user) or ``stopped`` (an error ended the run).
+    """
 
     job: Job
     reason: Literal["exists", "current", "interrupted", "stopped"]

@@ -35,7 +35,8 @@ class Item:
 
     below: its name relative to the folder that was named; its own name if the file was named.
     given: location of the folder or file that was named. error: why the folder could not be
-    searched."""
+    searched.
+    """
 
     file: File
     below: str

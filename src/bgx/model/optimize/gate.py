@@ -31,7 +31,8 @@ class Measurement:
 
     difference: mean absolute difference of the mattes, 0..1. iou: intersection over union of the
     masks at 0.5, mean over the photos. fp32_ms, copy_ms: time of one run; on a CPU of one picture
-    on one thread, on a GPU of a batch. photos: number of photos."""
+    on one thread, on a GPU of a batch. photos: number of photos.
+    """
 
     difference: float
     iou: float

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, BinaryIO
 
-from bgx.image.pillow import PillowReader, holds_hole, note_hole, open_by_pillow
+from bgx.image.readers.pillow import PillowReader, holds_hole, note_hole, open_by_pillow
 
 if TYPE_CHECKING:
-    from bgx.image.decoded import Decoded
+    from bgx.image.readers.base import Decoded
 
 _PIXELS = {b"VP8 ", b"VP8L"}
 _FILE_HEADER = 12
 
 
 class WebpReader(PillowReader):
-    """See :class:`bgx.image.decoded.Reader`."""
+    """See :class:`bgx.image.readers.base.Reader`."""
 
     def __init__(self, stream: BinaryIO) -> None:
         super().__init__(open_by_pillow(stream, "WEBP"))

@@ -10,14 +10,14 @@ import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO
 
-from bgx.image.cicp import profile_of_codes
 from bgx.image.exif import Exif
-from bgx.image.pillow import PillowReader, holds_hole, note_hole, open_by_pillow
+from bgx.image.readers.cicp import profile_of_codes
+from bgx.image.readers.pillow import PillowReader, holds_hole, note_hole, open_by_pillow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from bgx.image.decoded import Decoded
+    from bgx.image.readers.base import Decoded
 
 _MOST_META = 1 << 24
 """Most bytes that are read of a box of descriptions, which holds no pixels."""
@@ -48,7 +48,7 @@ class _Description:
 
 
 class BoxReader(PillowReader):
-    """See :class:`bgx.image.decoded.Reader`. Raises NotReadError for HDR."""
+    """See :class:`bgx.image.readers.base.Reader`. Raises NotReadError for HDR."""
 
     def __init__(self, stream: BinaryIO, file_format: str) -> None:
         image = open_by_pillow(stream, file_format)

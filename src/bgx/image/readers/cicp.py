@@ -12,7 +12,7 @@ from functools import cache
 
 import numpy as np
 
-from bgx.image.decoded import NotReadError
+from bgx.image.readers.base import NotReadError
 
 XY = tuple[float, float]
 

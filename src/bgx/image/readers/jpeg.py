@@ -13,12 +13,12 @@ import numpy as np
 from PIL import Image
 
 from bgx.image.ifd import DamagedError
-from bgx.image.pillow import PillowReader, open_by_pillow
+from bgx.image.readers.pillow import PillowReader, open_by_pillow
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from bgx.image.decoded import Decoded
+    from bgx.image.readers.base import Decoded
 
 _COLOURS = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
 """simplejpeg's names for Pillow's modes."""
@@ -46,7 +46,7 @@ _MOST_KEPT = 1 << 26
 
 
 class JpegReader:
-    """See :class:`bgx.image.decoded.Reader`."""
+    """See :class:`bgx.image.readers.base.Reader`."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -69,7 +69,7 @@ class JpegReader:
         except ValueError as error:
             decoded = self._salvage(data, str(error))
         if decoded.icc is None and mode == "RGB" and decoded.exif and decoded.exif.adobe_rgb:
-            from bgx.image.cicp import adobe_rgb_profile
+            from bgx.image.readers.cicp import adobe_rgb_profile
 
             decoded.icc = adobe_rgb_profile()
         return decoded

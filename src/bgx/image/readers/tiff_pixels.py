@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from bgx.image.decoded import Decoded, NotReadError
 from bgx.image.ifd import DamagedError, Directory, Structure
+from bgx.image.readers.base import Decoded, NotReadError
 from bgx.image.rgb import find_white, scale_to_8_bits
 
 if TYPE_CHECKING:
@@ -174,7 +174,8 @@ class _Form:
 
     width, rows: of a full one, pixels. row_bytes, byte_rows: bytes per row, and number of such
     rows. samples: per pixel in one strip or tile. units: chroma is subsampled, and a row of bytes
-    is a row of blocks of pixels."""
+    is a row of blocks of pixels.
+    """
 
     width: int
     rows: int

@@ -2,8 +2,8 @@
 
 A TIFF can hold thumbnails, masks, pyramids, several photos, and a camera's raw data. Pillow and
 libtiff decode what they are known to decode correctly: plain 8-bit samples, and codecs that have
-their own libraries. Other kinds are decoded by :mod:`bgx.image.tiff_pixels`; what that does not
-support either is refused with a message that describes it.
+their own libraries. Other kinds are decoded by :mod:`bgx.image.readers.tiff_pixels`; what that does
+not support either is refused with a message that describes it.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from PIL import Image, UnidentifiedImageError
 
-from bgx.image.decoded import Decoded, NotReadError
 from bgx.image.exif import Exif
 from bgx.image.identify import RAW_REMEDY, is_raw_name
 from bgx.image.ifd import DamagedError, Directory, Structure
-from bgx.image.jpeg_read import check_jpeg
-from bgx.image.tiff_pixels import BYTEWISE, Page, Tag, check_chunks, read_pixels
+from bgx.image.readers.base import Decoded, NotReadError
+from bgx.image.readers.jpeg import check_jpeg
+from bgx.image.readers.tiff_pixels import BYTEWISE, Page, Tag, check_chunks, read_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -49,7 +49,7 @@ _PASSED_OVER = "ignored a reduced image in front of the photo"
 
 
 class TiffReader:
-    """See :class:`bgx.image.decoded.Reader`. name: its suffix may be that of a raw file."""
+    """See :class:`bgx.image.readers.base.Reader`. name: its suffix may be that of a raw file."""
 
     def __init__(self, stream: BinaryIO, name: str) -> None:
         self._stream = stream

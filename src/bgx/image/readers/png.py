@@ -2,7 +2,8 @@
 
 Pillow refuses a picture with a text or profile of more than a megabyte, ignores cICP, gAMA and
 cHRM, and compares the transparent colour of tRNS with samples that it has already scaled. So it
-gets only the chunks that hold pixels. See PNG, third edition, W3C 2025."""
+gets only the chunks that hold pixels. See PNG, third edition, W3C 2025.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +15,12 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 from PIL import Image
 
-from bgx.image.cicp import Primaries, profile_of_codes, profile_of_gamma
-from bgx.image.decoded import Decoded, NotReadError
 from bgx.image.exif import Exif, xmp_orientation
 from bgx.image.ifd import DamagedError
-from bgx.image.pillow import SEVERAL, open_by_pillow
-from bgx.image.splice import Span, splice
+from bgx.image.readers.base import Decoded, NotReadError
+from bgx.image.readers.cicp import Primaries, profile_of_codes, profile_of_gamma
+from bgx.image.readers.pillow import SEVERAL, open_by_pillow
+from bgx.image.readers.splice import Span, splice
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,7 +56,7 @@ class _Chunks:
 
 
 class PngReader:
-    """See :class:`bgx.image.decoded.Reader`."""
+    """See :class:`bgx.image.readers.base.Reader`."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream

@@ -6,8 +6,8 @@ from typing import Any, BinaryIO
 
 from PIL import Image, UnidentifiedImageError
 
-from bgx.image.decoded import Decoded, NotReadError
 from bgx.image.exif import Exif, xmp_orientation
+from bgx.image.readers.base import Decoded, NotReadError
 from bgx.install import install_hint
 
 SEVERAL = "first frame of several"
@@ -44,7 +44,7 @@ def _register_heif() -> None:
 
 
 class PillowReader:
-    """See :class:`bgx.image.decoded.Reader`. image: may be changed."""
+    """See :class:`bgx.image.readers.base.Reader`. image: may be changed."""
 
     def __init__(self, image: Image.Image) -> None:
         self._image = image

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from PIL import Image
 
-from bgx.image.pillow import PillowReader, open_by_pillow
+from bgx.image.readers.pillow import PillowReader, open_by_pillow
 
 if TYPE_CHECKING:
-    from bgx.image.decoded import Decoded
+    from bgx.image.readers.base import Decoded
 
 _HEADER = 13
 _HAS_PALETTE, _PALETTE_BITS = 0x80, 0x07
 
 
 class GifReader:
-    """See :class:`bgx.image.decoded.Reader`."""
+    """See :class:`bgx.image.readers.base.Reader`."""
 
     orientation = 1
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from PIL import Image
 
-from bgx.image.cicp import Primaries, profile_of_gamma
-from bgx.image.decoded import Decoded, NotReadError
 from bgx.image.ifd import DamagedError
-from bgx.image.pillow import PillowReader, open_by_pillow
+from bgx.image.readers.base import Decoded, NotReadError
+from bgx.image.readers.cicp import Primaries, profile_of_gamma
+from bgx.image.readers.pillow import PillowReader, open_by_pillow
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,7 +40,7 @@ _ROWS_AT_ONCE = 256
 
 
 class BmpReader:
-    """See :class:`bgx.image.decoded.Reader`."""
+    """See :class:`bgx.image.readers.base.Reader`."""
 
     orientation = 1
 
