@@ -1,4 +1,4 @@
-"""What the built-in network costs a small machine: photos per second of one core, and memory.
+"""Measures the built-in network on one core: photos per second and memory.
 
     python benchmarks/edge.py
 

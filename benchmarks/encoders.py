@@ -1,11 +1,11 @@
-"""Ways to write a cut-out as PNG: milliseconds, megabytes, and whether it reopens bit for bit.
+"""Compares ways to write a cut-out as PNG: time, size, and whether the pixels are unchanged.
 
     python benchmarks/encoders.py --photos 12mp
 
-Writing is the largest cost of a large cut-out. PNG is a filter over the rows and a deflate over the
-filter's bytes; one filter for all rows keeps the first at memory speed, and ISA-L (isal) does the
-second several times faster than zlib. Rows go through both in blocks that stay in the cache. With
-more threads, strips are deflated at once and their streams joined.
+Writing takes most of the time of a large cut-out. PNG filters the rows and deflates the result;
+with the same filter for all rows, filtering runs at memory speed, and ISA-L (isal) deflates several
+times as fast as zlib. Both work on blocks of rows that stay in the cache. With several threads,
+strips are deflated in parallel and their streams joined.
 
 bgx's own encoder and Pillow's start from an image, the others from an array of its pixels.
 """

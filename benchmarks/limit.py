@@ -1,16 +1,15 @@
-"""How far a batch is from what this machine could do at best.
+"""Measures how close a batch comes to the fastest possible on this machine.
 
     python benchmarks/limit.py --photos 12mp -n 24
 
-The limit is a sum of floors, each measured here in the same run with all cores busy: the fastest
-known way to decode, to shrink to the network's input, to enlarge the matte, to join the cut-out and
-to encode it, and the network's arithmetic at the speed of the best matrix product that ONNX Runtime
-does on this machine. All that the published file asks for is counted; bgx's copy of it needs less,
-so that the network alone can stay below its floor. Nothing is counted for starting, for files, for
-passing pictures on or for waiting. 1.25 means that a whole `bgx batch --no-refine` takes a quarter
-longer.
+The limit is a sum of floors, all measured in the same run with all cores busy: the fastest known
+way to decode, to shrink to the network's input, to enlarge the matte, to make the cut-out and to
+encode it, and the network's arithmetic at the speed of the fastest matrix product of ONNX Runtime
+on this machine. The arithmetic is that of the published file; bgx's prepared copy needs less, so
+the network alone can be below its floor. Starting, file access, handing pictures over and waiting
+count as 0. 1.25 means that a whole `bgx batch --no-refine` takes a quarter longer than the limit.
 
-Rounds measure floors and batch one after the other; ratios are medians over rounds.
+Each round measures the floors and then the batch; ratios are medians over rounds.
 """
 
 from __future__ import annotations

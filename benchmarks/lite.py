@@ -1,11 +1,11 @@
-"""The built-in network beside a larger one: how good, how fast, how much work.
+"""Compares the built-in network with a larger one: accuracy, speed, arithmetic.
 
     python benchmarks/lite.py FOLDER --models lite u2netp
 
 FOLDER holds ``images`` and ``masks`` (white is subject) whose files have the same names. A model is
-a name of the registry or an ONNX file. Every photo goes the way ``bgx batch`` sends it; mattes are
-compared at the photo's size. Milliseconds are of the network alone, the models taking turns, the
-median of the rounds.
+a name in the registry or an ONNX file. Photos are processed as in ``bgx batch``; mattes are
+compared at the photo's size. Milliseconds are of the network alone, the models alternating, median
+of the rounds.
 
 max-F is the F-measure (beta² = 0.3) of mean precision and mean recall at the best of 255 thresholds
 (Achanta et al., CVPR 2009), MAE the mean absolute error of the matte, a MAC one multiplication and

@@ -1,7 +1,7 @@
-"""What every benchmark needs: run a program and measure it, describe the machine, keep the record.
+"""Shared by all benchmarks: runs and measures programs, describes the machine, writes records.
 
-A record is one JSON file: what was asked, the versions and the machine it ran on, every single
-measurement, and the summary. Numbers of different records do not compare; ratios within one do.
+A record is one JSON file: the settings, the versions and the machine, every single measurement, and
+the summary. Only ratios within one record are meaningful, not numbers of different records.
 """
 
 from __future__ import annotations

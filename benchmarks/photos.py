@@ -1,13 +1,13 @@
-"""Product photos that weigh what real ones do, drawn from a seed.
+"""Draws product photos, from a seed, whose files are as large as those of real photos.
 
     python benchmarks/photos.py FOLDER --photos 12mp -n 24
 
-Codecs are a large part of cutting out a photo, and flat drawings would flatter all of them. These
-pictures have what makes photos heavy: sensor noise, wood grain, fur, fine print, soft shadows,
-single hairs over the background. A 12-megapixel JPEG is 3 to 4 MB, as from a phone. Each comes
-with the true alpha of its subject.
+Decoding and encoding take much of the time, and flat drawings would make both too fast. These
+pictures have what makes photos large: sensor noise, wood grain, fur, fine print, soft shadows,
+single hairs in front of the background. A 12-megapixel JPEG has 3 to 4 MB, as from a phone. Each
+picture comes with the true alpha of its subject.
 
-One seed is one scene, whatever the size. The same seed and size give the same pixels with the same
+A seed gives the same scene at every size. The same seed and size give the same pixels with the same
 versions of numpy and Pillow.
 """
 

@@ -1,9 +1,9 @@
-"""A network in float32 and its 8-bit copy: speed beside the difference of their mattes.
+"""Compares a network in float32 with its 8-bit copy: speed, and difference of the mattes.
 
     bgx models optimize u2netp --calibrate PHOTOS
     python benchmarks/precision.py OTHER_PHOTOS --model u2netp
 
-Both run in one process, in turns, with single-threaded Runs as in a batch. The photos should not be
+Both run in one process, alternately, with single-threaded runs as in a batch. Use other photos than
 those that the copy was made with.
 """
 

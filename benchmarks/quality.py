@@ -1,24 +1,24 @@
-"""How good the cut-outs are: against true masks, true alpha and true colours, beside rembg.
+"""Measures the quality of cut-outs, and of rembg's, with true masks, true alpha and true colours.
 
     python benchmarks/quality.py DIR... --model u2netp --rembg-env ENV --json quality.json
     python benchmarks/quality.py DIR... --rembg-env ENV --json quality.json --timing-photos 5
 
-Each DIR has images/ and, of the same stems, masks/ (binary) or alpha/ (true alpha). On masks it
-takes mean absolute error, the highest F measure of mean precision and recall (beta squared 0.3),
-S-measure (Fan et al., ICCV 2017) and IoU; on alpha also SAD / 1000, mean squared error, and within
-EDGE pixels of where the true alpha lies between 0 and 1 the mean error of alpha (edge) and of its
-gradient. On drawn scenes, whose foreground is known, it takes the mean colour error, 0..255, in the
-soft band of the cut-out put on another background.
+Each DIR has images/ and, with the same stems, masks/ (binary) or alpha/ (true alpha). With masks it
+measures mean absolute error, the highest F measure of mean precision and recall (beta squared 0.3),
+S-measure (Fan et al., ICCV 2017) and IoU; with alpha also SAD / 1000, mean squared error, and the
+mean errors of alpha (edge) and of its gradient within EDGE pixels of where the true alpha is
+between 0 and 1. On drawn scenes, whose foreground is known, it measures the mean colour error,
+0..255, in the soft edges of the cut-out on another background.
 
-Modes are what a user would type. "bgx (default)" has the photo's edges and the subject's colours;
-"bgx --no-refine" is the network's own matte enlarged by Lanczos, with the photo's own colours, as
-rembg makes it. Both run in float32; "bgx --no-refine --precision int8" is with the 8-bit copy of
-`bgx models optimize`, where bgx's folder has one.
+Modes are named by the options that select them. "bgx (default)" has refined edges and the subject's
+colours; "bgx --no-refine" is the network's own matte enlarged by Lanczos, with the photo's colours,
+as in rembg. Both run in float32; "bgx --no-refine --precision int8" uses the 8-bit copy made by
+`bgx models optimize`, if bgx's folder has one.
 
-Seconds are from file to cut-out in memory, all cores on one photo, the network loaded before: the
-median over a folder; "of -a" is the median share of what `rembg -a` took for the same photo. The
-second command above, for a quiet machine, times a few photos of each folder anew, takes the least
-of three, and leaves all other figures of the record as they are.
+Seconds are from file to cut-out in memory, with all cores on one photo and the network loaded
+before: the median over a folder; "of -a" is the median share of the time of `rembg -a` for the same
+photo. The second command above, for a quiet machine, measures the times of a few photos of each
+folder again, takes the shortest of three, and leaves all other figures of the record unchanged.
 """
 
 from __future__ import annotations

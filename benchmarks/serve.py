@@ -1,11 +1,11 @@
-"""bgx's server against rembg's: the same photos, network and machine, in one run.
+"""Compares bgx's server with rembg's: the same photos, network and machine, in one run.
 
     python benchmarks/serve.py --json benchmarks/results/serve.json
 
-Both answer `POST /api/remove` with the network's own matte as a PNG, from 1, 4 and 32 clients at
-once, each server started anew for each number, with nothing cached. `bgx batch` on the same photos
-says what the HTTP costs. Latencies are of single requests, from sending to the end of the answer;
-memory is the server process's peak.
+Both answer `POST /api/remove` with a PNG cut out by the network's own matte, for 1, 4 and 32
+clients at once. The server is restarted for each number, and nothing is cached. `bgx batch` on the
+same photos shows the cost of HTTP. Latencies are of single requests, from sending to the end of the
+answer; memory is the peak of the server's process.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""One photo's way from file to file, step by step, on one core: milliseconds of each.
+"""Measures each step of one photo, from file to file, on one core.
 
     python benchmarks/stages.py --photos 12mp
 
-The steps are bgx's own functions, called one after the other as its pipeline calls them, with one
-thread each; the files come out the same. Below them stand the steps that are done only when they
-are asked for, and what a process takes before and after its pictures: `bgx remove` of a tiny photo
-less that photo's own steps. Everything is a median over photos and rounds.
+The steps are bgx's own functions, called one after the other as `bgx batch` does, with one thread;
+the resulting files are the same. Then come the steps that are done only with some options, and the
+start-up time of the process: the time of `bgx remove` with a tiny photo, minus that photo's own
+steps. All figures are medians over photos and rounds.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""How to share the cores out: network Runs at once times threads of each Run.
+"""Measures how to divide the cores: into network runs at once, and threads of each run.
 
     python benchmarks/threads.py --photos 1600 -n 24
 
-`bgx batch` with several --workers and --threads, and `bgx remove` of one photo with more and more
---threads, both as programs, in turn, round after round. What bgx chooses by itself is measured
-among them and marked: these are the tables behind its choice (`_plan_cpu` in
-src/bgx/model/engines.py). Speeds are relative to bgx's choice in the same round, medians
-over rounds: 0.5 means half as many photos a second, or twice as long for one.
+Runs `bgx batch` with several --workers and --threads, and `bgx remove` of one photo with more and
+more --threads, alternately, in several rounds. bgx's own choice is measured among them and marked;
+it is based on these tables (`_plan_cpu` in src/bgx/model/engines.py). Speeds are relative to bgx's
+choice in the same round, medians over rounds: 0.5 means half as many photos per second, or twice
+the time for one.
 """
 
 from __future__ import annotations

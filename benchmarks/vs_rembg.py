@@ -1,17 +1,17 @@
-"""bgx against rembg: the same photos, the same network, the same machine, in one run.
+"""Compares bgx with rembg: the same photos, the same network, the same machine, in one run.
 
     python benchmarks/vs_rembg.py --photos 12mp -n 24 --json results.json
 
-Both are run as a user runs them, as programs, in turn, round after round: `rembg p -m u2netp` and
-`bgx batch --model u2netp --no-refine`, which makes the same mattes. rembg lives in an environment
-of its own, made on the first run. Before anything is measured each cuts one photo, so that what
-either prepares only once is prepared. Ratios are medians over rounds of rembg's number by bgx's of
-the same round: 2 means that bgx takes half.
+Both run as programs, alternately, in several rounds: `rembg p -m u2netp` and `bgx batch --model
+u2netp --no-refine`, which makes the same mattes. rembg has an environment of its own, which is
+created on the first run. Before measuring, each cuts out one photo, so that one-time preparation is
+not measured. Ratios are rembg's figure divided by bgx's of the same round, medians over rounds: 2
+means that bgx takes half.
 
-Both compute in float32. With `--precision int8` bgx makes its 8-bit copy of the network first, on
-drawn photos that are not among the measured ones, and compares it with float32 as it does for any
-user: a copy that does not pass ends the comparison. rembg stays with float32, so that the matte
-difference is that of the 8 bits too.
+Both compute in float32. With `--precision int8`, bgx first makes its 8-bit copy of the network,
+with drawn photos that are not among the measured ones, and compares it with float32 as `bgx models
+optimize` does: a copy that does not pass ends the benchmark. rembg always uses float32, so the
+difference of the mattes includes that of the 8 bits.
 """
 
 from __future__ import annotations
