@@ -44,7 +44,7 @@ def list_models(as_json: bool) -> None:
 @models.command()
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @option("--offline", is_flag=True, help="Never use the network.")
-@option("--quiet", is_flag=True, help="Say nothing but errors.")
+@option("--quiet", is_flag=True, help="Print only errors.")
 def download(names: tuple[str, ...], offline: bool, quiet: bool) -> None:
     """Download networks. One that is on this computer and undamaged is not downloaded again."""
     from bgx.model.registry import find_entry
@@ -118,14 +118,14 @@ def path(name: str) -> None:
     type=click.Choice(["int8", "fp16"]),
     default="int8",
     show_default=True,
-    help="Of the copy: int8 for the CPU, fp16 for a GPU.",
+    help="int8 makes a copy for the CPU, fp16 for a GPU.",
 )
 @option(
     "--device",
     "-d",
     default="auto",
     metavar="DEVICE",
-    help="GPU that an fp16 copy is checked on and made for: auto, cuda[:N], directml[:N], ...",
+    help="GPU for which an fp16 copy is made and checked: auto, cuda[:N], directml[:N], ...",
 )
 @click.option(
     "--calibrate",
@@ -140,10 +140,10 @@ def path(name: str) -> None:
     "-n",
     type=click.IntRange(4),
     default=64,
-    help="Number of photos to make the copy with.",
+    help="Number of photos that the copy is made with.",
 )
 @option("--offline", is_flag=True, help="Never use the network.")
-@option("--quiet", is_flag=True, help="Say nothing but errors.")
+@option("--quiet", is_flag=True, help="Print only errors.")
 def optimize(
     name: str,
     precision: Precision,
@@ -157,7 +157,7 @@ def optimize(
 
     An 8-bit copy is about twice as fast on CPUs that have instructions for it. The copy is compared
     with the original in float32 and kept only if it is faster on this device, its mattes differ by
-    0.005 at most in the mean, and its masks have an IoU of at least 0.985. From then on
+    at most 0.005 on average, and its masks have an IoU of at least 0.985. From then on
     `--precision auto` uses it on this device.
     """
     from bgx.image.read import prepare_process

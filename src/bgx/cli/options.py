@@ -83,13 +83,13 @@ _NETWORK_OPTIONS = (
         help="int8 (CPU), fp16 (GPU): what `bgx models optimize` made; auto takes what passed.",
     ),
     option("--offline", is_flag=True, help="Never use the network."),
-    option("--quiet", is_flag=True, help="Say nothing but errors."),
+    option("--quiet", is_flag=True, help="Print only errors."),
     option(
         "--verbose",
         "-v",
         count=True,
         show_default=False,
-        help="Say more; -vv says everything.",
+        help="Print more; -vv prints everything.",
     ),
 )
 

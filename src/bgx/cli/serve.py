@@ -53,7 +53,7 @@ def _option(*names: str, shared: bool = False, **attributes: Any) -> Callable[[A
     help="Network: a name or FILE.onnx. Several times: the first is the default, a request may ask "
     f"for the others.  [default: {DEFAULT_MODEL}, else the best one here]",
 )
-@_option("--device", "-d", default="auto", metavar="DEVICE", shared=True, help="As of bgx batch.")
+@_option("--device", "-d", default="auto", metavar="DEVICE", shared=True, help="As in bgx batch.")
 @_option("--threads", type=int, shared=True, help="Threads of one network run.  [default: chosen]")
 @_option(
     "--precision",
@@ -64,7 +64,7 @@ def _option(*names: str, shared: bool = False, **attributes: Any) -> Callable[[A
 )
 @_option("--workers", type=int, help="Pictures in work at once.  [default: chosen]")
 @_option("--batch-size", type=int, help="Pictures of one network run on a GPU.  [default: chosen]")
-@_option("--queue", default=64, metavar="N", help="Requests that may wait; more are told 429.")
+@_option("--queue", default=64, metavar="N", help="Requests that may wait; more get 429.")
 @_option("--timeout", default=60.0, help="Seconds a request may wait, and a body take to arrive.")
 @_option("--max-body", default="22MB", metavar="22MB", help="Refuse larger photos.")
 @_option("--max-pixels", default=50_000_000, help="Refuse photos of more pixels.")
@@ -77,11 +77,18 @@ def _option(*names: str, shared: bool = False, **attributes: Any) -> Callable[[A
     help="A key that requests must carry, as X-API-Key; several times for several.",
 )
 @_option("--api-keys", metavar="FILE", help="Read keys from a file, one a line.")
-@_option("--cache", metavar="FOLDER", help="Of finished pictures.  [default: beside the networks]")
-@_option("--cache-size", default="2GB", metavar="2GB", help="The least recently used make room.")
+@_option("--cache", metavar="FOLDER", help="Folder for results.  [default: beside the networks]")
+@_option(
+    "--cache-size",
+    default="2GB",
+    metavar="2GB",
+    help="Limit; the least recently used results are deleted.",
+)
 @_option("--no-cache", is_flag=True, help="Keep no finished pictures.")
 @_option("--fetch-urls", is_flag=True, help="Fetch pictures from public addresses in requests.")
-@_option("--cors", multiple=True, metavar="ORIGIN", help="A site whose pages may call; * for any.")
+@_option(
+    "--cors", multiple=True, metavar="ORIGIN", help="Site whose pages may send requests; * for any."
+)
 @_option("--no-page", is_flag=True, help="Serve no page for people at /.")
 @_option(
     "--trust-proxy",
@@ -89,13 +96,18 @@ def _option(*names: str, shared: bool = False, **attributes: Any) -> Callable[[A
     multiple=True,
     default=["127.0.0.1", "::1"],
     metavar="ADDRESS",
-    help="A proxy or network whose X-Forwarded-For is believed.",
+    help="A proxy or network whose X-Forwarded-For is trusted.",
 )
 @_option("--log-json", is_flag=True, help="Write the line of each request as JSON.")
 @_option("--offline", is_flag=True, shared=True, help="Never fetch a network.")
-@_option("--quiet", is_flag=True, shared=True, help="Say nothing but errors.")
+@_option("--quiet", is_flag=True, shared=True, help="Print only errors.")
 @_option(
-    "--verbose", "-v", count=True, show_default=False, shared=True, help="Say more; -vv everything."
+    "--verbose",
+    "-v",
+    count=True,
+    show_default=False,
+    shared=True,
+    help="Print more; -vv prints everything.",
 )
 def serve(*, quiet: bool, verbose: int, **options: Any) -> ExitCode:
     """Serve pictures over HTTP, with a page for people at /.

@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     help="Where to train.",
 )
 @option("--offline", is_flag=True, help="Never use the network.")
-@option("--quiet", is_flag=True, help="Say nothing but errors.")
+@option("--quiet", is_flag=True, help="Print only errors.")
 def train(
     photos: Path,
     cutouts: Path | None,
