@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from bgx.image.metadata import Metadata
+    from bgx.image.readers.base import Decoded, Reader
     from bgx.image.tiles import Box
     from bgx.settings import ReadSettings
 
