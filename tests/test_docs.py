@@ -25,6 +25,7 @@ from bgx.presets import load_presets
 from support.networks import tiny_network
 from support.serving import serving
 from support.shell import bgx, read_rows
+from support.watching import watching
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,7 +98,7 @@ def _add_cutouts(folder: Path) -> None:
 
 def test_no_block_is_left_out() -> None:
     known = {"sh", "sh setup", "json", "toml", "python", "text"}
-    known |= {"sh server", "python server", "json server"}
+    known |= {"sh server", "python server", "json server", "sh watch"}
     assert {block.language for block in BLOCKS} <= known
     # Nothing is hidden by a fence that is not recognised.
     assert all(text.count("```") % 2 == 0 for text in PAGES.values())
@@ -140,6 +141,18 @@ def test_the_example_that_looks_for_failures_tells_whether_there_are_any(sandbox
     assert said() == "all good\n"
     (sandbox / "photos" / "torn.jpg").write_bytes(b"\xff\xd8\xff")
     assert "torn.jpg" in said()
+
+
+@pytest.mark.parametrize("block", _of("sh watch"), ids=str)
+def test_examples_of_watching_run(block: Block, sandbox: Path) -> None:
+    for line in block.text.splitlines():
+        with watching(*shlex.split(line)[2:]) as watch:
+            watch.wait_for(lambda: len(list(Path("cut").rglob("*.png"))) == 3, "three results")
+            assert watch.stop() == ExitCode.OK
+        if Path("done").is_dir():
+            shutil.rmtree("photos")
+            Path("done").rename("photos")
+        shutil.rmtree("cut")
 
 
 @pytest.fixture

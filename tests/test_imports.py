@@ -57,6 +57,7 @@ OWNERS = {
     "simplejpeg": ["bgx.image"],
     "torch": ["bgx.train"],
     "obstore": ["bgx.storage.objects"],
+    "watchfiles": ["bgx.run.watch"],
     "starlette": ["bgx.serve"],
     "uvicorn": ["bgx.serve.server"],
     "python_multipart": ["bgx.serve.forms"],
@@ -64,7 +65,7 @@ OWNERS = {
     "prometheus_client": ["bgx.serve.metrics"],
 }
 
-HEAVY = {"numpy", "PIL", "onnxruntime", "onnx", "openvino"}
+HEAVY = {"numpy", "PIL", "onnxruntime", "onnx", "openvino", "watchfiles"}
 HEAVY |= {"pooch", "requests", "tqdm", "platformdirs"}
 
 SERVER = {"starlette", "uvicorn", "h11", "python_multipart", "prometheus_client", "asyncio"}
@@ -211,6 +212,7 @@ def loaded_by(code: str, libraries: Collection[str] = HEAVY) -> set[str]:
             ["bench", "--help"],
         ),
         ["serve", "--help"],
+        ["watch", "--help"],
     ],
 )
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:

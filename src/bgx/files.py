@@ -11,8 +11,10 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 import time
 from contextlib import contextmanager, suppress
+from itertools import count
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -90,6 +92,44 @@ def _move_unless_there(source: Path, target: Path) -> bool:
         return False
     source.replace(target)  # replaces an empty file or a dangling link; a folder raises
     return True
+
+
+def move_aside(source: Path, target: Path) -> Path:
+    """Move a file to a name that is free: ``a.jpg``, else ``a-2.jpg`` and so on.
+
+    The folder is made if it is missing. No file is overwritten, and the source is deleted only when
+    the whole file is in its new place. Returns the new path; raises OSError.
+    """
+    make_folder(target.parent)
+    for number in count(1):
+        path = target if number == 1 else target.with_stem(f"{target.stem}-{number}")
+        if not os.path.lexists(path):
+            with suppress(FileExistsError):  # somebody was faster
+                _move(source, path)
+                return path
+    raise AssertionError("numbers do not end")
+
+
+def _move(source: Path, target: Path) -> None:
+    try:
+        target.hardlink_to(source)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        if error.errno != errno.EXDEV:  # there are no hard links
+            source.rename(target)
+            return
+        with temporary(target.parent) as path:
+            shutil.copy2(source, path)
+            with path.open("r+b") as stream:
+                os.fsync(stream.fileno())
+            if not _move_unless_there(path, target):
+                raise FileExistsError(errno.EEXIST, "is there", str(target)) from None
+    try:
+        source.unlink()
+    except OSError:
+        target.unlink()
+        raise
 
 
 @contextmanager

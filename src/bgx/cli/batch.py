@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bgx.cli.console import Console, print_result, set_up_logging
-from bgx.cli.options import make_request, option, picture_options, split_list
+from bgx.cli.options import (
+    batch_size_option,
+    make_request,
+    option,
+    picture_options,
+    review_option,
+    split_list,
+    workers_option,
+)
 from bgx.errors import ExitCode, PictureError, UsageError
 from bgx.settings import DEFAULT_MODEL
 from bgx.storage import open_file, open_folder
@@ -32,9 +40,9 @@ if TYPE_CHECKING:
 @option("--output", "-o", required=True, metavar="FOLDER", help="Output folder.")
 @option("--files-from", metavar="FILE|-", help="Read more inputs from a list, one a line.")
 @option("--null", "-0", is_flag=True, help="The list is NUL-separated, as of find -print0.")
-@option("--workers", type=int, help="Pictures in work at once.  [default: chosen]")
-@option("--batch-size", type=int, help="Pictures of one network run on a GPU.  [default: chosen]")
-@option("--review", metavar="FOLDER", help="Folder for copies of doubtful results.")
+@workers_option
+@batch_size_option
+@review_option
 @option(
     "--sheet",
     metavar="FILE.html|.jpg",

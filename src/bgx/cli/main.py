@@ -32,6 +32,7 @@ class Commands(click.Group):
         "remove": "Cut out one picture.",
         "serve": "Serve pictures over HTTP, with a page for people at /.",
         "train": "Train a small network on your own photos and cut-outs.",
+        "watch": "Cut out pictures as they arrive in a folder.",
     }
     """The subcommands' help for ``bgx --help``, which would take longer if it imported them all."""
 

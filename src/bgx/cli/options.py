@@ -112,6 +112,13 @@ _PICTURE_OPTIONS = (
 )
 
 
+workers_option = option("--workers", type=int, help="Pictures in work at once.  [default: chosen]")
+batch_size_option = option(
+    "--batch-size", type=int, help="Pictures of one network run on a GPU.  [default: chosen]"
+)
+review_option = option("--review", metavar="FOLDER", help="Folder for copies of doubtful results.")
+
+
 def network_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of every command that runs a network."""
     for decorate in reversed(_NETWORK_OPTIONS):

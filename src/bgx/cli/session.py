@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -31,6 +32,12 @@ if TYPE_CHECKING:
 
 _REPORT_S = 60.0
 """Seconds between two uploads of a report in an object store."""
+
+_REPORT_BYTES = 64 << 20
+"""A report larger than this is renamed: some 150,000 rows."""
+
+_ROW_BYTES = 1 << 20
+"""No row is longer than this."""
 
 _HANGUP: int | None = getattr(signal, "SIGHUP", None)
 """Sent when the terminal is closed or the connection to it is lost. Windows has no such signal."""
@@ -82,8 +89,45 @@ class _ObjectReport(io.StringIO):
         self._last = time.monotonic()
 
 
-def _open_locked(name: str) -> TextIO:
-    """Open and empty the file, and lock it for this run. Pipes and devices are not locked."""
+class RollingReport:
+    """The report of a run without an end. Rows are appended; a large file is renamed.
+
+    ``report.jsonl`` becomes ``report.jsonl.1``, the next one ``report.jsonl.2`` and so on. Raises
+    UsageError and OutputError.
+    """
+
+    def __init__(self, name: str) -> None:
+        if is_object(name):
+            raise UsageError(f"--report {name}: bgx watch adds to its report; name a local file")
+        self._name = name
+        self._stream = _open_locked(name, keep=True)
+
+    def write(self, text: str) -> None:
+        """Raises OSError."""
+        self._stream.write(text)
+
+    def flush(self) -> None:
+        """Raises OSError."""
+        self._stream.flush()
+        status = os.fstat(self._stream.fileno())
+        if stat.S_ISREG(status.st_mode) and status.st_size > _REPORT_BYTES:
+            path = Path(self._name)
+            aside = (Path(f"{path}.{number}") for number in count(1))
+            self._stream.close()  # Windows renames no open file
+            path.rename(next(name for name in aside if not os.path.lexists(name)))
+            self._stream = _open_locked(self._name, keep=True)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.close()
+
+
+def _open_locked(name: str, *, keep: bool = False) -> TextIO:
+    """Open the file, and lock it for this run. Pipes and devices are not locked.
+
+    keep: append to the rows that are there; otherwise they are deleted. An incomplete last row,
+    left by a killed run, is deleted in any case.
+    """
     if not name:
         raise UsageError("--report: the name is empty; is a variable of the command unset?")
     try:
@@ -93,14 +137,26 @@ def _open_locked(name: str) -> TextIO:
             if not lock(stream):
                 stream.close()
                 raise UsageError(f"--report {name}: another run writes to it; name another file")
-            stream.truncate(0)
+            stream.truncate(_find_end(name) if keep else 0)
     except OSError as error:
         raise OutputError(f"--report {name}: cannot be written: {error.strerror}") from error
     return stream
 
 
-def open_network(request: Request, *, pictures: int) -> PendingSession:
-    """Find or download the network, and begin to load it on the requested device."""
+def _find_end(name: str) -> int:
+    """Size of a report up to the end of its last complete row, bytes."""
+    with Path(name).open("rb") as stream:
+        size = stream.seek(0, os.SEEK_END)
+        start = max(0, size - _ROW_BYTES)
+        stream.seek(start)
+        return start + stream.read().rfind(b"\n") + 1
+
+
+def open_network(request: Request, *, pictures: int | None) -> PendingSession:
+    """Find or download the network, and begin to load it on the requested device.
+
+    pictures: how many will be processed, None if unknown.
+    """
     from bgx.image.read import prepare_process
     from bgx.model.opening import PendingSession
     from bgx.model.store import Store
@@ -121,12 +177,13 @@ def note_network(report: Report, request: Request, session: Session) -> None:
 class Interruption:
     """Handles Ctrl-C and the signals that mean the same.
 
-    stop: set by the first signal. A second one ends bgx at once, unless it is SIGHUP, which may be
-    sent twice when a terminal is closed.
+    stop: set by the first signal. number: of the first signal. A second one ends bgx at once,
+    unless it is SIGHUP, which may be sent twice when a terminal is closed.
     """
 
     def __init__(self, notice: Callable[[str], None]) -> None:
         self.stop = threading.Event()
+        self.number: int | None = None
         self._notice = notice
         self._raises = False
 
@@ -147,6 +204,7 @@ class Interruption:
             if number != _HANGUP:
                 os._exit(ExitCode.INTERRUPTED)
             return
+        self.number = number
         self.stop.set()
         if self._raises:
             raise KeyboardInterrupt

@@ -36,7 +36,8 @@ def run_batch(
     """Cut out and write pictures; yields exactly one outcome per job, in the order they finish.
 
     parts: lists of jobs, each taken when the one before has been started; jobs that are already
-    skipped are yielded as they are. stop: once it is set, pictures in work are finished, the other
+    skipped are yielded as they are. An empty list means that there is nothing to do now; the next
+    one is asked for a moment later. stop: once it is set, pictures in work are finished, the other
     jobs of the current part are yielded as skipped, and no further part is taken. sheet: gets every
     outcome; it is written at the end, and once without pictures at the start, to find out early if
     it cannot be written.
@@ -46,24 +47,21 @@ def run_batch(
     before the first outcome.
     """
     fatal: BgxError | None = None
-    parts = iter(parts)
-    jobs = iter(next(parts, ()))
 
     def stopped() -> bool:
         return fatal is not None or (stop is not None and stop.is_set())
 
-    def take() -> Job | Skipped | None:
-        nonlocal fatal, jobs
-        while (job := next(jobs, None)) is None and not stopped():
-            try:
-                part = next(parts, None)
-            except BgxError as error:
-                fatal = error
-                return None
-            if part is None:
-                return None
-            jobs = iter(part)
-        return job
+    def take() -> Iterator[Job | Skipped | None]:
+        nonlocal fatal
+        try:
+            for part in parts:
+                if not part:
+                    yield None
+                yield from part
+                if stopped():
+                    return
+        except BgxError as error:
+            fatal = error
 
     if sheet is not None:
         try:
@@ -71,7 +69,7 @@ def run_batch(
         except BgxError as error:
             fatal, sheet = error, None
     try:
-        for outcome in _cut_as_finished(take, recipe, engine, stopped):
+        for outcome in _cut_as_finished(take(), recipe, engine, stopped):
             if isinstance(outcome, Job):
                 yield Skipped(outcome, "stopped" if fatal else "interrupted")
                 continue
@@ -109,22 +107,28 @@ def cut_in_order(jobs: Iterable[Job], recipe: Recipe, engine: Engine) -> Iterato
 
 
 def _cut_as_finished(
-    take: Callable[[], Job | Skipped | None],
+    jobs: Iterator[Job | Skipped | None],
     recipe: Recipe,
     engine: Engine,
     stopped: Callable[[], bool],
 ) -> Iterator[Outcome | Job]:
     """Yield outcomes in the order in which pictures are finished.
 
-    A job is taken only when the engine has a place for it. Once ``stopped`` returns True, pictures
-    in work are finished and their outcomes yielded; all other jobs are yielded themselves.
+    A job is taken only when the engine has a place for it; None means that there is none now. Once
+    ``stopped`` returns True, pictures in work are finished and their outcomes yielded; all other
+    jobs are yielded themselves.
     """
+    ended = False
     waiting: dict[Future[Outcome], Job] = {}
     finished: SimpleQueue[Future[Outcome]] = SimpleQueue()
     try:
         while True:
             while not stopped() and len(waiting) < engine.places():
-                job = take()
+                try:
+                    job = next(jobs)
+                except StopIteration:
+                    ended = True
+                    break
                 if job is None:
                     break
                 if isinstance(job, Skipped):
@@ -137,13 +141,14 @@ def _cut_as_finished(
                 for future in list(waiting):
                     future.cancel()
             if not waiting:
-                break
+                if ended or stopped():
+                    break
+                continue
             with suppress(Empty):
                 future = finished.get(timeout=POLL)
                 job = waiting.pop(future)
                 yield job if future.cancelled() else future.result()
-        while job := take():
-            yield job
+        yield from (job for job in jobs if job is not None)
     finally:
         _abandon(waiting)
 

@@ -28,9 +28,13 @@ def find_result(target: File) -> Status | None:
 
 
 def skip_existing(
-    source: File | None, target: File, existing: Existing
+    source: File | None, target: File, existing: Existing, *, moved: bool = False
 ) -> Literal["exists", "current"] | None:
-    """Why the target need not be made again; None if it must be. source: None for stdin."""
+    """Why the target need not be made again; None if it must be.
+
+    source: None for stdin. moved: sources are moved away when they are done, so a source that was
+    put into its folder after the result was made is another one.
+    """
     if existing == "overwrite":
         return None
     result = find_result(target)
@@ -42,7 +46,7 @@ def skip_existing(
     if status is None:
         return None  # reading it will report what is wrong
     # A photo that a wrong clock dated in the future would always be newer than its result.
-    dated = status.modified if status.modified <= time.time_ns() else status.arrived
+    dated = status.arrived if moved or status.modified > time.time_ns() else status.modified
     return "current" if result.modified >= dated else None
 
 

@@ -54,12 +54,15 @@ def name_targets(
     find: Callable[[Sequence[str]], Mapping[str, int]],
     arrived: Callable[[int], int],
     taken: Container[str] = frozenset(),
+    *,
+    moved: bool = False,
 ) -> list[str]:
     """A target for each source, no two of them equal on any file system.
 
     suffix: of the targets, with its dot. find: returns which of the given names are existing,
     complete results, and when each was made. arrived: when the source of this index came to its
-    place. Times are nanoseconds since the epoch. taken: targets of other sources, folded.
+    place. Times are nanoseconds since the epoch. taken: targets of other sources, folded. moved:
+    sources are moved away when they are done, so a result older than its source is another one's.
     """
     folders = _list_folders(names)
     wishes = _make_wishes(names, suffix, folders, taken)
@@ -74,7 +77,7 @@ def name_targets(
     wanted: dict[str, set[int]] = defaultdict(set)
     for index, wish in enumerate(wishes):
         for name in wish.names:
-            if name in made:
+            if name in made and not (moved and made[name] <= arrived(index)):
                 wanted[fold(name)].add(index)
 
     targets = _keep_own(wishes, wanted, made)
@@ -205,7 +208,7 @@ def _name_others(
         if index in targets:
             continue
         target = wish.plain
-        if not wish.alone or not is_free(target):
+        if not wish.alone or not is_free(target) or target in made:
             names = (_number(wish.below, suffix, number) for number in count(1))
             target = next(
                 name

@@ -22,11 +22,11 @@ from bgx.storage import is_object, open_file
 from bgx.storage.base import fold
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Collection, Container, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from bgx.run.naming import Name
-    from bgx.run.sources import Item
+    from bgx.run.sources import Inputs, Item
     from bgx.storage.base import File, Folder
 
 _SHEET_SUFFIXES = frozenset({".html", ".htm", ".jpg", ".jpeg"})
@@ -46,8 +46,9 @@ class Plan:
     jobs: to do, in order. skipped: need not be done. notes: remarks on the chosen names for the
     user. ignored: number of files in the folders that are not pictures. sheet: the contact sheet to
     write. out: the output folder. folders: all folders that files are written to. remote: some
-    pictures or results are in an object store. rest: the parts that follow; iterating over it
-    searches for them, and raises what plan_batch raises.
+    pictures or results are in an object store. belows: names of all targets below out, in the order
+    of the items. rest: the parts that follow; iterating over it searches for them, and raises what
+    plan_batch raises.
     """
 
     jobs: list[Job]
@@ -58,6 +59,7 @@ class Plan:
     out: Folder | None = None
     folders: list[Folder] = field(default_factory=list)
     remote: bool = False
+    belows: list[str] = field(default_factory=list)
     rest: Iterator[Plan] = field(default_factory=lambda: iter(()))
 
     def parts(self) -> Iterator[Plan]:
@@ -80,7 +82,7 @@ class Plan:
         for folder in self.folders:
             folder.remove_leftovers()
         if self.jobs:
-            _check_writable(self.folders)
+            check_writable(self.folders)
 
 
 def plan_batch(
@@ -105,31 +107,33 @@ def plan_batch(
     be read and written or written twice, wrong suffix of the sheet) and OutputError (an output
     folder is a file).
     """
-    if existing not in get_args(Existing):
-        raise UsageError(f"--existing {existing}: use one of {', '.join(get_args(Existing))}")
     if sheet is not None and sheet.suffix not in _SHEET_SUFFIXES:
         raise UsageError(f"--sheet {sheet}: use a name that ends in .html or .jpg")
+    extra = [*([sheet] if sheet else []), *map(open_file, written)]
     outs = [out] if review is None else [out, review]
-    for folder in outs:
-        _check_folder(folder)
-    named = sort_inputs(inputs, outs)
+    named = check_places(inputs, outs, existing, extra)
     search = Search(named, outs, suffix)
     groups = _split(search) if search.one_folder else iter([list(search)])
     first = next(groups, [])
     if not first:
         raise UsageError("no pictures found in the inputs; see `bgx batch --help`")
-    extra = [*([sheet] if sheet else []), *map(open_file, written)]
-    for file in extra:
-        _refuse_input(file, named.folders, outs)
-    planner = _Planner(
-        search, out, review, suffix, existing, [open_file(name) for name in read], extra
-    )
-    plan = planner.plan(first)
+    planner = Planner(out, review, suffix, existing, [open_file(name) for name in read], extra)
+    taken = _Taken()
+    ignored = 0
+
+    def plan_part(items: Sequence[Item]) -> Plan:
+        nonlocal ignored
+        plan = planner.plan(items, taken)
+        taken.add(plan.belows)
+        ignored, before = search.ignored, ignored
+        return replace(plan, ignored=ignored - before)
+
+    plan = plan_part(first)
     notes = [*named.notes, *plan.notes]
     if sheet is not None and plan.jobs and existing != "overwrite" and sheet.status():
         # The existing sheet shows pictures that this run skips.
-        taken = [place for job in plan.jobs for place in (job.target, job.review)]
-        sheet, there = _name_another(sheet, taken), sheet
+        used = [place for job in plan.jobs for place in (job.target, job.review)]
+        sheet, there = _name_another(sheet, used), sheet
         notes.append(f"--sheet {there}: exists; this run writes {sheet}")
     folders = [*plan.folders, *([sheet.folder] if sheet else [])]
     remote = any(is_object(str(place)) for place in (*outs, *named.folders, *named.files))
@@ -140,8 +144,25 @@ def plan_batch(
         out=out,
         folders=list(dict.fromkeys(folders)),
         remote=remote,
-        rest=map(planner.plan, groups),
+        rest=map(plan_part, groups),
     )
+
+
+def check_places(
+    inputs: Iterable[str], outs: Sequence[Folder], existing: str, written: Iterable[File]
+) -> Inputs:
+    """Sort the inputs. outs: folders that are written to. written: other files that are written.
+
+    Raises UsageError and OutputError as :func:`plan_batch` does.
+    """
+    if existing not in get_args(Existing):
+        raise UsageError(f"--existing {existing}: use one of {', '.join(get_args(Existing))}")
+    for folder in outs:
+        _check_folder(folder)
+    named = sort_inputs(inputs, outs)
+    for file in written:
+        _refuse_input(file, named.folders, outs)
+    return named
 
 
 def _split(items: Iterable[Item]) -> Iterator[list[Item]]:
@@ -149,7 +170,7 @@ def _split(items: Iterable[Item]) -> Iterator[list[Item]]:
     the same target, are never separated."""
     group: list[Item] = []
     for item in items:
-        if len(group) >= _AT_ONCE and _root(item.below) != _root(group[-1].below):
+        if len(group) >= _AT_ONCE and root_of(item.below) != root_of(group[-1].below):
             yield group
             group = []
         group.append(item)
@@ -157,7 +178,8 @@ def _split(items: Iterable[Item]) -> Iterator[list[Item]]:
         yield group
 
 
-def _root(below: str) -> str:
+def root_of(below: str) -> str:
+    """A name up to its first dot. Sources that differ in it cannot get the same target."""
     folder, slash, name = below.rpartition("/")
     return f"{folder}{slash}{name.partition('.')[0]}"
 
@@ -185,25 +207,29 @@ class _Taken:
         self._hashes |= {hash(fold(name)) for name in names}
 
 
-@dataclass(slots=True)
-class _Planner:
-    """Plans one part after the other. read, written: files other than pictures and results."""
+@dataclass(frozen=True, slots=True)
+class Planner:
+    """Plans one part after the other.
 
-    search: Search
+    read, written: files other than pictures and results. moved: sources are moved away when they
+    are done.
+    """
+
     out: Folder
     review: Folder | None
     suffix: str
     existing: Existing
     read: Sequence[File]
     written: Sequence[File]
-    taken: _Taken = field(default_factory=_Taken)
-    ignored: int = 0
+    moved: bool = False
 
-    def plan(self, items: Sequence[Item]) -> Plan:
-        """Plan a part for these items. Raises UsageError and OutputError."""
+    def plan(self, items: Sequence[Item], taken: Container[str] = frozenset()) -> Plan:
+        """Plan a part for these items. taken: targets of other items, folded.
+
+        Raises UsageError and OutputError.
+        """
         names, notes = choose_names(items)
-        belows, targets = _choose_targets(items, names, self.out, self.suffix, self.taken)
-        self.taken.add(belows)
+        belows, targets = self._choose_targets(items, names, taken)
         copies = [self.review.file(below) for below in belows] if self.review else []
         refuse_overwriting(
             [*(item.file for item in items), *self.read],
@@ -215,47 +241,54 @@ class _Planner:
         for index, (item, target) in enumerate(zip(items, targets, strict=True)):
             copy = copies[index] if copies else None
             job = Job(item.source, target, copy, create=self.existing == "skip")
-            reason = None if item.error else skip_existing(item.file, target, self.existing)
+            reason = None
+            if item.error is None:
+                reason = skip_existing(item.file, target, self.existing, moved=self.moved)
             if reason is None:
                 jobs.append(job)
             else:
                 skipped.append(Skipped(job, reason))
         notes += _explain_names(items, names, belows, self.suffix)
-        ignored, self.ignored = self.search.ignored - self.ignored, self.search.ignored
         folders = list(dict.fromkeys(file.folder for file in (*targets, *copies)))
-        return Plan(jobs, skipped, notes, ignored, folders=folders)
+        return Plan(jobs, skipped, notes, folders=folders, belows=belows)
+
+    def _choose_targets(
+        self, items: Sequence[Item], names: Sequence[Name], taken: Container[str]
+    ) -> tuple[list[str], list[File]]:
+        """The targets' names below ``out``, and their files.
+
+        An item for a folder that could not be searched keeps the folder's name.
+        """
+        pictures = [index for index, item in enumerate(items) if item.error is None]
+        files: dict[str, File] = {}
+
+        def find(belows: Sequence[str]) -> dict[str, int]:
+            files.update(zip(belows, self.out.files(belows), strict=True))
+            results = ((below, find_result(file)) for below, file in files.items())
+            return {below: result.modified for below, result in results if result}
+
+        def arrived(index: int) -> int:
+            status = items[pictures[index]].file.status()
+            return status.arrived if status else _NEVER
+
+        targets = name_targets(
+            [names[index] for index in pictures],
+            self.suffix,
+            find,
+            arrived,
+            taken,
+            moved=self.moved and self.existing == "skip",
+        )
+        belows = [name.below for name in names]
+        for index, target in zip(pictures, targets, strict=True):
+            belows[index] = target
+        return belows, [files.get(below) or self.out.file(below) for below in belows]
 
 
 def _check_folder(folder: Folder) -> None:
     status = folder.status()
     if status is not None and status.kind != "folder":
         raise OutputError(f"{folder}: is a file, not a folder; choose another output folder")
-
-
-def _choose_targets(
-    items: Sequence[Item], names: Sequence[Name], out: Folder, suffix: str, taken: _Taken
-) -> tuple[list[str], list[File]]:
-    """The targets' names below ``out``, and their files.
-
-    An item for a folder that could not be searched keeps the folder's name.
-    """
-    pictures = [index for index, item in enumerate(items) if item.error is None]
-    files: dict[str, File] = {}
-
-    def find(belows: Sequence[str]) -> dict[str, int]:
-        files.update(zip(belows, out.files(belows), strict=True))
-        results = ((below, find_result(file)) for below, file in files.items())
-        return {below: result.modified for below, result in results if result}
-
-    def arrived(index: int) -> int:
-        status = items[pictures[index]].file.status()
-        return status.arrived if status else _NEVER
-
-    targets = name_targets([names[index] for index in pictures], suffix, find, arrived, taken)
-    belows = [name.below for name in names]
-    for index, target in zip(pictures, targets, strict=True):
-        belows[index] = target
-    return belows, [files.get(below) or out.file(below) for below in belows]
 
 
 def _explain_names(
@@ -279,7 +312,7 @@ def _name_another(file: File, taken: Collection[object]) -> File:
     return next(name for name in names if name not in taken and name.status() is None)
 
 
-def _check_writable(folders: Iterable[Folder]) -> None:
+def check_writable(folders: Iterable[Folder]) -> None:
     """Raise OutputError if no folder is writable. If only some are not, their pictures fail."""
     trouble: UnwritableError | None = None
     for folder in folders:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from bgx import __version__
 from bgx.errors import ExitCode, OutputError
 from bgx.run.outcome import Done, Failed, Outcome, Skipped
 
-if TYPE_CHECKING:
-    from typing import TextIO
+
+class Stream(Protocol):
+    """Where rows go. Both raise OSError."""
+
+    def write(self, text: str, /) -> object: ...
+
+    def flush(self) -> object: ...
 
 
 @dataclass(slots=True)
@@ -27,7 +32,7 @@ class Report:
     model: str
     device: str = ""
     precision: str = ""
-    stream: TextIO | None = None
+    stream: Stream | None = None
     done: int = 0
     skipped: int = 0
     failed: int = 0

@@ -8,7 +8,7 @@ import logging
 import os
 import stat
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -140,6 +140,23 @@ class LocalFolder:
             above |= {here.identity()} - {None}
             inner = [name for name in folders if _is_searched(here.file(name), above, left_out)]
             waiting += [(prefix + name, above) for name in reversed(inner)]
+
+    def find(self, below: str, leave_out: Collection[Folder] = ()) -> Iterator[Found]:
+        """Yield what :meth:`walk` finds at one name: a file, there or not, or a folder's files."""
+        parts = below.split("/")
+        if any(part.startswith(".") for part in parts):
+            return
+        above = {self.identity()}
+        left_out = {folder.identity() for folder in leave_out} - {None}
+        for count in range(1, len(parts) + 1):
+            here = self.file("/".join(parts[:count]))
+            if not os.path.isdir(here.path):  # noqa: PTH112 - Path's own raises
+                yield Found(below, self.file(below))
+                return
+            if not _is_searched(here, above, left_out):
+                return
+        for found in LocalFolder(*self._join(below)).walk(leave_out):
+            yield replace(found, below=f"{below}/{found.below}" if found.below else below)
 
     def files(self, names: Iterable[str]) -> Iterator[File]:
         return map(self.file, names)

@@ -1,0 +1,268 @@
+"""Finds the pictures of a folder as they become complete.
+
+Events of the file system are only hints to look at a path again: they do not say when a file has
+been closed or when events were lost, and network file systems send none. A file counts as complete
+when it is unchanged between two looks, and the whole folder is searched again once a minute.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass, replace
+from itertools import chain
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING
+
+from bgx.run.sources import Item, is_picture
+from bgx.threads import POLL, begin, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable, Sequence
+    from concurrent.futures import Future
+
+    from bgx.storage.base import File, Folder, Found
+    from bgx.storage.local import LocalFolder
+
+log = logging.getLogger(__name__)
+
+SETTLE_S = 0.5
+"""Seconds for which a file must be unchanged to count as complete."""
+
+_LOOK_S = 60.0
+"""Seconds between two searches of the whole folder if there are events."""
+
+_POLL_S = 1.0
+"""Seconds between two searches of the whole folder if there are none."""
+
+_REST = 4
+"""The pause after a search is at least so many times as long as the search."""
+
+_MANY = 1000
+"""If more paths have changed at once, events may have been lost: the whole folder is searched."""
+
+Mark = tuple[int, int, "Hashable"]
+"""Differs if a file has changed: its size, modification time and identity."""
+
+
+def mark(file: File) -> Mark | None:
+    """The file's mark; None if there is no file."""
+    status = file.status()
+    return None if status is None else (status.size, status.modified, file.identity())
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A complete picture, or a folder that cannot be searched. mark: at that time."""
+
+    item: Item
+    mark: Mark
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A file that may not be complete. since: seconds, of the look that saw the mark first."""
+
+    found: Found
+    mark: Mark
+    since: float
+
+
+class Arrivals:
+    """Finds the pictures of a folder, and those that arrive later.
+
+    Each is returned once, and again whenever it has changed. leave_out: folders that are not
+    searched. poll: do not use events. ignored: number of files so far that are not pictures. Memory
+    grows only with the number of files in the folder.
+    """
+
+    def __init__(
+        self, folder: LocalFolder, leave_out: Sequence[Folder] = (), *, poll: bool = False
+    ) -> None:
+        self.ignored = 0
+        self._folder = folder
+        self._leave_out = leave_out
+        self._poll = poll
+        self._known: dict[str, Mark] = {}
+        self._others: dict[str, Mark] = {}
+        self._pending: dict[str, _Seen] = {}
+        self._ready: SimpleQueue[Arrival] = SimpleQueue()
+        self._hints: set[str] = set()
+        self._everything = True
+        self._lock = threading.Lock()
+        self._woken = threading.Event()
+        self._closed = threading.Event()
+        self._threads: list[Future[None]] = []
+
+    def start(self) -> None:
+        """Start the threads that look and listen for events."""
+        self._threads = [begin(self._look_on, "look")]
+        if not self._poll:
+            self._threads.append(begin(self._listen, "listen"))
+
+    def close(self) -> None:
+        self._closed.set()
+        self._woken.set()
+        for thread in self._threads:
+            wait_for(thread)
+
+    def take(self, count: int, *, wait: bool) -> list[Arrival]:
+        """Return new complete pictures, at most ``count``. wait: up to POLL seconds for the first.
+
+        Raises what one of the threads raised.
+        """
+        taken: list[Arrival] = []
+        try:
+            while len(taken) < count:
+                taken.append(self._ready.get(timeout=POLL if wait and not taken else 0.0))
+        except Empty:
+            for thread in self._threads:
+                if thread.done():
+                    thread.result()
+        return taken
+
+    def names(self) -> list[str]:
+        """Names below the folder of its pictures, and of files that may not be complete."""
+        return [*self._known, *self._pending]
+
+    def forget(self, below: str) -> None:
+        """Treat the next file of this name as new, because this one was moved away."""
+        self._known.pop(below, None)
+
+    def look(self, now: float, names: Iterable[str] | None = None) -> None:
+        """Look at these files and folders, or at the whole folder; names are relative to it.
+
+        now: seconds of a monotonic clock.
+        """
+        if names is None:
+            self._look_at_everything(now)
+        else:
+            for found in chain.from_iterable(
+                self._folder.find(name, self._leave_out) for name in names
+            ):
+                self._meet(found, now)
+        self._settle(now)
+
+    def _look_at_everything(self, now: float) -> None:
+        met = set()
+        complete = True
+        for found in self._folder.walk(self._leave_out):
+            if self._closed.is_set():
+                return
+            if found.error is not None:
+                complete = False
+                if not found.below:
+                    log.warning("%s: cannot be searched: %s", found.file, found.error.strerror)
+            met.add(found.below)
+            self._meet(found, now)
+        if complete:
+            for below in [*self._known.keys() - met, *self._others.keys() - met]:
+                self._drop(below)
+
+    def _meet(self, found: Found, now: float) -> None:
+        here = mark(found.file)
+        if here is None:
+            self._drop(found.below)
+        elif here not in (self._known.get(found.below), self._others.get(found.below)):
+            self._pending.setdefault(found.below, _Seen(found, here, now))
+
+    def _drop(self, below: str) -> None:
+        for kept in (self._known, self._others, self._pending):
+            kept.pop(below, None)
+
+    def _settle(self, now: float) -> None:
+        """Look again at files that may not be complete, and pass on those that are unchanged."""
+        for below, seen in list(self._pending.items()):
+            if now - seen.since < SETTLE_S:
+                continue
+            here = mark(seen.found.file)
+            if here is None:
+                self._drop(below)
+            elif here != seen.mark:
+                self._pending[below] = replace(seen, mark=here, since=now)
+            else:
+                self._pass_on(seen)
+
+    def _pass_on(self, seen: _Seen) -> None:
+        found = seen.found
+        if found.error is None and not is_picture(found.file):
+            self.ignored += found.below not in self._others
+            self._others[found.below] = seen.mark
+        else:
+            self._known[found.below] = seen.mark
+            below = found.below or found.file.name
+            item = Item(found.file, below, self._folder.location, found.error)
+            self._ready.put(Arrival(item, seen.mark))
+        del self._pending[found.below]
+
+    def _look_on(self) -> None:
+        due = 0.0
+        while not self._closed.is_set():
+            self._woken.clear()
+            names = self._take_hints()
+            now = time.monotonic()
+            if names is None or now >= due:
+                self.look(now)
+                took = time.monotonic() - now
+                due = now + took + max(_POLL_S if self._poll else _LOOK_S, _REST * took)
+            else:
+                self.look(now, names)
+            next_look = min([due, *(seen.since + SETTLE_S for seen in self._pending.values())])
+            self._woken.wait(max(0.02, next_look - time.monotonic()))
+
+    def _take_hints(self) -> set[str] | None:
+        with self._lock:
+            everything, self._everything = self._everything, False
+            hints, self._hints = self._hints, set()
+        return None if everything else hints
+
+    def _hint(self, paths: Sequence[str]) -> None:
+        """Have these paths looked at; they are absolute."""
+        if not paths:
+            return
+        inside = f"{self._folder.location.rstrip('/')}/"
+        names = [path.replace("\\", "/") for path in paths]
+        with self._lock:
+            if len(names) + len(self._hints) > _MANY or any(
+                not name.startswith(inside) or "\ufffd" in name  # its name is not valid text
+                for name in names
+            ):
+                self._everything = True
+            else:
+                self._hints.update(name.removeprefix(inside) for name in names)
+        self._woken.set()
+
+    def _listen(self) -> None:
+        # Only this command needs it, and not with --poll.
+        from watchfiles import watch
+
+        root = self._folder.location
+        while not self._closed.is_set():
+            identity = self._folder.identity()
+            first = True
+            try:
+                for changes in watch(
+                    root,
+                    watch_filter=None,
+                    debounce=200,
+                    rust_timeout=1000,
+                    yield_on_timeout=True,
+                    stop_event=self._closed,
+                    ignore_permission_denied=True,
+                ):
+                    # Changes from before the start of events need a look too.
+                    self._hint([root] if first else [path for _, path in changes])
+                    first = False
+                    if self._folder.identity() != identity:
+                        break  # replaced by another folder, which has no events yet
+            except (OSError, RuntimeError) as error:
+                log.warning(
+                    "%s: the system gives no events for it (%s); searching it every second, as "
+                    "with --poll",
+                    self._folder,
+                    error,
+                )
+                self._poll = True
+                self._hint([root])
+                return
