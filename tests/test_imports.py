@@ -46,6 +46,7 @@ OWNERS = {
     "platformdirs": ["bgx.model.store"],
     "onnxruntime": ["bgx.model.optimize.fp16", "bgx.model.providers"],
     "onnx": [
+        "bgx.model.float32",
         "bgx.model.optimize",
         "bgx.model.prepare",
         "bgx.model.rewrite",

@@ -317,3 +317,41 @@ class _Graph:
         onnx.checker.check_model(model)
         onnx.save(model, path)
         return path
+
+
+def halved(source: Path, target: Path, *, ports: bool) -> Path:
+    """Write a network in half precision as converters do: all but Resize, and the conversions that
+    they insert stand behind the nodes that read them.
+
+    ports: its input and outputs are in half precision too.
+    """
+    model = onnx.load(source)
+    graph = model.graph
+    for tensor in graph.initializer:
+        values = numpy_helper.to_array(tensor).astype(np.float16)
+        tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+
+    def convert(name: str, to: int, new: str) -> str:
+        graph.node.append(helper.make_node("Cast", [name], [new], name=f"{new}_node", to=to))
+        return new
+
+    half, single = TensorProto.FLOAT16, TensorProto.FLOAT
+    for node in [node for node in graph.node if node.op_type == "Resize"]:
+        node.input[0] = convert(node.input[0], single, f"{node.output[0]}_in")
+        convert(f"{node.output[0]}_out", half, node.output[0])
+        node.output[0] += "_out"
+    for port in (*graph.input, *graph.output):
+        if ports:
+            port.type.tensor_type.elem_type = half
+            continue
+        for node in graph.node:
+            for names in (node.input, node.output):
+                for index, name in enumerate(names):
+                    if name == port.name:
+                        names[index] = f"{name}_half"
+        if port in graph.input:
+            convert(port.name, half, f"{port.name}_half")
+        else:
+            convert(f"{port.name}_half", single, port.name)
+    onnx.save(model, target)
+    return target

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     from bgx.model.engines import EnginePlan
 
+_TYPES = {"f32": "float", "f16": "float16"}
+"""ONNX Runtime's names of OpenVINO's types."""
+
 
 @dataclass(frozen=True, slots=True)
 class Port:
@@ -114,7 +117,7 @@ def _port(port: Any) -> Port:
     element = port.element_type.get_type_name()
     return Port(
         name=port.any_name,
-        type="tensor(float)" if element == "f32" else f"tensor({element})",
+        type=f"tensor({_TYPES.get(element, element)})",
         shape=[
             side.get_length() if side.is_static else f"side_{axis}"
             for axis, side in enumerate(port.partial_shape)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bgx.model.float32 import drop_identities, sort_nodes, uses_half, widen
 from bgx.model.rewrite import rewrite
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from onnx import GraphProto, ModelProto, NodeProto
 
-PREPARE_VERSION = 2
+PREPARE_VERSION = 3
 """Part of the cache key: raise it when the copy changes."""
 
 BATCH = "batch"
@@ -32,6 +33,7 @@ _PER_PICTURE = frozenset(
         "Add",
         "AveragePool",
         "BatchNormalization",
+        "Cast",
         "Clip",
         "Concat",
         "Constant",
@@ -85,8 +87,8 @@ def read_table(path: Path) -> dict[str, Any] | None:
 def prepare(original: bytes | Path, output: int = 0, *, for_cpu: bool = False) -> bytes:
     """The copy of an ONNX file: input (batch, 3, h, w), one output, Resize by constant scales.
 
-    output: index of the output to keep. for_cpu: also rewrite what only the CPU's kernels gain by.
-    Raises DoesNotFit.
+    output: index of the output to keep. for_cpu: in float32 throughout, as the CPU computes, and
+    with rewrites that only the CPU's kernels gain by. Raises DoesNotFit.
     """
     import onnx
     from google.protobuf.message import DecodeError, EncodeError
@@ -96,6 +98,10 @@ def prepare(original: bytes | Path, output: int = 0, *, for_cpu: bool = False) -
             original if isinstance(original, bytes) else original.read_bytes()
         )
         _fix_weights(model)
+        sort_nodes(model.graph)
+        if for_cpu:
+            widen(model)
+        drop_identities(model.graph)
         _check_form(model, output)
         _keep_output(model.graph, output)
         _fix_batch(model.graph, 1)
@@ -117,6 +123,26 @@ def prepare(original: bytes | Path, output: int = 0, *, for_cpu: bool = False) -
     ) as error:
         raise DoesNotFit(f"not to be read or written: {error}") from None
     return copy
+
+
+def is_half(path: Path) -> bool:
+    """Whether a network computes in half precision anywhere."""
+    import onnx
+
+    return uses_half(onnx.load(path, format="protobuf", load_external_data=False).graph)
+
+
+def to_float32(content: bytes) -> bytes:
+    """A prepared copy in float32 throughout; as it is where it has no half precision."""
+    import onnx
+
+    model = onnx.load_model_from_string(content)
+    if not uses_half(model.graph):
+        return content
+    widen(model)
+    drop_identities(model.graph)
+    widened: bytes = model.SerializeToString()
+    return widened
 
 
 def _fix_weights(model: ModelProto) -> None:

@@ -9,7 +9,7 @@ from bgx.errors import BadModelError, InferenceError
 from bgx.files import remove_leftovers, write_whole
 from bgx.model import files
 from bgx.model.digests import hash_file
-from bgx.model.prepare import PREPARE_VERSION, DoesNotFit, prepare
+from bgx.model.prepare import PREPARE_VERSION, DoesNotFit, is_half, prepare, to_float32
 from bgx.model.trial import check_copy
 
 if TYPE_CHECKING:
@@ -48,17 +48,17 @@ def find_prepared(file: ModelFile, store: Store, *, for_cpu: bool) -> tuple[Path
 
 
 def read_prepared(file: ModelFile, store: Store) -> bytes:
-    """The prepared copy's bytes. Raises BadModelError if no copy can be made."""
+    """The prepared copy in float32. Raises BadModelError if no copy can be made."""
     source, _ = find_prepared(file, store, for_cpu=False)
     if source == file.path:
         raise BadModelError(f"{file.path}: bgx cannot prepare a graph of this form")
-    return source if isinstance(source, bytes) else source.read_bytes()
+    return to_float32(source if isinstance(source, bytes) else source.read_bytes())
 
 
 def _make(file: ModelFile, *, for_cpu: bool) -> bytes:
     """Raises DoesNotFit, BadModelError, InferenceError, NoMemoryError."""
     content = prepare(file.path, file.entry.output, for_cpu=for_cpu)
-    check_copy(content, file.path, file.entry)
+    check_copy(content, file.path, file.entry, half=for_cpu and is_half(file.path))
     # The copy is named after the digest that was computed before: the file must still have it.
     if not hash_file(file.path).fits(file.digest):
         raise BadModelError(f"{file.path}: was replaced while it was being opened; try again")

@@ -12,12 +12,19 @@ from bgx.errors import BadModelError, InferenceError
 from bgx.model.providers import lacks_memory, one_line, runtime_errors, start
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from bgx.model.engines import EnginePlan
     from bgx.model.registry import ModelEntry
+
+_TYPES: Mapping[str, type[np.floating[Any]]] = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+}
+"""Of inputs, by ONNX Runtime's name."""
 
 
 class Session:
@@ -46,7 +53,7 @@ class Session:
         file is not a network that is fed as `entry` says.
         """
         engines = [start(source, part, name) for part in plan.parts or (plan,)]
-        self._input, fixed = _check_input(engines[0], entry, name)
+        self._input, self._type, fixed = _check_input(engines[0], entry, name)
         self._output = _check_output(engines[0], output, name)
         self._name = name
         self._free: SimpleQueue[Any] = SimpleQueue()
@@ -79,7 +86,7 @@ class Session:
         if count < size:
             # A GPU chooses its kernels anew for every shape it meets.
             chunk = np.concatenate([chunk, np.repeat(chunk[-1:], size - count, axis=0)])
-        feed = {self._input: np.ascontiguousarray(chunk, np.float32)}
+        feed = {self._input: np.ascontiguousarray(chunk, self._type)}
         engine = self._free.get()
         try:
             [output] = engine.run([self._output], feed)
@@ -106,14 +113,19 @@ class Session:
         return mattes
 
 
-def _check_input(engine: Any, entry: ModelEntry, name: str) -> tuple[str, int | None]:
-    """Name of the network's input and the batch it is fixed at, None where that is free."""
+def _check_input(
+    engine: Any, entry: ModelEntry, name: str
+) -> tuple[str, type[np.floating[Any]], int | None]:
+    """Name and type of the network's input, and the batch it is fixed at, None where that is
+    free."""
     inputs = engine.get_inputs()
     if len(inputs) != 1:
         raise BadModelError(f"{name}: takes {len(inputs)} inputs; bgx runs networks of one")
     [first] = inputs
-    if first.type != "tensor(float)":
-        raise BadModelError(f"{name}: takes {first.type}; bgx feeds float32: export it so")
+    if first.type not in _TYPES:
+        raise BadModelError(
+            f"{name}: takes {first.type}; bgx feeds float32 or float16: export it so"
+        )
     width, height = entry.input
     shape = first.shape
     if len(shape) != 4 or any(
@@ -124,7 +136,7 @@ def _check_input(engine: Any, entry: ModelEntry, name: str) -> tuple[str, int | 
             f"{name}: takes {shape}, not [batch, 3, {height}, {width}]; give it a table with its "
             "own `input` in a registry file (BGX_MODELS)"
         )
-    return first.name, shape[0] if isinstance(shape[0], int) else None
+    return first.name, _TYPES[first.type], shape[0] if isinstance(shape[0], int) else None
 
 
 def _check_output(engine: Any, output: int, name: str) -> str:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-4
 """Largest difference allowed between the outputs of a prepared copy and of the original, 0..1."""
 
+HALF_TOLERANCE = 0.01
+"""The same where the original computes in half precision, which rounds to 0.0005 in each layer."""
+
 
 def check_network(path: Path, entry: ModelEntry, name: str) -> None:
     """Run a file once with the settings of `entry`. name: of the file, for messages.
@@ -35,12 +38,13 @@ def check_network(path: Path, entry: ModelEntry, name: str) -> None:
         raise BadModelError(str(error)) from None
 
 
-def check_copy(copy: bytes, original: Path, entry: ModelEntry) -> None:
+def check_copy(copy: bytes, original: Path, entry: ModelEntry, *, half: bool) -> None:
     """Raise DoesNotFit unless a batch of two has the same result with the copy as with the
     original.
 
-    entry: the settings of the original; the copy's matte is its first output. Raises BadModelError
-    if the original does not run with these settings, InferenceError, and NoMemoryError.
+    entry: the settings of the original; the copy's matte is its first output. half: whether the
+    original computes in half precision and the copy in float32. Raises BadModelError if the
+    original does not run with these settings, InferenceError, and NoMemoryError.
     """
     batch = _make_noise(2, entry)
     fine = Session(original, _plan(1), entry, name=str(original), output=entry.output)
@@ -50,7 +54,7 @@ def check_copy(copy: bytes, original: Path, entry: ModelEntry) -> None:
     except BadModelError as error:
         raise DoesNotFit(str(error)) from None
     difference = float(np.abs(given - expected).max())
-    if difference > TOLERANCE:
+    if difference > (HALF_TOLERANCE if half else TOLERANCE):
         raise DoesNotFit(f"the copy's mattes differ from the original's by {difference:.2g}")
 
 
