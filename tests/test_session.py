@@ -449,7 +449,7 @@ def test_what_the_runtime_refuses_is_an_error_of_the_picture(network: Path) -> N
 WRONG = {
     r"takes \[1, 3, 64, 64\].*BGX_MODELS": "net (float[1,3,64,64] x) => (float[1,3,64,64] y)",
     r"takes \[1, 1, 320, 320\]": "net (float[1,1,320,320] x) => (float[1,1,320,320] y)",
-    r"takes tensor\(float16\)": "net (double[1,3,320,320] x) => (float16[1,3,320,320] y)",
+    r"takes tensor\(double\)": "net (double[1,3,320,320] x) => (double[1,3,320,320] y)",
     r"not one matte per picture": "net (float[1,3,320,320] x) => (float[1,3,320,320] y)",
     r"takes \['n', 3\]": "net (float[n,3] x) => (float[n,3] y)",
 }
