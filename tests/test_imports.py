@@ -50,6 +50,7 @@ OWNERS = {
         "bgx.model.optimize",
         "bgx.model.prepare",
         "bgx.model.rewrite",
+        "bgx.model.unknown",
         "bgx.train.export",
     ],
     "openvino": ["bgx.model.openvino"],

@@ -113,4 +113,4 @@ def test_a_file_says_itself_how_it_is_fed(tmp_path: Path) -> None:
     model = onnx.load(mine)
     del model.metadata_props[:]
     onnx.save(model, mine)
-    assert store.resolve(str(mine), store.registry()).entry.input == (320, 320)
+    assert store.resolve(str(mine), store.registry()).entry.free

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,9 +14,9 @@ from hypothesis import strategies as st
 from bgx.errors import ExitCode, UnknownModelError, UsageError
 from bgx.model.registry import (
     ModelEntry,
-    entry_for_file,
     entry_from_table,
     find_entry,
+    find_family,
     load_registry,
 )
 
@@ -76,6 +77,13 @@ def test_the_users_tables_override_field_by_field_and_add(tmp_path: Path) -> Non
         ("input = [0, 320]", "input"),
         ("input = 320", "input"),
         ("input = [true, true]", "input"),
+        ('input = "multiple of 0, up to 64"', "input"),
+        ('input = "multiple of 64, up to 32"', "input"),
+        ('input = "multiple of 32, up to 9999"', "input"),
+        ('input = "any"', "input"),
+        ("family = 1", "family"),
+        ("quality = 1", "quality"),
+        ("cost = 1", "cost"),
         ("mean = [0.5, 0.5]", "mean"),
         ("mean = [0.5, 0.5, nan]", "mean"),
         ("std = [1, 0, 1]", "std"),
@@ -189,10 +197,37 @@ def test_an_unknown_name_like_no_other_points_to_the_list() -> None:
         find_entry(load_registry(), "zzzzzz")
 
 
-def test_a_file_is_fed_as_the_entry_of_its_stem_else_as_u2net(tmp_path: Path) -> None:
+def test_a_family_shares_its_settings() -> None:
     registry = load_registry()
-    assert entry_for_file(registry, tmp_path / "isnet-anime.onnx").name == "isnet-anime"
-    assert entry_for_file(registry, tmp_path / "mine.onnx").name == "u2net"
+    assert find_family(registry, "birefnet").mean == (0.485, 0.456, 0.406)
+    assert find_family(registry, "isnet").name == "isnet-general-use"
+    assert find_family(registry, "isnet-anime").std == (1.0, 1.0, 1.0)
+    with pytest.raises(UsageError, match=r"--as unet: use one of u2net, isnet, birefnet, ben2"):
+        find_family(registry, "unet")
+
+
+@pytest.mark.parametrize(
+    ("photo", "fed"),
+    [
+        ((800, 600), (800, 608)),
+        ((4000, 3000), (2048, 1536)),
+        ((3000, 4000), (1536, 2048)),
+        ((10, 5000), (32, 2048)),
+        ((1, 1), (32, 32)),
+        ((2040, 2040), (2048, 2048)),
+    ],
+)
+def test_a_free_input_follows_the_photo(photo: tuple[int, int], fed: tuple[int, int]) -> None:
+    entry = replace(load_registry()["u2net"], input="multiple of 32, up to 2048")
+    assert entry.free
+    assert entry.largest == (2048, 2048)
+    assert entry.size_for(photo) == fed
+
+
+def test_a_free_input_is_never_larger_than_it_says() -> None:
+    entry = replace(load_registry()["u2net"], input="multiple of 64, up to 1000")
+    assert entry.largest == (960, 960)
+    assert entry.size_for((1000, 1000)) == (960, 960)
 
 
 def test_reading_the_registry_loads_nothing_heavy() -> None:

@@ -25,7 +25,7 @@ from bgx.model.rembg import rembg_paths
 from bgx.model.store import ModelFile, Store
 from bgx.model.trial import check_network
 from bgx.settings import DeviceSettings, ModelSettings
-from support.networks import tiny_network
+from support.networks import plain_network, tiny_network
 
 
 @pytest.fixture
@@ -220,10 +220,36 @@ def test_garbage_is_refused_and_nothing_replaced(
     assert store.resolve("u2netp", store.registry()).digest == sha256(network)
 
 
-def test_a_network_of_another_input_size_is_refused(store: Store, tmp_path: Path) -> None:
+def test_a_network_of_another_input_size_has_a_name_of_its_own(
+    store: Store, tmp_path: Path
+) -> None:
     file = tiny_network(tmp_path / "wide.onnx", size=(640, 384))
     with pytest.raises(BadModelError, match=r"\[1, 3, 384, 640\].*BGX_MODELS"):
-        add(store, "shoes", file)
+        add(store, "u2netp", file)
+    add(store, "shoes", file)
+    assert store.registry()["shoes"].input == (640, 384)
+
+
+@pytest.mark.parametrize(
+    ("size", "kept"), [(None, "multiple of 32, up to 1024"), ((512, 256), (512, 256))]
+)
+def test_an_added_file_keeps_what_was_seen_in_it(
+    store: Store, tmp_path: Path, size: tuple[int, int] | None, kept: object
+) -> None:
+    file = plain_network(tmp_path / "mine.onnx", size=size, logits=True)
+    entry = add(store, "shoes", file).entry
+    assert (entry.input, entry.activation) == (kept, "sigmoid")
+    listed = store.registry()["shoes"]
+    assert listed.feed == entry.feed
+    assert store.resolve("shoes", store.registry()).entry.feed == entry.feed
+
+
+def test_an_added_file_is_fed_as_the_family_says(store: Store, network: Path) -> None:
+    named = Store(replace(store.settings, family="isnet"))
+    assert add(named, "shoes", network).entry.std == (1.0, 1.0, 1.0)
+    assert store.resolve("shoes", store.registry()).entry.std == (1.0, 1.0, 1.0)
+    with pytest.raises(UsageError, match="has a table of its own"):
+        add(named, "u2netp", network)
 
 
 @pytest.mark.parametrize("name", ["../shoes", "Shoes", "a b", ""])
@@ -326,6 +352,7 @@ def test_what_a_killed_process_left_behind_is_no_network(
     store: Store, network: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     add(store, "shoes", network)
+    caplog.clear()
     put(store.models / ".bgx-abc123.json", b"")
     put(store.models / ".bgx-abc123.onnx", b"")
     assert [name for name in store.registry() if name not in load_registry()] == ["shoes"]
@@ -414,7 +441,7 @@ def test_an_unknown_name(store: Store) -> None:
 def test_a_path_is_a_file_and_no_name(store: Store, network: Path) -> None:
     found = store.resolve(str(network), store.registry())
     assert (found.path, found.origin, found.digest) == (network, "file", sha256(network))
-    assert found.entry.name == "u2net"
+    assert found.entry.feed == store.registry()["u2net"].feed
 
 
 @pytest.mark.parametrize("model", ["none.onnx", "folder/none", "NONE.ONNX", "./u2net"])

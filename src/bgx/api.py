@@ -53,8 +53,8 @@ class Remover:
     """Removes backgrounds with one network on one device. Thread-safe.
 
     model: a name from the registry or the path of an ONNX file; None is the default of ``--model``.
-    The other arguments, here and in the methods, are the command-line options of the same names.
-    The network is downloaded and loaded when the first picture is cut out.
+    as_: see ``--as``. The other arguments, here and in the methods, are the command-line options of
+    the same names. The network is downloaded and loaded when the first picture is cut out.
 
     All exceptions are a :class:`bgx.errors.BgxError`. The constructor raises UsageError for invalid
     values; the methods raise ModelError or DeviceError if the network cannot be loaded, and
@@ -73,10 +73,11 @@ class Remover:
         max_size: int = DEFAULT_MAX_SIZE,
         max_pixels: int = DEFAULT_MAX_PIXELS,
         offline: bool = False,
+        as_: str | None = None,
     ) -> None:
         device_settings = DeviceSettings(device, workers, threads, batch_size, precision)
         self._read = ReadSettings(max_size, max_pixels)
-        store = Store(ModelSettings.from_environment(offline=offline))
+        store = Store(ModelSettings.from_environment(offline=offline, family=as_))
 
         def load(alone: bool) -> Session:
             file = store.resolve(model, store.registry())

@@ -264,20 +264,21 @@ class ModelSettings:
 
     registry: the user's own registry file, read after the built-in one. folder: where model files
     are kept; None is the platform's cache folder. mirror: base URL that replaces the published one.
-    offline: never download anything.
+    offline: never download anything. family: whose settings a FILE.onnx has; None finds out.
     """
 
     registry: Path | None = None
     folder: Path | None = None
     mirror: str | None = None
     offline: bool = False
+    family: str | None = None
 
     def __post_init__(self) -> None:
         if self.mirror is not None and not is_address(self.mirror, "https", "http"):
             raise UsageError(f"BGX_MODEL_MIRROR {self.mirror}: use an http(s) address")
 
     @classmethod
-    def from_environment(cls, *, offline: bool = False) -> ModelSettings:
+    def from_environment(cls, *, offline: bool = False, family: str | None = None) -> ModelSettings:
         """Read BGX_MODELS, BGX_HOME, BGX_MODEL_MIRROR and BGX_OFFLINE."""
 
         def path(name: str) -> Path | None:
@@ -291,6 +292,7 @@ class ModelSettings:
             folder=path("BGX_HOME"),
             mirror=os.environ.get("BGX_MODEL_MIRROR") or None,
             offline=offline or asked in _YES,
+            family=family,
         )
 
 

@@ -355,3 +355,48 @@ def halved(source: Path, target: Path, *, ports: bool) -> Path:
             convert(f"{port.name}_half", single, port.name)
     onnx.save(model, target)
     return target
+
+
+def plain_network(
+    path: Path,
+    *,
+    size: tuple[int, int] | None = (512, 512),
+    logits: bool = False,
+    sides: int = 0,
+    flat: bool = False,
+) -> Path:
+    """Write a network of nobody's family that finds what is brighter than mid-grey.
+
+    It is fed as is usual: ImageNet's mean and deviation after division by 255. size: width and
+    height, None for any. logits: leave the last sigmoid out. sides: so many outputs of a quarter of
+    the size stand before the matte. flat: the matte has no dimension for channels.
+    """
+    weight = 30 * np.asarray(IMAGENET_STD, np.float32).reshape(1, 3, 1, 1) / 3
+    bias = np.array([30 * np.mean(IMAGENET_MEAN) - 15], np.float32)
+    last = "logits" if logits else "matte"
+    nodes = [helper.make_node("Conv", ["image", "w", "b"], ["logits"], name="first")]
+    if not logits:
+        nodes.append(helper.make_node("Sigmoid", ["logits"], ["matte"]))
+    if flat:
+        nodes.append(helper.make_node("Squeeze", [last, "axis"], ["flat"]))
+        last = "flat"
+    width, height = size or ("w", "h")
+    outputs = []
+    for side in range(sides):
+        name = f"side_{side}"
+        nodes.append(
+            helper.make_node("AveragePool", ["logits"], [name], kernel_shape=[4, 4], strides=[4, 4])
+        )
+        quarter = [1, 1, height // 4, width // 4] if size else [1, 1, "qh", "qw"]
+        outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, quarter))
+    shape = [1, height, width] if flat else [1, 1, height, width]
+    outputs.append(helper.make_tensor_value_info(last, TensorProto.FLOAT, shape))
+    weights = [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(bias, "b")]
+    if flat:
+        weights.append(numpy_helper.from_array(np.array([1], np.int64), "axis"))
+    source = helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, height, width])
+    graph = helper.make_graph(nodes, "plain", [source], outputs, weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+    return path

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bgx.cli.console import Console, print_result, set_up_logging
-from bgx.cli.options import option
+from bgx.cli.options import as_family, option
 from bgx.errors import BadModelError, MissingModelError
 from bgx.settings import DeviceSettings
 
@@ -33,7 +33,7 @@ def list_models(as_json: bool) -> None:
     if as_json:
         print_result(json.dumps(rows, indent=2))
         return
-    header = ("NAME", "SIZE", "INPUT", "LICENCE", "HERE", "COPIES", "TRIED")
+    header = ("NAME", "SIZE", "INPUT", "LICENCE", "HERE", "COPIES", "TRIED", "QUALITY", "COST")
     table = [header, *(_format(row) for row in rows)]
     widths = [max(len(line[column]) for line in table) for column in range(len(header))]
     for line in table:
@@ -84,7 +84,8 @@ def verify(names: tuple[str, ...]) -> None:
 @models.command()
 @click.argument("name")
 @click.argument("file", type=click.Path(path_type=Path))
-def add(name: str, file: Path) -> None:
+@as_family
+def add(name: str, file: Path, family: str | None) -> None:
     """Copy the local FILE into bgx's folder, under NAME.
 
     NAME is one of the registry or a new one. From then on the file is checked against its own
@@ -92,7 +93,7 @@ def add(name: str, file: Path) -> None:
     """
     from bgx.model.trial import check_network
 
-    store = _open_store()
+    store = _open_store(family=family)
     added = store.add(name, file, store.registry(), check=check_network)
     print_result(f"{added.path}  {added.digest}")
 
@@ -179,12 +180,12 @@ def remove_model(name: str) -> None:
     print_result(str(_open_store().remove(name)))
 
 
-def _open_store(*, offline: bool = False) -> Store:
+def _open_store(*, offline: bool = False, family: str | None = None) -> Store:
     from bgx.model.store import Store
     from bgx.settings import ModelSettings
 
     set_up_logging(Console(quiet=False), 0)
-    return Store(ModelSettings.from_environment(offline=offline))
+    return Store(ModelSettings.from_environment(offline=offline, family=family))
 
 
 def _describe(store: Store, entry: ModelEntry) -> dict[str, Any]:
@@ -201,25 +202,30 @@ def _describe(store: Store, entry: ModelEntry) -> dict[str, Any]:
     return {
         "name": entry.name,
         "bytes": entry.bytes,
-        "input": list(entry.input),
+        "input": entry.input if entry.free else list(entry.largest),
         "licence": entry.licence,
         "present": found is not None,
         "state": state,
         "path": str(found.path) if found else None,
         "copies": list_copies(found, store) if found else [],
         "tried": entry.tried,
+        "family": entry.family or None,
+        "quality": entry.quality or None,
+        "cost": entry.cost or None,
         "about": entry.about,
     }
 
 
 def _format(row: dict[str, Any]) -> tuple[str, ...]:
-    width, height = row["input"]
+    size = row["input"]
     return (
         row["name"],
         f"{row['bytes'] / 1e6:.1f} MB" if row["bytes"] else "?",
-        f"{width}x{height}",
+        size if isinstance(size, str) else "{}x{}".format(*size),
         row["licence"],
         row["state"] or "no",
         ", ".join(row["copies"]) or "no",
         "yes" if row["tried"] else "no",
+        row["quality"] or "?",
+        row["cost"] or "?",
     )

@@ -61,12 +61,21 @@ def _picture_option(row: Option) -> Callable[[Any], Any]:
     )
 
 
+as_family = option(
+    "--as",
+    "family",
+    metavar="FAMILY",
+    help="How a FILE.onnx is fed: u2net, isnet, birefnet, ben2, or as a network of the list.  "
+    "[default: as its graph tells]",
+)
+
 _NETWORK_OPTIONS = (
     option(
         "--model",
         "-m",
         help=f"Network: a name or FILE.onnx.  [default: {DEFAULT_MODEL}, else the best one here]",
     ),
+    as_family,
     option(
         "--device",
         "-d",
@@ -173,6 +182,7 @@ def make_request(
     workers: int | None = None,
     batch_size: int | None = None,
     precision: Precision = "auto",
+    family: str | None = None,
     preset: str | None = None,
     target: str | None = None,
     **picture: Any,
@@ -198,7 +208,7 @@ def make_request(
         named = find_preset(preset).options
     return Request(
         model=model,
-        models=ModelSettings.from_environment(offline=offline),
+        models=ModelSettings.from_environment(offline=offline, family=family),
         device=DeviceSettings(device, workers, threads, batch_size, precision),
         read=ReadSettings(max_size, max_pixels),
         output=settle(

@@ -62,6 +62,13 @@ def _option(*names: str, shared: bool = False, **attributes: Any) -> Callable[[A
     shared=True,
     help="int8 (CPU), fp16 (GPU): what `bgx models optimize` made; auto takes what passed.",
 )
+@_option(
+    "--as",
+    "family",
+    metavar="FAMILY",
+    shared=True,
+    help="How a FILE.onnx is fed: u2net, isnet, birefnet, ben2.  [default: as its graph tells]",
+)
 @_option("--workers", type=int, help="Pictures in work at once.  [default: chosen]")
 @_option("--batch-size", type=int, help="Pictures of one network run on a GPU.  [default: chosen]")
 @_option("--queue", default=64, metavar="N", help="Requests that may wait; more get 429.")
@@ -142,6 +149,7 @@ def _make_settings(
     device: str,
     threads: int | None,
     precision: Precision,
+    family: str | None,
     workers: int | None,
     batch_size: int | None,
     max_body: str,
@@ -162,7 +170,7 @@ def _make_settings(
     from bgx.serve.keys import read_keys
     from bgx.serve.settings import ServeSettings
 
-    files = ModelSettings.from_environment(offline=offline)
+    files = ModelSettings.from_environment(offline=offline, family=family)
     if no_cache and cache is not None:
         raise UsageError("--cache and --no-cache: leave one of them out")
     folder = None if no_cache else Path(cache) if cache else Store(files).folder / "serve"

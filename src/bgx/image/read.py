@@ -123,7 +123,7 @@ class OpenedPhoto:
         unsupported kind) and TooLargeError (too large for the memory).
         """
         with _one_line(self._name):
-            least = _fit(self.size, self._settings.max_size) if reduced else None
+            least = working_size(self.size, self._settings.max_size) if reduced else None
             decoded = self._reader.decode(least)
             return _make_photo(decoded, self.size, self._settings, metadata=metadata)
 
@@ -290,7 +290,7 @@ def _make_photo(
     # Pillow would write entries of `info` into the output, such as the profile of a CMYK original.
     rgb.info = {}
     kept, left_out = _keep_metadata(decoded) if metadata else (None, [])
-    working = _shrink(rgb, alpha, _fit(size, settings.max_size))
+    working = _shrink(rgb, alpha, working_size(size, settings.max_size))
     notes = (*decoded.notes, *left_out)
     return Photo(rgb, alpha, size, working, icc, _sane_dpi(dpi), notes, kept, decoded.damaged)
 
@@ -336,7 +336,7 @@ def _fitting_profile(image: Image.Image, icc: bytes | None) -> bytes | None:
     return icc if space in fitting else None
 
 
-def _fit(size: tuple[int, int], max_size: int) -> tuple[int, int]:
+def working_size(size: tuple[int, int], max_size: int) -> tuple[int, int]:
     """The working image's size: long side at most max_size, never enlarged."""
     scale = min(1.0, max_size / max(size))
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))

@@ -103,7 +103,10 @@ def _list_plans(
     """The plans to try, best first. Raises RuntimeMissingError, DeviceUnavailableError."""
     available = list_providers([device.kind])
     conflict = explain_conflict(find_flavours())
-    width, height = file.entry.input
+    width, height = file.entry.largest
+    if file.entry.free:
+        # Pictures of several sizes do not go into one batch.
+        device = replace(device, batch_size=1)
     try:
         plans = plan_engines(
             device,

@@ -6,7 +6,6 @@ anew on every run; that form keeps ONNX Runtime's fast memory layout out of the 
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -68,22 +67,6 @@ class DoesNotFit(Exception):  # noqa: N818 - an answer, not an error: the origin
     """The graph is not of the form this recipe is for; the message says where."""
 
 
-def read_table(path: Path) -> dict[str, Any] | None:
-    """What the file itself says of how it is fed: fields of the registry, as bgx train writes them
-    into the metadata; None where it says nothing, or is no network."""
-    import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-
-    try:
-        # Named: by its suffix onnx would choose among parsers of other forms.
-        model = onnx.load(path, format="protobuf", load_external_data=False)
-        [text] = [pair.value for pair in model.metadata_props if pair.key == "bgx"]
-        table = json.loads(text)
-    except (DecodeError, ValueError, OSError, RecursionError):
-        return None
-    return table if isinstance(table, dict) else None
-
-
 def prepare(original: bytes | Path, output: int = 0, *, for_cpu: bool = False) -> bytes:
     """The copy of an ONNX file: input (batch, 3, h, w), one output, Resize by constant scales.
 
@@ -91,7 +74,10 @@ def prepare(original: bytes | Path, output: int = 0, *, for_cpu: bool = False) -
     with rewrites that only the CPU's kernels gain by. Raises DoesNotFit.
     """
     import onnx
-    from google.protobuf.message import DecodeError, EncodeError
+    from google.protobuf.message import (  # type: ignore[import-untyped]
+        DecodeError,
+        EncodeError,
+    )
 
     try:
         model = onnx.load_model_from_string(

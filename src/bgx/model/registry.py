@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bgx.errors import UnknownModelError, UsageError
-from bgx.settings import DEFAULT_MODEL, is_address
+from bgx.settings import is_address
 from bgx.tables import read_tables
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ Triple = tuple[float, float, float]
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _MOST = 1e30
 _HASH = re.compile(r"sha256:[0-9a-f]{64}|md5:[0-9a-f]{32}")
+_FREE = re.compile(r"multiple of ([1-9][0-9]{0,3}), up to ([1-9][0-9]{0,3})")
+_MOST_SIDE = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +37,17 @@ class ModelEntry:
     """One network of the registry, checked when made; a wrong field raises UsageError.
 
     url: where the file is published. builtin: its name among those that come with bgx. hash:
-    ``sha256:…`` or ``md5:…`` of the file. bytes: its size. input: width and height, pixels. mean,
-    std: per channel, after scaling. scale: ``image_max`` divides a picture by its own maximum, a
+    ``sha256:…`` or ``md5:…`` of the file. bytes: its size. input: width and height, pixels, or
+    ``multiple of 32, up to 2048`` where the network takes any such size. mean, std: per channel,
+    after scaling. scale: ``image_max`` divides a picture by its own maximum, a
     number divides by that number. output: index of the network's output that is the matte.
     activation: what turns it into 0..1. stretch: stretch each matte from its minimum to its
-    maximum. tried: bgx's tests have run real weights of it.
+    maximum. family: name under which ``--as`` finds these settings. quality, cost: what was
+    measured or published, for people. tried: bgx's tests have run real weights of it.
     """
 
     name: str
-    input: tuple[int, int]
+    input: tuple[int, int] | str
     mean: Triple
     std: Triple
     url: str | None = None
@@ -56,6 +60,9 @@ class ModelEntry:
     stretch: bool = True
     licence: str = "unknown"
     about: str = ""
+    family: str = ""
+    quality: str = ""
+    cost: str = ""
     tried: bool = False
 
     def __post_init__(self) -> None:
@@ -91,11 +98,9 @@ class ModelEntry:
             self.bytes is None or (_is_int(self.bytes) and self.bytes > 0), "bytes", "1 or more"
         )
         self._expect(
-            isinstance(self.input, tuple)
-            and len(self.input) == 2
-            and all(_is_int(side) and 1 <= side <= 8192 for side in self.input),
+            _is_size(self.input) or (isinstance(self.input, str) and _read_free(self.input)),
             "input",
-            "[width, height] in pixels",
+            '[width, height] in pixels, or "multiple of 32, up to 2048"',
         )
         self._expect(_is_triple(self.mean), "mean", "three numbers")
         self._expect(
@@ -114,6 +119,9 @@ class ModelEntry:
         self._expect(isinstance(self.stretch, bool), "stretch", "true or false")
         self._expect(isinstance(self.licence, str), "licence", "text")
         self._expect(isinstance(self.about, str), "about", "text")
+        self._expect(isinstance(self.family, str), "family", "text")
+        self._expect(isinstance(self.quality, str), "quality", "text")
+        self._expect(isinstance(self.cost, str), "cost", "text")
         self._expect(isinstance(self.tried, bool), "tried", "true or false")
 
     @property
@@ -124,7 +132,36 @@ class ModelEntry:
             *(self.output, self.activation, self.stretch),
         )
 
-    def _expect(self, ok: bool, field: str, want: str) -> None:
+    @property
+    def free(self) -> bool:
+        """Whether the network takes pictures of many sizes."""
+        return isinstance(self.input, str)
+
+    @property
+    def largest(self) -> tuple[int, int]:
+        """Width and height of the largest input, pixels."""
+        if isinstance(self.input, tuple):
+            return self.input
+        multiple, most = _read_free(self.input) or (1, 1)
+        return (most - most % multiple,) * 2
+
+    def size_for(self, photo: tuple[int, int]) -> tuple[int, int]:
+        """Width and height of the input for a photo of such a size.
+
+        Where the network leaves it free: the photo's own size, made smaller if its longer side is
+        too long, each side brought to the nearest multiple.
+        """
+        if isinstance(self.input, tuple):
+            return self.input
+        multiple, most = _read_free(self.input) or (1, 1)
+        scale = min(1.0, most / max(photo))
+        width, height = (
+            multiple * max(1, min(round(side * scale / multiple), most // multiple))
+            for side in photo
+        )
+        return width, height
+
+    def _expect(self, ok: object, field: str, want: str) -> None:
         if not ok:
             raise UsageError(f"[{self.name}] {field} = {getattr(self, field)!r}: must be {want}")
 
@@ -185,9 +222,19 @@ def find_entry(registry: Mapping[str, ModelEntry], name: str) -> ModelEntry:
         raise UnknownModelError(f"{name}: no such model; {hint}") from None
 
 
-def entry_for_file(registry: Mapping[str, ModelEntry], path: Path) -> ModelEntry:
-    """How a file the user points at is fed: as the entry of the same stem, else as U²-Net."""
-    return registry.get(path.stem.lower(), registry[DEFAULT_MODEL])
+def find_family(registry: Mapping[str, ModelEntry], name: str) -> ModelEntry:
+    """The first entry of a family, or the entry of that name, for the settings they share.
+
+    Raises UsageError that lists the families.
+    """
+    found = next((entry for entry in registry.values() if entry.family == name), None)
+    if found is None and name not in registry:
+        families = dict.fromkeys(entry.family for entry in registry.values() if entry.family)
+        raise UsageError(
+            f"--as {name}: use one of {', '.join(families)}, or the name of a network of: "
+            "bgx models list"
+        )
+    return found or registry[name]
 
 
 def builtin_file(name: str) -> Path:
@@ -203,6 +250,23 @@ def _builtin_path() -> Path:
     installed = _package() / "models.toml"
     # An editable install leaves the registry where it stands: at the top of the repository.
     return installed if installed.is_file() else _package().parents[1] / "models.toml"
+
+
+def _is_size(value: object) -> bool:
+    return (
+        isinstance(value, tuple)
+        and len(value) == 2
+        and all(_is_int(side) and 1 <= side <= _MOST_SIDE for side in value)
+    )
+
+
+def _read_free(text: str) -> tuple[int, int] | None:
+    """The multiple and the longest side of a free input size; None where the text is no such."""
+    found = _FREE.fullmatch(text)
+    if found is None:
+        return None
+    multiple, most = int(found[1]), int(found[2])
+    return (multiple, most) if multiple <= most <= _MOST_SIDE else None
 
 
 def _is_int(value: object) -> bool:

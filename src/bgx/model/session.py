@@ -76,7 +76,7 @@ class Session:
         size = self.plan.batch_size
         mattes = [self._run(batch[first : first + size]) for first in range(0, len(batch), size)]
         if not mattes:
-            width, height = self.entry.input
+            width, height = self.entry.largest
             return np.empty((0, height, width), np.float32)
         return mattes[0] if len(mattes) == 1 else np.concatenate(mattes)
 
@@ -126,7 +126,7 @@ def _check_input(
         raise BadModelError(
             f"{name}: takes {first.type}; bgx feeds float32 or float16: export it so"
         )
-    width, height = entry.input
+    width, height = ("any", "any") if entry.free else entry.largest
     shape = first.shape
     if len(shape) != 4 or any(
         isinstance(side, int) and side != wanted

@@ -6,6 +6,7 @@
     FOLDER/models/NAME.json        for an added file: its hash and its registry entry
     FOLDER/stamps/….json           hash of a file, valid as long as its size and time are the same
     FOLDER/prepared/SHA256-….onnx  prepared copies of the file with that hash
+    FOLDER/prepared/SHA256-….json  what bgx.model.unknown found in it
     FOLDER/optimized/SHA256-….onnx int8 and fp16 copies that passed here, each with a record .json
     FOLDER/engines/                engines and timings built by TensorRT and others
 """
@@ -32,28 +33,23 @@ from bgx.model.registry import (
     FALLBACKS,
     ModelEntry,
     builtin_file,
-    entry_for_file,
     entry_from_table,
     find_entry,
     load_registry,
 )
 from bgx.model.rembg import find_home, rembg_paths
+from bgx.model.unknown import describe, read_own
 from bgx.settings import DEFAULT_MODEL, ModelSettings
 
 log = logging.getLogger(__name__)
 
 Origin = Literal["builtin", "fetched", "added", "rembg", "file"]
-_LARGEST_OF_OURS = 64_000_000
-"""Files made by ``bgx train`` are smaller than this, bytes."""
 
 RETRY_S = 600.0
 """For how long the default network is not requested again if its server did not answer, seconds."""
 
 _BEFORE = "before"
 """Key in a record: the entry of the file that was replaced."""
-
-OF_FILE = "file"
-"""Name of the entry of a file that contains its own settings."""
 
 Check = Callable[[Path, ModelEntry, str], None]
 """Raises BadModelError if a file does not run with an entry's settings. The text is its name."""
@@ -166,15 +162,23 @@ class Store:
         that cannot be downloaded, the best one on this machine, with a warning; a network that is
         named is never replaced. Raises UnknownModelError, MissingModelError and BadModelError.
         """
+        if model is None and self.settings.family is not None:
+            raise UsageError(f"--as {self.settings.family}: name a FILE.onnx with --model")
         if model is None:
             return self._resolve_default(registry, progress=progress)
         if not _is_path(model):
+            if self.settings.family is not None:
+                raise UsageError(
+                    f"--as {self.settings.family}: says how a FILE.onnx is fed; {model} has a "
+                    "table that says it"
+                )
             entry = find_entry(registry, model)
             return self.locate(entry) or self.download(entry, progress=progress)
         path = Path(model)
         _check_readable(path)
         digest = f"sha256:{self._digests(path).sha256}"
-        return ModelFile(_describe(path, registry), path, digest, "file")
+        entry = describe(path, digest, registry, self.settings.family, self.prepared)
+        return ModelFile(entry, path, digest, "file")
 
     def _resolve_default(self, registry: Mapping[str, ModelEntry], *, progress: bool) -> ModelFile:
         entry = find_entry(registry, DEFAULT_MODEL)
@@ -253,21 +257,28 @@ class Store:
     ) -> ModelFile:
         """Store a copy of `file` under `name`; its hash replaces that of the registry.
 
-        A new name gets the settings (input size, mean and so on) that the file contains, else those
-        of the registry entry with the file's stem, else those of U²-Net. An existing file is
-        replaced only after `check` has accepted the copy. Raises UsageError (an invalid name, or
-        one of a network with other settings), MissingModelError, BadModelError and ModelError.
+        A new name gets the settings (input size, mean and so on) of ``settings.family``, else those
+        that the file contains, else those of the registry entry with the file's stem, else what its
+        graph tells. An existing file is replaced only after `check` has accepted the copy. Raises
+        UsageError (an invalid name, or one of a network with other settings), MissingModelError,
+        BadModelError and ModelError.
         """
         _check_readable(file)
         published = load_registry(self.settings.registry)
-        described = _describe(file, published)
-        if name not in published:
-            like = replace(described, url=None, builtin=None, tried=False, licence="unknown")
-            entry = replace(like, name=name, about=f"added from {file.name}")
-        elif described.name == OF_FILE and described.feed != published[name].feed:
-            raise UsageError(f"{file}: has other settings than {name}; add it under another name")
-        else:
+        replace(published[DEFAULT_MODEL], name=name)  # raises if the name is invalid
+        digest = f"sha256:{hash_file(file).sha256}"
+        if name in published:
             entry = published[name]
+            own = read_own(file, digest, self.prepared)
+            if self.settings.family is not None:
+                raise UsageError(f"--as {self.settings.family}: {name} has a table of its own")
+            if own is not None and own.feed != entry.feed:
+                raise UsageError(f"{file}: has other settings than {name}; add it under another name")
+        else:
+            like = describe(file, digest, published, self.settings.family, self.prepared)
+            plain = replace(like, url=None, builtin=None, tried=False, licence="unknown")
+            unmeasured = replace(plain, family="", quality="", cost="")
+            entry = replace(unmeasured, name=name, about=f"added from {file.name}")
         try:
             self.models.mkdir(parents=True, exist_ok=True)
             remove_leftovers(self.models)
@@ -368,20 +379,6 @@ class Store:
 
     def _digests(self, path: Path, *, trust_stamp: bool = True) -> Digests:
         return read_digests(path, self.folder / "stamps", trust_stamp=trust_stamp)
-
-
-def _describe(path: Path, registry: Mapping[str, ModelEntry]) -> ModelEntry:
-    """The entry for a file: its own settings, else those of its stem's entry, else U²-Net's."""
-    from bgx.model.prepare import read_table
-
-    # A larger file was not made by bgx train, and would take long to read.
-    table = read_table(path) if path.stat().st_size <= _LARGEST_OF_OURS else None
-    if table is None:
-        return entry_for_file(registry, path)
-    try:
-        return entry_from_table(OF_FILE, table, path)
-    except UsageError as error:
-        raise BadModelError(f"{error}; the file was not made by this version of bgx") from None
 
 
 def _read_recent(note: Path) -> bytes | None:

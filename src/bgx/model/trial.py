@@ -25,6 +25,9 @@ TOLERANCE = 1e-4
 HALF_TOLERANCE = 0.01
 """The same where the original computes in half precision, which rounds to 0.0005 in each layer."""
 
+_NOISE = (320, 256)
+"""Width and height of a trial's noise, where the network leaves that free."""
+
 
 def check_network(path: Path, entry: ModelEntry, name: str) -> None:
     """Run a file once with the settings of `entry`. name: of the file, for messages.
@@ -36,6 +39,19 @@ def check_network(path: Path, entry: ModelEntry, name: str) -> None:
         session.run(_make_noise(1, entry))
     except InferenceError as error:
         raise BadModelError(str(error)) from None
+
+
+def find_range(path: Path, entry: ModelEntry) -> tuple[float, float]:
+    """The least and the greatest value that a network returns for noise.
+
+    Raises BadModelError if it is not fed as `entry` says, NoMemoryError.
+    """
+    session = Session(path, _plan(1), entry, name=str(path), output=entry.output)
+    try:
+        values = session.run(_make_noise(1, entry))
+    except InferenceError as error:
+        raise BadModelError(str(error)) from None
+    return float(values.min()), float(values.max())
 
 
 def check_copy(copy: bytes, original: Path, entry: ModelEntry, *, half: bool) -> None:
@@ -59,7 +75,7 @@ def check_copy(copy: bytes, original: Path, entry: ModelEntry, *, half: bool) ->
 
 
 def _make_noise(count: int, entry: ModelEntry) -> NDArray[np.float32]:
-    width, height = entry.input
+    width, height = entry.size_for(_NOISE)
     return np.random.default_rng(0).standard_normal((count, 3, height, width), np.float32)
 
 

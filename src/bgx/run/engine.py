@@ -130,7 +130,7 @@ class Engine:
         network = self._load(alone)
         if self._memory is None:
             most = self._workers or count_cores()
-            self._memory = Memory(self._size or plan_memory(most, network.entry.input))
+            self._memory = Memory(self._size or plan_memory(most, network.entry.largest))
         return _Crew(network, self._workers, self._memory, alone=alone, remote=self._remote)
 
 

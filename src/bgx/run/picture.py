@@ -21,7 +21,7 @@ from bgx.image.edge import edit_edge
 from bgx.image.foreground import restore_foreground
 from bgx.image.matte import measure_matte, multiply_alpha, stretch_map, upsample_matte
 from bgx.image.parts import find_part
-from bgx.image.read import crop_photo, open_photo
+from bgx.image.read import crop_photo, open_photo, working_size
 from bgx.image.refine import refine_matte
 from bgx.image.tensor import fill_tensor
 from bgx.image.trust import measure_trust
@@ -113,7 +113,7 @@ def _carry_out(
         # The caller's own image must stay open.
         nullcontext() if isinstance(stream, Image.Image) else stream,
         open_photo(stream, recipe.read, name=name) as opened,
-        memory.hold(estimate_memory(recipe.count_pixels(opened.size), network.entry.input)),
+        memory.hold(_estimate(opened, recipe, network.entry)),
         # After memory: a picture that held a core and waited for memory could deadlock with one
         # that holds memory and waits for a core.
         cores,
@@ -138,6 +138,12 @@ def _carry_out(
             return Skipped(job, "exists")
     measured = replace(measured, seconds=clock.seconds, notes=measured.notes + notes)
     return Done(job, measured, preview=preview)
+
+
+def _estimate(opened: OpenedPhoto, recipe: Recipe, entry: ModelEntry) -> int:
+    """Bytes that a picture takes in work."""
+    seen = entry.size_for(working_size(opened.upright_size, recipe.read.max_size))
+    return estimate_memory(recipe.count_pixels(opened.size), seen)
 
 
 def _show(reference: str, *, pipe: str) -> str:
@@ -188,7 +194,7 @@ def load(
 
 def make_tensor(photo: Photo, entry: ModelEntry) -> NDArray[np.float32]:
     """The network's input, float32 [1, 3, height, width]."""
-    width, height = entry.input
+    width, height = entry.size_for(photo.working.size)
     tensor = np.empty((1, 3, height, width), np.float32)
     fill_tensor(photo.working, tensor[0], mean=entry.mean, std=entry.std, scale=entry.scale)
     return tensor

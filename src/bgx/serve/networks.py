@@ -85,7 +85,7 @@ class Networks:
         session = open_session(file, self._settings.device, self._store)
         workers = self._settings.device.workers
         # All networks together have the memory that one alone would have.
-        memory = plan_memory(workers or count_cores(), file.entry.input)
+        memory = plan_memory(workers or count_cores(), file.entry.largest)
         engine = Engine(
             lambda _: session, workers=workers, memory=memory // len(self._settings.models)
         )
@@ -101,6 +101,7 @@ class Opened:
         self.engine = engine
         self.identity: dict[str, Any] = {
             "network": digest,
+            "feed": repr(session.entry.feed),
             "precision": session.precision,
             "device": session.device,
         }

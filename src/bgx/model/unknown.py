@@ -1,0 +1,341 @@
+"""How a file is fed that no table describes: what its graph tells, and what a family has in common.
+
+A graph tells the size of its input, which of its outputs is a matte and, mostly, whether that is in
+0..1. It does not tell how colours are scaled; that is known of the families that its layers' names
+or its file's name give away, and taken as is usual for others.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from dataclasses import asdict, dataclass, replace
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import TYPE_CHECKING, Any
+
+from bgx.errors import BadModelError, UsageError
+from bgx.files import write_whole
+from bgx.model.registry import ModelEntry, entry_from_table, find_family
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
+
+log = logging.getLogger(__name__)
+
+OF_FILE = "file"
+"""Name of the entry of a file that no table describes."""
+
+ANY_SIZE = "multiple of 32, up to 1024"
+"""Of a network of no known family whose input is of no fixed size."""
+
+_VERSION = 1
+"""Part of the name under which facts are kept: raise it when other facts are looked for."""
+
+_U2NET_OUTPUTS = 7
+_FLOATS = {1, 10}  # ONNX's numbers for float32 and float16
+_BOUNDED = {"Sigmoid", "HardSigmoid", "Softmax", "Clip"}
+_HANDS_ON = {"Identity", "Cast", "Squeeze", "Unsqueeze", "Reshape", "Resize", "Upsample", "Slice"}
+
+# Parts of names that stand in no other family's code, of layers or of their weights.
+_LAYERS = {
+    "birefnet": ("squeeze_module", "bb.patch_embed", "/bb/"),
+    "ben2": ("multifieldcrossatt",),
+    "isnet": ("conv_in",),
+    "u2net": ("rebnconv",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a graph tells of itself.
+
+    table: the registry's fields, where the file holds them. fault: why bgx cannot feed it, empty
+    where it can. size: width and height of its input, None where they are free. output: index of
+    the matte. outputs: how many there are. bounded: whether the matte is in 0..1; None where the
+    graph does not tell. family: that its layers are named after, or empty.
+    """
+
+    table: dict[str, Any] | None = None
+    fault: str = ""
+    size: tuple[int, int] | None = None
+    output: int = 0
+    outputs: int = 1
+    bounded: bool | None = None
+    family: str = ""
+
+
+def describe(
+    path: Path, digest: str, registry: Mapping[str, ModelEntry], family: str | None, folder: Path
+) -> ModelEntry:
+    """How a file is fed, and a line in the log that says what was taken.
+
+    That is: as `family` says, if one is given; as the file itself says, where `bgx train` made it;
+    as the entry that is called as the file; else by what its graph tells. digest: of the file.
+    folder: where facts are kept. Raises UsageError (no such family) and BadModelError (a file that
+    cannot be fed).
+    """
+    told = find_family(registry, family) if family else None
+    facts = _recall(path, digest, folder)
+    if told is None and facts.table is not None:
+        return _read_table(path, facts.table)
+    if told is None and path.stem.lower() in registry:
+        return registry[path.stem.lower()]
+    if facts.fault:
+        raise BadModelError(f"{path}: {facts.fault}")
+    guessed = told or _guess_family(path, facts, registry)
+    entry = _feed(facts, guessed)
+    if not facts.bounded and entry.activation == "none":
+        # Only running it tells whether what it returns is a matte yet.
+        if facts.bounded is None:
+            facts = replace(facts, bounded=_runs_bounded(path, entry))
+            _keep(facts, digest, folder)
+        entry = replace(entry, activation="none" if facts.bounded else "sigmoid")
+    log.log(
+        logging.INFO if told else logging.WARNING,
+        "%s: %s, %s, output %d of %d, %s%s",
+        path,
+        f"fed as {family or guessed.family}" if guessed else "of no known family, fed as is usual",
+        "any size" if entry.free else "{} x {}".format(*entry.largest),
+        facts.output,
+        facts.outputs,
+        "sigmoid added" if entry.activation == "sigmoid" else "in 0..1 as it is",
+        "" if told else "; if its mattes are wrong, name another family with --as",
+    )
+    return entry
+
+
+def read_own(path: Path, digest: str, folder: Path) -> ModelEntry | None:
+    """How a file says itself that it is fed; None where it does not. Arguments as of describe."""
+    table = _recall(path, digest, folder).table
+    return None if table is None else _read_table(path, table)
+
+
+def _read_table(path: Path, table: dict[str, Any]) -> ModelEntry:
+    try:
+        return entry_from_table(OF_FILE, table, path)
+    except UsageError as error:
+        raise BadModelError(f"{error}; the file was not made by this version of bgx") from None
+
+
+def _guess_family(
+    path: Path, facts: Facts, registry: Mapping[str, ModelEntry]
+) -> ModelEntry | None:
+    """By the names of its layers, else by that of the file."""
+    families = {entry.family for entry in registry.values() if entry.family}
+    stem = path.stem.lower()
+    named = [
+        family
+        for family in sorted(families)
+        if re.search("(?<![a-z])" + "[-_ ]?".join(map(re.escape, family)), stem)
+    ]
+    for name in (facts.family, *named):
+        if name in families:
+            return find_family(registry, name)
+    return None
+
+
+def _feed(facts: Facts, like: ModelEntry | None) -> ModelEntry:
+    """The entry for a file: its own size and output, all else as `like` or as is usual."""
+    activation = like.activation if like and not facts.bounded else "none"
+    if like is None:
+        return ModelEntry(
+            OF_FILE,
+            input=facts.size or ANY_SIZE,
+            mean=(0.485, 0.456, 0.406),
+            std=(0.229, 0.224, 0.225),
+            scale=255,
+            output=facts.output,
+            activation=activation,
+            stretch=False,
+        )
+    return ModelEntry(
+        OF_FILE,
+        input=facts.size or like.input,
+        mean=like.mean,
+        std=like.std,
+        scale=like.scale,
+        output=facts.output,
+        activation=activation,
+        stretch=like.stretch,
+    )
+
+
+def _runs_bounded(path: Path, entry: ModelEntry) -> bool:
+    """Whether the network returns values of about 0..1 for noise."""
+    from bgx.model.trial import find_range
+
+    low, high = find_range(path, entry)
+    # One that was trained without a sigmoid goes a little beyond; logits go far.
+    return low > -0.5 and high < 1.5
+
+
+def _recall(path: Path, digest: str, folder: Path) -> Facts:
+    """The facts of a file, looked up once."""
+    try:
+        kept = json.loads(_record(digest, folder).read_bytes())
+        kept["size"] = kept["size"] and tuple(kept["size"])
+        return Facts(**kept)
+    except (OSError, ValueError, TypeError, KeyError):
+        facts = look(path)
+    _keep(facts, digest, folder)
+    return facts
+
+
+def _keep(facts: Facts, digest: str, folder: Path) -> None:
+    try:
+        write_whole(_record(digest, folder), json.dumps(asdict(facts)).encode())
+    except OSError as error:
+        log.debug("%s: not kept: %s", _record(digest, folder), error)
+
+
+def _record(digest: str, folder: Path) -> Path:
+    return folder / f"{digest.partition(':')[2]}-facts-v{_VERSION}.json"
+
+
+def look(path: Path) -> Facts:
+    """What a file tells of itself; nothing is run, and no other file is read."""
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    try:
+        # Named: by its suffix onnx would choose among parsers of other forms.
+        model = onnx.load(path, format="protobuf", load_external_data=False)
+    except (DecodeError, ValueError, OSError, RecursionError):
+        # ONNX Runtime says better what is wrong with it.
+        return Facts(size=(320, 320), bounded=True)
+    if not model.graph.node:
+        return Facts(size=(320, 320), bounded=True)
+    table = _find_table(model)
+    if table is not None:
+        return Facts(table=table)
+    try:
+        return _look_at(model)
+    except BadModelError as error:
+        return Facts(fault=str(error))
+
+
+def _find_table(model: ModelProto) -> dict[str, Any] | None:
+    """Fields of the registry, as `bgx train` writes them into the metadata."""
+    try:
+        [text] = [pair.value for pair in model.metadata_props if pair.key == "bgx"]
+        table = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return table if isinstance(table, dict) else None
+
+
+def _look_at(model: ModelProto) -> Facts:
+    """Raises BadModelError, without the file's name, where bgx cannot feed the network."""
+    graph = model.graph
+    _check_external(graph)
+    size = _find_size(graph)
+    output = _find_matte(graph)
+    return Facts(
+        size=size,
+        output=output,
+        outputs=len(graph.output),
+        bounded=_is_bounded(graph, graph.output[output].name),
+        family=_find_family(model),
+    )
+
+
+def _check_external(graph: GraphProto) -> None:
+    """Weights in files of their own have to lie beside the network or below."""
+    for tensor in graph.initializer:
+        for pair in tensor.external_data:
+            if pair.key != "location":
+                continue
+            for kind in (PurePosixPath(pair.value), PureWindowsPath(pair.value)):
+                if kind.is_absolute() or kind.drive or ".." in kind.parts:
+                    raise BadModelError(
+                        f"its weights are said to be in {pair.value[:100]!r}, outside of its "
+                        "folder; bgx does not read them"
+                    )
+
+
+def _find_size(graph: GraphProto) -> tuple[int, int] | None:
+    weights = {tensor.name for tensor in graph.initializer}
+    inputs = [port for port in graph.input if port.name not in weights]
+    if len(inputs) != 1:
+        raise BadModelError(f"takes {len(inputs)} inputs; bgx runs networks of one")
+    [source] = inputs
+    kind = source.type.tensor_type.elem_type
+    if kind not in _FLOATS:
+        raise BadModelError("takes no float32 or float16; bgx feeds these: export it so")
+    shape = _shape(source)
+    if len(shape) != 4:
+        raise BadModelError(f"takes {_show(shape)}, not [batch, 3, height, width]")
+    _, channels, height, width = shape
+    if width == 3 and channels != 3:
+        raise BadModelError(
+            f"takes {_show(shape)}, channels last; export it with channels first, "
+            "[batch, 3, height, width]"
+        )
+    if channels not in {3, 0}:
+        raise BadModelError(
+            f"takes {_show(shape)}: {channels} channels; bgx feeds 3: red, green, blue"
+        )
+    if not (height or width):
+        return None
+    return width or height, height or width
+
+
+def _find_matte(graph: GraphProto) -> int:
+    """The first of the largest outputs that may be one matte per picture."""
+    areas: dict[int, int] = {}
+    for index, port in enumerate(graph.output):
+        shape = _shape(port)
+        if len(shape) == 4 and shape[1] in {0, 1}:
+            areas[index] = shape[2] * shape[3]
+        elif len(shape) == 3 or not port.type.tensor_type.HasField("shape"):
+            areas[index] = shape[1] * shape[2] if shape else 0
+    if not areas:
+        raise BadModelError(
+            f"none of its {len(graph.output)} outputs is one matte per picture, "
+            "[batch, 1, height, width]"
+        )
+    return max(areas, key=lambda index: (areas[index], -index))
+
+
+def _is_bounded(graph: GraphProto, name: str) -> bool | None:
+    """Whether a tensor comes from a sigmoid or the like; None where the graph does not tell."""
+    makers = {output: node for node in graph.node for output in node.output}
+    seen: set[str] = set()
+    while name in makers and name not in seen:
+        seen.add(name)
+        node: NodeProto = makers[name]
+        if node.op_type in _BOUNDED:
+            return True
+        if node.op_type not in _HANDS_ON or not node.input:
+            return None
+        name = node.input[0]
+    return None
+
+
+def _find_family(model: ModelProto) -> str:
+    text = "\n".join(_names(model)).lower()
+    for family, parts in _LAYERS.items():
+        if any(part in text for part in parts):
+            return family
+    # U²-Net's older files number their layers; it returns a map and six coarser ones.
+    return "u2net" if len(model.graph.output) == _U2NET_OUTPUTS else ""
+
+
+def _names(model: ModelProto) -> Iterator[str]:
+    for node in model.graph.node:
+        yield node.name
+    for tensor in model.graph.initializer:
+        yield tensor.name
+
+
+def _shape(port: ValueInfoProto) -> list[int]:
+    """Sides of an input or output, 0 where one is free."""
+    return [max(0, dim.dim_value) for dim in port.type.tensor_type.shape.dim]
+
+
+def _show(shape: list[int]) -> str:
+    return f"[{', '.join(str(side or '?') for side in shape)}]"
