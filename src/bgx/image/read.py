@@ -174,7 +174,7 @@ def crop_photo(photo: Photo, box: Box, settings: ReadSettings) -> Photo:
     """
     image = photo.image.crop(box)
     alpha = _drop_opaque(photo.alpha and photo.alpha.crop(box))
-    working = _shrink(image, alpha, _fit(image.size, settings.max_size))
+    working = _shrink(image, alpha, working_size(image.size, settings.max_size))
     return replace(photo, image=image, alpha=alpha, size=image.size, working=working)
 
 

@@ -273,7 +273,9 @@ class Store:
             if self.settings.family is not None:
                 raise UsageError(f"--as {self.settings.family}: {name} has a table of its own")
             if own is not None and own.feed != entry.feed:
-                raise UsageError(f"{file}: has other settings than {name}; add it under another name")
+                raise UsageError(
+                    f"{file}: has other settings than {name}; add it under another name"
+                )
         else:
             like = describe(file, digest, published, self.settings.family, self.prepared)
             plain = replace(like, url=None, builtin=None, tried=False, licence="unknown")
