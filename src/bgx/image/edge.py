@@ -1,7 +1,7 @@
-"""Edit the edge of a finished matte: cut it hard, move it, blur it.
+"""Edits the edge of a finished matte: makes it hard, moves it, blurs it.
 
-Lengths are pixels of the photo. Beyond the photo's border the subject and the background are taken
-to go on, so that a subject which the border cuts keeps that side.
+Lengths are pixels of the photo. The subject and the background are assumed to continue beyond the
+photo's border, so that a subject that the border cuts keeps that side.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _SIDE = 2 * TILE
-"""Of the tiles, pixels: moving is fastest in large ones, blurring in small ones."""
+"""Side of the tiles, pixels: moving is fastest in large ones, blurring in small ones."""
 
 _SPAN = 4
-"""Standard deviations, and pixels more, that Pillow's blur reaches: three boxes, one on another."""
+"""Reach of Pillow's blur, which is three box blurs: so many standard deviations, and pixels."""
 
 
 def edit_edge(
     alpha: Image.Image, *, threshold: float | None = None, shift: float = 0, soften: float = 0
 ) -> Image.Image:
-    """The matte with another edge; each step works on the result of the one before.
+    """Change the edge of a matte, step by step: first threshold, then shift, then soften.
 
-    alpha: mode L. threshold: alpha, 0..1, from which a pixel becomes opaque and below which
+    alpha: mode L. threshold: alpha, 0..1, from which a pixel becomes opaque; others become
     transparent. shift: how far the edge moves outwards; a soft edge keeps its shape. soften:
     standard deviation of a Gaussian blur.
     """
@@ -60,7 +60,7 @@ def edit_edge(
 
 
 def _find_uneven(levels: NDArray[np.uint8], side: int) -> list[list[int]]:
-    """(row, column) of each tile that with its eight neighbours has more than one value."""
+    """(row, column) of each tile that, together with its eight neighbours, is not uniform."""
     low, high = (np.pad(ends, 1, "edge") for ends in tile_ranges(levels, side))
     windows = np.lib.stride_tricks.sliding_window_view
     uneven = windows(low, (3, 3)).min((2, 3)) < windows(high, (3, 3)).max((2, 3))
@@ -69,9 +69,9 @@ def _find_uneven(levels: NDArray[np.uint8], side: int) -> list[list[int]]:
 
 
 def _shift(alpha: Image.Image, pixels: float) -> Image.Image:
-    """Each pixel becomes the highest (or, inwards, lowest) one within this distance.
+    """Replace each pixel by the highest (or, inwards, the lowest) value within this distance.
 
-    Parts of a pixel are a mixture of the two whole distances beside them.
+    For a fraction of a pixel, the results of the next lower and higher whole distance are blended.
     """
     pick = np.maximum if pixels > 0 else np.minimum
     levels = np.asarray(alpha)
@@ -86,8 +86,8 @@ def _shift(alpha: Image.Image, pixels: float) -> Image.Image:
 def _pick_disc(levels: NDArray[np.uint8], radius: int, pick: Any) -> NDArray[np.uint8]:
     """The highest or lowest value in a disc around each pixel.
 
-    levels: [height, width]. pick: np.maximum or np.minimum. The disc is made of rows, the widest in
-    its middle; each row's pick is widened from the one of the narrower row.
+    levels: [height, width]. pick: np.maximum or np.minimum. The disc consists of rows; the extremes
+    over a row are computed from those over the next narrower row.
     """
     if not radius:
         return levels
@@ -105,10 +105,10 @@ def _pick_disc(levels: NDArray[np.uint8], radius: int, pick: Any) -> NDArray[np.
 
 
 def _rows_of_half(half: int, radius: int) -> list[int]:
-    """Distances from the disc's middle of the rows whose half width is this.
+    """Distances from the disc's centre of the rows that have this half width.
 
-    With one more than the square of the radius, edges of any direction move by the radius within a
-    fifth of a pixel on average; with none, by 0.1 to 0.3 pixels less.
+    The squared radius is increased by one, so that edges of any direction move by the radius, with
+    an average error of less than a fifth of a pixel; without that, by 0.1 to 0.3 pixels less.
     """
     square = radius * radius + int(radius > 1)
     widths = [(down, math.isqrt(square - down * down)) for down in range(-radius, radius + 1)]

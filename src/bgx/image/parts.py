@@ -1,4 +1,4 @@
-"""Of several subjects in one matte, choose one."""
+"""Chooses one of several subjects in a matte."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 GRID = 1024
-"""Longer side, at most, of the copy of the matte in which parts are told apart."""
+"""Longest side of the copy of the matte in which parts are found."""
 
 _HALF = 128
 """Alpha (0..255) from which a pixel belongs to a part."""
 
 
 def find_part(alpha: Image.Image, which: Literal["largest", "centre"]) -> Image.Image | None:
-    """Where the chosen part is, None where there are not two parts to choose from.
+    """A mask of the chosen part; None if there are fewer than two parts.
 
-    alpha: mode L. A part is a connected region of alpha one half or more. which: the one of the
-    largest area, or the one nearest to the middle of the matte, specks left out of account. Returns
-    a mask, mode L, in the matte's shape and at most GRID pixels long: 255 where the chosen part is
-    nearer than any other one, so that soft edges, hair and shadows go with the part they belong to.
+    alpha: mode L. A part is a connected region with an alpha of at least one half; specks do not
+    count. which: the part with the largest area, or the one nearest to the centre of the matte. The
+    mask has mode L, the matte's aspect ratio, and at most GRID pixels on its longer side. It is 255
+    where the chosen part is nearer than any other, so that soft edges, hair and shadows stay with
+    the part that they belong to.
     """
     scale = min(1.0, GRID / max(alpha.size))
     size = max(1, round(scale * alpha.width)), max(1, round(scale * alpha.height))
@@ -41,7 +42,7 @@ def find_part(alpha: Image.Image, which: Literal["largest", "centre"]) -> Image.
 
 
 def _find_central(parts: NDArray[np.intp], areas: NDArray[np.intp]) -> int:
-    """The label of the part with the pixel nearest to the middle."""
+    """The label of the part with the pixel that is nearest to the centre."""
     height, width = parts.shape
     down = np.arange(height) - (height - 1) / 2
     across = np.arange(width) - (width - 1) / 2
