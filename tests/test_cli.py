@@ -238,7 +238,7 @@ def test_a_file_may_be_called_as_a_pipe_is() -> None:
         (["in.jpg", "out"], "--format"),
         (["in.jpg", "folder", "--format", "png"], "folder: is a folder; name a file"),
         (["in.jpg", "out.gif"], "out.gif: unknown suffix; use .png"),
-        (["in.jpg", "out.png", "--format", "jpg"], "the suffix does not fit --format jpg"),
+        (["in.jpg", "out.png", "--format", "jpg"], "the suffix does not match --format jpg"),
         (["in.jpg", "out.png", "--quality", "80"], "--quality has no meaning for png"),
         (["in.jpg", "-", "--report", "-"], "choose a file for one of them"),
         (["in.jpg", "out.png", "--background", "whitish"], "--background whitish: use a colour"),

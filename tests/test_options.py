@@ -289,7 +289,7 @@ def test_what_contradicts_an_option_of_higher_precedence_gives_way(
 @pytest.mark.parametrize("layer", ["environment", "preset"])
 def test_two_that_contradict_each_other_in_one_place_are_an_error(layer: str) -> None:
     layers: Any = {layer: {"margin": "3%", "fill": "80%"}}
-    with pytest.raises(UsageError, match="--fill and --margin both say"):
+    with pytest.raises(UsageError, match="--fill and --margin both set"):
         settle({}, **layers)
 
 
@@ -322,7 +322,7 @@ def test_format_and_quality(
 @pytest.mark.parametrize(
     ("typed", "target", "words"),
     [
-        ({"format": "jpg"}, "a.png", "a.png: the suffix does not fit --format jpg"),
+        ({"format": "jpg"}, "a.png", "a.png: the suffix does not match --format jpg"),
         ({}, "a.gif", "a.gif: unknown suffix; use .png"),
         ({"quality": 80}, "a.png", "--quality has no meaning for png"),
         ({"quality": 80}, None, "--quality has no meaning for png"),

@@ -1,13 +1,14 @@
-"""The one table of picture options, and the one decision what a picture's options come to.
+"""The table of picture options, and the function that turns given options into settings.
 
-:class:`PictureOptions` is the table: a row an option. The command line's options, Python's keyword
-arguments and what a preset may hold follow from it through :data:`OPTIONS`. A new option is a row
-here, a field of :class:`OutputSettings` below, and the code that acts on that field.
+:class:`PictureOptions` is the table, with one row per option. The options of the command line, the
+keyword arguments in Python and the options allowed in presets are all derived from it through
+:data:`OPTIONS`. A new option needs a row here, a field in :class:`OutputSettings` below, and the
+code that uses this field.
 
-:func:`settle` decides between what was typed, the environment and a preset.
+:func:`settle` combines typed options, environment variables and a preset.
 """
 
-# No annotations from __future__: the table's are read when this module is loaded.
+# Without "from __future__ import annotations": the table's annotations are evaluated on import.
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -53,10 +54,10 @@ from bgx.settings import (
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """That an option cannot stand beside another one.
+    """States that an option cannot be combined with another one.
 
-    other: its name. message: the error where both were asked for in one place. when: whether the
-    two values, this option's first, exclude each other; called where both are set.
+    other: its name. message: the error if both are given with the same precedence. when: called
+    with the values of this and the other option, if both are set; whether they exclude each other.
     """
 
     other: str
@@ -68,15 +69,15 @@ class Conflict:
 class Option:
     """A picture option.
 
-    help: for ``--help``. short: the one-letter flag. metavar: the form of its text. fallback: what
-    leaving it out means, where that is more than the default. bounds: of a whole number. parse:
-    from the text (or Python's value) to the setting, raising UsageError; None takes the value as it
-    is. conflicts: with other options; each pair stands once. shrink: what is left of its value
-    where an option of higher precedence contradicts it; None is nothing.
+    help: text for ``--help``. short: one-letter flag. metavar: form of its value, for ``--help``.
+    fallback: description of the default, if that depends on something. bounds: of a whole number.
+    parse: turns the text (or a value from Python) into the setting, or raises UsageError; None uses
+    the value as it is. conflicts: with other options; each pair is listed once. shrink: the part of
+    the value that remains if an option of higher precedence contradicts it; None drops it all.
 
-    The rest follows from the row and from the settings. name: in Python. kind: str, int or bool (a
-    switch), of its written form. choices: the texts allowed; empty where any may be. default: the
-    setting where it is left out.
+    The other fields are filled in from the row's type and from the settings. name: in Python. kind:
+    type of the written value: str, int or bool (a switch). choices: allowed texts; empty if any is
+    allowed. default: the setting if the option is not given.
     """
 
     help: str
@@ -94,11 +95,11 @@ class Option:
 
     @property
     def flag(self) -> str:
-        """As typed."""
+        """The option as typed on the command line."""
         return f"--{self.name.replace('_', '-')}"
 
     def read(self, value: Any) -> Any:
-        """The setting that a value comes to. Raises UsageError."""
+        """Turn a value into the setting. Raises UsageError."""
         if self.kind is bool and not isinstance(value, bool):
             raise UsageError(f"{self.flag} {value!r}: use True or False")
         if self.choices and value not in self.choices:
@@ -115,7 +116,7 @@ def _fixes_size(canvas: Canvas, _: Any) -> bool:
 
 
 def _keep_aspect(canvas: Canvas) -> Canvas:
-    """Of a size, its shape."""
+    """The aspect ratio of a canvas that has a size."""
     if canvas.size is None:
         return canvas
     width, height = canvas.size
@@ -127,26 +128,28 @@ def _keep_aspect(canvas: Canvas) -> Canvas:
 
 
 class PictureOptions(TypedDict, total=False):
-    """The command line's options of the same names; None is as if left out."""
+    """Picture options, as on the command line; None is the same as leaving the option out."""
 
     format: Annotated[
         Format | None,
-        Option("Of the output.", "-f", fallback="as OUTPUT's suffix says, else png"),
+        Option("Format of the output.", "-f", fallback="by the suffix of OUTPUT, else png"),
     ]
     quality: Annotated[
         int | None,
         Option(
-            "For lossy JPEG, WebP, AVIF.",
+            "Quality of lossy JPEG, WebP, AVIF.",
             "-q",
             fallback="JPEG 92, AVIF 80, WebP lossless",
             bounds=(1, 100),
         ),
     ]
-    png_level: Annotated[PngLevel, Option("fast, or mostly smaller in many times the time.")]
+    png_level: Annotated[
+        PngLevel, Option("small files are usually smaller, but take many times as long.")
+    ]
     region: Annotated[
         str | tuple[float, float, float, float] | None,
         Option(
-            "Cut out what is in this box alone, pixels or % of the photo; the rest is background.",
+            "Cut out only what is in this box, pixels or % of the photo; the rest is background.",
             metavar="X0,Y0,X1,Y1",
             fallback="the whole photo",
             parse=parse_region,
@@ -158,19 +161,19 @@ class PictureOptions(TypedDict, total=False):
     matte: Annotated[
         MatteKind,
         Option(
-            "clean takes specks and pin-holes out of the network's, raw leaves them; solid is "
-            "clean, and opaque but for its edges."
+            "clean removes specks and pin-holes from the network's matte, raw keeps them; solid is "
+            "clean, and fully opaque except at edges."
         ),
     ]
     refine: Annotated[
         bool,
         Option(
-            "Bring the matte to the photo's own edges, soft edges to the subject's own colours; "
-            "without, the matte is the network's own."
+            "Move the matte to the photo's own edges, and give soft edges the subject's colours; "
+            "without it, the matte is the network's own."
         ),
     ]
     keep_colours: Annotated[
-        bool, Option("Leave the old background's colours in soft edges, which --refine takes out.")
+        bool, Option("Keep the old background's colours in soft edges, which --refine removes.")
     ]
     threshold: Annotated[
         str | float | None,
@@ -220,23 +223,24 @@ class PictureOptions(TypedDict, total=False):
     shadow: Annotated[
         str | None,
         Option(
-            "none, soft or contact, with a strength of its own as in soft:40%.",
+            "none, soft or contact, optionally with a strength: soft:40%.",
             metavar="KIND",
             fallback="none",
             parse=parse_shadow,
         ),
     ]
-    crop: Annotated[bool, Option("Show the subject alone; the next three do so too.")]
+    crop: Annotated[bool, Option("Crop to the subject; the next three options do so too.")]
     margin: Annotated[
         str | int | None,
         Option(
-            "Room around it, % of its longer side or pixels; one, two (vertical, horizontal) or "
+            "Space around it, % of its longer side or pixels; one, two (vertical, horizontal) or "
             "four values (top, right, bottom, left).",
             metavar="3%|40px|'…'",
             parse=parse_margin,
             conflicts=(
                 Conflict(
-                    "fill", "--fill and --margin both say how much room; leave one of them out"
+                    "fill",
+                    "--fill and --margin both set the space around the subject; leave out one",
                 ),
             ),
         ),
@@ -250,7 +254,7 @@ class PictureOptions(TypedDict, total=False):
             conflicts=(
                 Conflict(
                     "resize",
-                    "--resize: --canvas WxH is the size already; leave one of them out",
+                    "--resize and --canvas WxH both set the size; leave out one of them",
                     _fixes_size,
                 ),
             ),
@@ -264,8 +268,8 @@ class PictureOptions(TypedDict, total=False):
     align: Annotated[
         str | tuple[float, float],
         Option(
-            "Where it stands on the canvas: center, bottom, original (as in the photo), or percent "
-            "of the room left and above.",
+            "Its place on the canvas: center, bottom, original (as in the photo), or percent of "
+            "the space left of and above it.",
             metavar="WORD|'X% Y%'",
             fallback="center",
             parse=parse_align,
@@ -274,34 +278,36 @@ class PictureOptions(TypedDict, total=False):
     resize: Annotated[
         str | int | None,
         Option(
-            "Longer side, or box, that the result must fit in, pixels; or the most megapixels.",
+            "Longest side, or box, that the result must fit in, pixels; or most megapixels.",
             metavar="N|WxH|4MP",
             parse=parse_resize,
         ),
     ]
-    upscale: Annotated[bool, Option("Enlarge where --canvas, --fill or --resize need it.")]
+    upscale: Annotated[bool, Option("Enlarge if --canvas, --fill or --resize need it.")]
     max_bytes: Annotated[
         str | int | None,
         Option(
-            "Lower the quality until the file is this small at most.",
+            "Largest file size; the quality is lowered as needed.",
             metavar="10MB",
             parse=parse_bytes,
         ),
     ]
     colour: Annotated[ColourSpace, Option("Keep the photo's colour profile or convert to sRGB.")]
-    keep_metadata: Annotated[bool, Option("Write the photo's EXIF and XMP too, place and all.")]
+    keep_metadata: Annotated[
+        bool, Option("Keep the photo's EXIF and XMP, including where it was taken.")
+    ]
 
 
 @dataclass(frozen=True, slots=True)
 class CanvasSettings:
-    """How the finished picture is framed; nothing asked is the photo as it is.
+    """How the finished picture is framed; with the defaults it is the whole photo.
 
-    crop: frame the subject; size, aspect, original, margin and fill do so too. margin: room around
-    it. size: width and height, pixels. aspect: width to height; the size is what the subject needs.
-    original: the photo's own size. fill: share (0..1) of the width or height, whichever it reaches
-    first, that the subject takes. align: where the subject stands. upscale: enlarge where that is
-    needed. resize: width and height that the finished picture fits in, pixels, or how many pixels
-    it has at most.
+    crop: frame the subject; size, aspect, original, margin and fill do so too. margin: space around
+    it. size: width and height, pixels. aspect: ratio (width, height); the size follows from the
+    subject. original: the photo's own size. fill: share (0..1) of the width or height, whichever it
+    reaches first, that the subject takes. align: where the subject is placed. upscale: enlarge if
+    needed. resize: width and height that the finished picture must fit in, pixels, or its largest
+    number of pixels.
     """
 
     crop: bool = False
@@ -316,10 +322,10 @@ class CanvasSettings:
 
     @property
     def limit(self) -> tuple[float, float] | None:
-        """The width and height the frame may reach, None where it has the subject's own size.
+        """The largest width and height of the frame; None if it follows from the subject.
 
-        Where it has the photo's size or is bounded by its pixels, the finished picture is scaled
-        down as a whole instead.
+        If the frame has the photo's size, or a number of pixels is the limit, the finished picture
+        is scaled down as a whole instead.
         """
         if self.size is not None or not isinstance(self.resize, tuple) or self.original:
             return self.size
@@ -340,27 +346,27 @@ class CanvasSettings:
 
     @property
     def asked(self) -> bool:
-        """Whether the finished picture is framed otherwise than the photo."""
+        """Whether the finished picture is framed differently from the photo."""
         return self.frames_subject or self.resize is not None
 
 
 @dataclass(frozen=True, slots=True)
 class OutputSettings:
-    """What is written: the options, read and settled; made by :func:`settle`.
+    """The settings that a result is made with, from the options; made by :func:`settle`.
 
-    quality: 1..100 for lossy JPEG, WebP, AVIF; None is lossless for WebP and the default of the
-    others. background: what the subject is put on. mask_only: write the matte instead of the
-    cut-out. png_level: "small" takes many times as long for a file that is mostly smaller. canvas:
-    the framing. shadow: below the subject. max_bytes: of the file; the quality of lossy formats is
-    lowered as far as that needs. colour: keep the photo's profile or convert to sRGB.
-    keep_metadata: write the photo's EXIF and XMP, place and serial numbers included. matte: "raw"
-    is the network's own, "clean" has no specks and pin-holes, "solid" is clean and opaque but for
-    its edges. refine: bring the matte to the photo's own edges, and half-transparent pixels to the
-    subject's own colours; keep_colours: the first alone. region: what the network looks at, and all
-    that is not background; None is the whole photo. keep: which of several subjects. threshold:
-    alpha (0..1) from which the matte becomes opaque, and below which transparent; None leaves it
-    soft. shift: how far its edge moves outwards, pixels of the photo. soften: standard deviation of
-    its blur, pixels of the photo. The last three act in this order on the refined matte.
+    quality: 1..100 for lossy JPEG, WebP, AVIF; None is lossless WebP and the default of the others.
+    background: what the subject is put on. mask_only: write the matte instead of the cut-out.
+    png_level: "small" files are usually smaller, but take many times as long. canvas: the framing.
+    shadow: below the subject. max_bytes: largest file size; the quality of lossy formats is lowered
+    as needed. colour: keep the photo's profile or convert to sRGB. keep_metadata: keep the photo's
+    EXIF and XMP, including place and serial numbers. matte: "raw" is the network's own, "clean" has
+    no specks and pin-holes, "solid" is clean and fully opaque except at edges. refine: move the
+    matte to the photo's own edges, and give half-transparent pixels the subject's colours;
+    keep_colours: only the first of these. region: the part of the photo that the network gets; the
+    rest is background; None is the whole photo. keep: which of several subjects. threshold: alpha
+    (0..1) from which the matte becomes opaque, and below which transparent; None keeps it soft.
+    shift: how far its edge moves outwards, pixels of the photo. soften: standard deviation of its
+    blur, pixels of the photo. The last three are applied in this order to the refined matte.
     """
 
     format: Format = "png"
@@ -384,12 +390,12 @@ class OutputSettings:
 
     @property
     def reads(self) -> list[Path]:
-        """Files that are read for it."""
+        """Files other than photos that are read."""
         return [self.background] if isinstance(self.background, Path) else []
 
     @property
     def needs_colours(self) -> bool:
-        """Whether the photo's own pixels are needed: to be written, or to be looked at closely."""
+        """Whether the photo's pixels are needed at full size."""
         return not self.mask_only or self.refine or self.canvas.asked or self.region is not None
 
 
@@ -398,7 +404,7 @@ _DEFAULTS = {field.name: field.default for field in fields(OutputSettings)} | _F
 
 
 def _complete(name: str, row: Any) -> Option:
-    """The option of a row, with what follows from the row's type and from the settings."""
+    """The option of a row, with the fields that follow from the row's type and the settings."""
     written: Any
     option: Option
     written, option = get_args(row)
@@ -417,11 +423,11 @@ OPTIONS: dict[str, Option] = {
     name: _complete(name, row)
     for name, row in get_type_hints(PictureOptions, include_extras=True).items()
 }
-"""The table by names, in the order of ``--help``."""
+"""The options by name, in the order of ``--help``."""
 
 
 def find_option(name: str) -> Option:
-    """By its name, with ``_`` or ``-``. Raises UsageError that suggests the nearest one."""
+    """The option of this name, with ``_`` or ``-``. Raises UsageError, which suggests one."""
     try:
         return OPTIONS[name.replace("-", "_")]
     except KeyError:
@@ -445,13 +451,12 @@ def settle(
     target: str | None = None,
     open_format: bool = False,
 ) -> OutputSettings:
-    """What the options come to: what was typed, then the environment, then a preset, then defaults.
+    """Combine options into settings, by precedence: typed, environment, preset, defaults.
 
-    What contradicts an option of higher precedence gives way; two contradicting ones of one
-    precedence are an error. target: the file to be written, whose suffix names the format; None
-    where there is no name yet (a folder, a pipe). open_format: the caller of Python names the
-    format later, with the cut-out at hand, so that a quality is kept without a format. Raises
-    UsageError.
+    An option that contradicts one of higher precedence is ignored; two contradicting options of the
+    same precedence are an error. target: the file to be written, whose suffix names the format;
+    None if there is no name (a folder, a pipe). open_format: the format is chosen later, when the
+    cut-out is saved (in Python), so a quality without a format is kept. Raises UsageError.
     """
     layers = [_read(layer or {}) for layer in (typed, environment, preset)]
     chosen: dict[str, Any] = {}
@@ -469,13 +474,13 @@ def settle(
 
 
 def _read(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of the options that are given, by name."""
+    """The settings for the options that are given, by name."""
     given = {find_option(name): value for name, value in options.items() if value is not None}
     return {option.name: option.read(value) for option, value in given.items()}
 
 
 def _add_below(chosen: dict[str, Any], layer: dict[str, Any]) -> dict[str, Any]:
-    """What was chosen, and what of a layer of lower precedence does not contradict it."""
+    """Add the settings of a layer of lower precedence that do not contradict the chosen ones."""
     merged = layer | chosen
     for one, other, _ in list(_find_conflicts(merged)):
         lower = {one, other} - chosen.keys()
@@ -489,7 +494,7 @@ def _add_below(chosen: dict[str, Any], layer: dict[str, Any]) -> dict[str, Any]:
 
 
 def _find_conflicts(values: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """The names of two options that are both set and exclude each other, and the message."""
+    """Pairs of options that are both set and exclude each other: their names and the message."""
     present = {name: value for name, value in values.items() if value not in (None, False)}
     for name, value in present.items():
         for conflict in OPTIONS[name].conflicts:
@@ -499,17 +504,17 @@ def _find_conflicts(values: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]
 
 
 def _choose_format(asked: Format | None, target: str | None, *, typed: bool) -> Format:
-    """The one that the target's suffix names; the one asked for, or png, where none is named."""
+    """The format that the target's suffix names, else the requested one, else png."""
     if target is None or (asked and PurePath(target).suffix.lower() not in FORMAT_BY_SUFFIX):
         return asked or "png"
     named = format_of(target)
     if typed and asked != named:
-        raise UsageError(f"{target}: the suffix does not fit --format {asked}; change either")
+        raise UsageError(f"{target}: the suffix does not match --format {asked}; change either")
     return named
 
 
 def format_of(target: PurePath | str) -> Format:
-    """The format that the target's suffix names. Raises UsageError where it names none."""
+    """The format that the target's suffix names. Raises UsageError if it names none."""
     try:
         return FORMAT_BY_SUFFIX[PurePath(target).suffix.lower()]
     except KeyError:
@@ -527,12 +532,12 @@ def _make_settings(chosen: dict[str, Any]) -> OutputSettings:
 
 
 def _check_room(canvas: CanvasSettings) -> None:
-    """Raises UsageError where the margin takes all of the canvas or of the size to fit in."""
+    """Raise UsageError if the margins take up the whole canvas or size limit."""
     limit, margin = canvas.limit, canvas.margin
     if limit is None or margin is None:
         return
     top, right, bottom, left = margin.pixels(0, 0)
     if left + right >= limit[0] or top + bottom >= limit[1]:
         raise UsageError(
-            f"--margin {margin}: leaves nothing of {limit[0]:g} x {limit[1]:g}; use less"
+            f"--margin {margin}: leaves no space in {limit[0]:g} x {limit[1]:g}; use less"
         )

@@ -141,7 +141,7 @@ def parse_region(text: str | tuple[float, ...]) -> Region:
     for low, high in ((left, right), (top, bottom)):
         if low.unit == high.unit and low.value >= high.value:
             raise UsageError(
-                f"--region {written}: holds nothing; RIGHT must be more than LEFT, and BOTTOM more "
+                f"--region {written}: is empty; RIGHT must be more than LEFT, and BOTTOM more "
                 "than TOP"
             )
     return Region(left, top, right, bottom)
