@@ -203,7 +203,7 @@ def test_a_damaged_copy_is_made_anew(
     again = open_session(file, CPU, store).run(picture())
     assert np.array_equal(first, again)
     assert copy.read_bytes() == whole
-    assert f"{copy}: damaged, it is made again" in caplog.text
+    assert f"{copy}: damaged and made again" in caplog.text
 
 
 def test_a_damaged_copy_that_cannot_be_deleted_is_not_used(

@@ -113,7 +113,9 @@ def test_a_file_that_says_how_it_is_fed_is_fed_so(store: Store, network: Path) -
     assert add(store, "mine", own).entry.feed == lite.feed
     assert store.registry()["mine"].feed == lite.feed
     assert add(store, "lite", own).entry.feed == lite.feed
-    with pytest.raises(UsageError, match="not fed as u2netp is; add it under a name of its own"):
+    with pytest.raises(
+        UsageError, match="has other settings than u2netp; add it under another name"
+    ):
         add(store, "u2netp", own)
 
 

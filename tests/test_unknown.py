@@ -54,7 +54,7 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("form", "said"),
     [
-        ({}, "512 x 512, output 0 of 1, in 0..1 as it is"),
+        ({}, "512 x 512, output 0 of 1, already in 0..1"),
         ({"logits": True}, "512 x 512, output 0 of 1, sigmoid added"),
         ({"size": (256, 384)}, "256 x 384"),
         ({"size": None}, "any size"),
@@ -72,7 +72,7 @@ def test_a_file_without_a_table_is_cut_right_and_the_line_says_what_it_took(
     assert outside < 0.05
     [line] = {record.message for record in caplog.records if record.levelno == logging.WARNING}
     assert said in line
-    assert "mine.onnx: of no known family" in line
+    assert "mine.onnx: unknown family" in line
     assert "--as" in line
     assert "\n" not in line
 
@@ -117,7 +117,7 @@ def test_the_names_of_layers_tell_the_family(
     assert (found.mean, found.std, found.scale) == (like.mean, like.std, like.scale)
     assert found.input == (512, 512)
     assert found.activation == "none"  # its own sigmoid stands at its end
-    assert f"fed as {family}" in caplog.text
+    assert f"settings of {family}" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_the_name_of_the_file_tells_the_family(
     store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, family: str
 ) -> None:
     entry_of(store, plain_network(tmp_path / f"{name}.onnx", logits=True))
-    assert f"fed as {family}" in caplog.text
+    assert f"settings of {family}" in caplog.text
     assert "sigmoid added" in caplog.text
 
 

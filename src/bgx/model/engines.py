@@ -1,4 +1,4 @@
-"""Which engines to try for a device, and how each is asked: plain data from plain data."""
+"""Plans which engines to try for a device, and with which options. Pure functions on plain data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from bgx.settings import DeviceSettings
 
 OPENVINO = "OpenVINO"
-"""In place of a provider's name: OpenVINO by itself, without ONNX Runtime."""
+"""Used like a provider's name: OpenVINO itself, without ONNX Runtime."""
 
 PROVIDERS_BY_DEVICE: Mapping[str, tuple[str, ...]] = {
     "cuda": ("CUDAExecutionProvider",),
@@ -27,19 +27,19 @@ PROVIDERS_BY_DEVICE: Mapping[str, tuple[str, ...]] = {
     "webgpu": ("WebGpuExecutionProvider",),
     "cpu": ("CPUExecutionProvider",),
 }
-"""What runs a kind of device, best first."""
+"""Providers for each kind of device, best first."""
 
-# Best first. Only when asked for by name: TensorRT, which builds an engine for minutes on its first
-# run; CoreML, which compiles the network at every start and may compute in half precision; WebGPU,
-# which compiles its shaders at every start; OpenVINO, which was faster than ONNX Runtime's own CPU
-# provider with 8-bit networks alone.
+# Best first. These are used only if they are named: TensorRT, which builds an engine for minutes in
+# its first run; CoreML, which compiles the network at every start and may compute in half
+# precision; WebGPU, which compiles its shaders at every start; OpenVINO, which was faster than ONNX
+# Runtime's CPU provider only with 8-bit networks.
 AUTO = ("cuda", "directml", "cpu")
 
 _REINSTALL_CPU = "pip install --force-reinstall onnxruntime"
 
 
 def explain_install(kind: str) -> str:
-    """What to run to get the runtime of a kind of device."""
+    """The command that installs the runtime for a kind of device."""
     match kind:
         case "cuda":
             return (
@@ -67,9 +67,9 @@ REPAIR = {
     "webgpu": "it needs a GPU with its driver, on Linux libvulkan1 too",
     "cpu": _REINSTALL_CPU,
 }
-"""What to do where the runtime of a kind of device is there and does not work."""
+"""What to do if the runtime for a kind of device is installed but does not work."""
 
-# Pictures of one GPU run at 320 x 320; larger inputs take proportionally fewer.
+# Pictures in one GPU run at 320 x 320; for larger inputs proportionally fewer.
 _GPU_BATCH = 16
 _UNIT_PIXELS = 320 * 320
 
@@ -83,13 +83,13 @@ _CPU: Provider = ("CPUExecutionProvider", {})
 class EnginePlan:
     """One way to run a network, as plain data.
 
-    device: label, ``cpu`` or ``cuda:0``. providers: ONNX Runtime's names with their options, in
-    order. runs: network Runs at once. threads: threads of one Run. batch_size: pictures of one Run.
-    parts: of several devices that share the work, the plan of each, which runs one at a time.
-    fixed_batch: build the network for that batch alone; where False, one picture can run as one.
-    memory_pattern: let ONNX Runtime plan memory from the first Run. memory_reuse: let a tensor live
-    on in the memory of a dead one. memory: of the device, by ONNX Runtime's name (``cuda``), where
-    a batch keeps its place; None lets each Run find one. config: session configuration entries.
+    device: ``cpu``, ``cuda:0`` and so on. providers: ONNX Runtime's names with their options, in
+    order. runs: network runs at once. threads: of one run. batch_size: pictures in one run. parts:
+    if several devices share the work, the plan of each, which does one run at a time. fixed_batch:
+    build the network for this batch size only; if False, a single picture can also be run alone.
+    memory_pattern: let ONNX Runtime plan memory by the first run. memory_reuse: reuse the memory of
+    freed tensors. memory: ONNX Runtime's name of the device memory (``cuda``) in which batches have
+    a fixed place; None allocates for each run. config: entries of the session configuration.
     """
 
     device: str
@@ -106,24 +106,24 @@ class EnginePlan:
 
     @property
     def provider(self) -> str:
-        """The provider that has to be the session's first."""
+        """The provider that has to run the network."""
         return self.providers[0][0]
 
     @property
     def on_cpu(self) -> bool:
-        """Whether the processor runs it, one picture a Run."""
+        """Whether it runs on the CPU, with one picture per run."""
         return self.device in {"cpu", "openvino"}
 
     @property
     def pool_size(self) -> int:
-        """Threads of the session's one pool, so that `runs` callers and it make runs x threads.
+        """Size of the session's thread pool: together with the callers, there are runs x threads.
 
-        ONNX Runtime counts the caller of Run as one thread of the pool.
+        ONNX Runtime counts the calling thread as one thread of the pool.
         """
         return self.runs * (self.threads - 1) + 1
 
     def count_workers(self, asked: int | None, cores: int) -> int:
-        """Pictures in work at once: asked, else one a Run on a CPU, one a core beside a GPU."""
+        """Pictures in work at once: `asked`, else one per run on a CPU, one per core with a GPU."""
         return asked or (self.runs if self.on_cpu else cores)
 
 
@@ -136,11 +136,11 @@ def plan_engines(
     cache: Path,
     pixels: int = _UNIT_PIXELS,
 ) -> list[EnginePlan]:
-    """The engines to try, best first: one for a device asked for by name.
+    """The engines to try, best first; a single one if the device is named.
 
-    available: providers ONNX Runtime lists. cores: see :func:`count_cores`. pictures: how many are
-    to be done, None where unknown. cache: folder for built engines. pixels: width x height of the
-    network's input. Raises DeviceUnavailableError when the device asked for is not listed.
+    available: providers that ONNX Runtime lists. cores: see :func:`count_cores`. pictures: how many
+    will be cut out, None if unknown. cache: folder for built engines. pixels: width x height of the
+    network's input. Raises DeviceUnavailableError if the requested device is not listed.
     """
     found = {
         kind: [provider for provider in providers if provider in available]
@@ -174,16 +174,16 @@ def plan_engines(
 
 
 def _plan_cpu(device: DeviceSettings, cores: int, pictures: int | None, pixels: int) -> EnginePlan:
-    """As many pictures at once as cores; one picture alone has all of them.
+    """As many pictures at once as there are cores; a single picture gets all cores.
 
-    Single-threaded Runs are the fastest way through many pictures. A Run's memory grows with the
-    pixels of its input, so larger inputs take more cores each.
+    With many pictures, single-threaded runs are the fastest. The memory of a run grows with the
+    pixels of its input, so larger inputs get more cores each, and fewer run at once.
     """
     each = device.threads or min(cores, -(-pixels // _UNIT_PIXELS))
     runs = device.workers or max(1, cores // each)
     if pictures is not None:
         runs = max(1, min(runs, pictures))
-    # A thread of the pool that spins takes its core from the next picture's decoding.
+    # A spinning pool thread would take a core away from decoding the next picture.
     spin = "1" if pictures == 1 else "0"
     return EnginePlan(
         device="cpu",
@@ -197,7 +197,7 @@ def _plan_cpu(device: DeviceSettings, cores: int, pictures: int | None, pixels: 
 def _plan(
     kind: str, provider: str, index: int, on_cpu: EnginePlan, batch_size: int, cache: Path
 ) -> EnginePlan:
-    """The plan of one kind of device, made from what it would be on the CPU."""
+    """The plan for one kind of device. on_cpu: what it would be on the CPU."""
     device_id = {"device_id": str(index)}
     # EXHAUSTIVE, the default, tries every algorithm of every convolution.
     cuda: Provider = (
@@ -208,7 +208,7 @@ def _plan(
     gpu = replace(on_cpu, device=f"{kind}:{index}", runs=1, threads=threads, batch_size=batch_size)
     match kind:
         case "cuda":
-            # A batch that does not fit into memory can be taken apart.
+            # Not fixed, so that a batch that does not fit into memory can be split.
             return replace(gpu, providers=(cuda, _CPU), fixed_batch=False, memory="cuda")
         case "tensorrt":
             engine: Provider = (
@@ -223,7 +223,7 @@ def _plan(
             )
             return replace(gpu, providers=(engine, cuda, _CPU), memory="cuda")
         case "directml":
-            # It can neither overlap Runs nor plan memory; see its own documentation.
+            # DirectML supports neither concurrent runs nor memory planning (see its documentation).
             engine = ("DmlExecutionProvider", device_id)
             return replace(gpu, providers=(engine, _CPU), memory_pattern=False)
         case "coreml":
@@ -238,7 +238,7 @@ def _plan(
         case "openvino" if provider == OPENVINO:
             return replace(on_cpu, device=kind, providers=((OPENVINO, {}),))
         case "openvino":
-            # It has threads of its own, as many as there are cores if not told.
+            # By default it starts as many threads of its own as there are cores.
             engine = (
                 "OpenVINOExecutionProvider",
                 {
@@ -250,6 +250,7 @@ def _plan(
             )
             return replace(on_cpu, device=kind, providers=(engine, _CPU))
         case _:
-            # Two Runs of u2netp at once take 690 MB planned ahead, 460 without the pattern, 320
-            # without reuse, which keeps large blocks for small tensors; all in the same time.
+            # Two concurrent runs of u2netp take 690 MB with both, 460 MB without the pattern, and
+            # 320 MB also without reuse, which keeps large blocks for small tensors; the time is the
+            # same.
             return replace(on_cpu, memory_pattern=False, memory_reuse=False)

@@ -1,8 +1,8 @@
-"""A graph as exporters and converters leave it, made plain: sorted nodes, float32 throughout.
+"""Normalises graphs: nodes in topological order, float32 throughout.
 
-Converters to half precision append the conversions they insert behind the nodes that read them, and
-write one before and after each operator that they leave in float32. On a CPU, where ONNX Runtime
-computes in float32 anyway, each of them stands in the way of its fused and blocked convolutions.
+Converters to half precision put the conversions that they insert after the nodes that read them,
+and insert one before and after each operator that they leave in float32. On a CPU, where ONNX
+Runtime computes in float32 anyway, these conversions prevent fused and blocked convolutions.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _FLOAT, _HALF = 1, 10
 
 
 def sort_nodes(graph: GraphProto) -> None:
-    """Put every node behind those that it reads from. Raises ValueError where they form a ring."""
+    """Sort the nodes topologically. Raises ValueError if they form a cycle."""
     maker = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
     read = [[maker[name] for name in node.input if name in maker] for node in graph.node]
     if all(source < index for index, sources in enumerate(read) for source in sources):
@@ -31,7 +31,7 @@ def sort_nodes(graph: GraphProto) -> None:
 
 
 def uses_half(graph: GraphProto) -> bool:
-    """Whether a graph holds half-precision weights or makes half-precision tensors."""
+    """Whether a graph has half-precision weights or tensors."""
     return (
         any(tensor.data_type == _HALF for tensor in graph.initializer)
         or any(port.type.tensor_type.elem_type == _HALF for port in (*graph.input, *graph.output))
@@ -45,9 +45,9 @@ def uses_half(graph: GraphProto) -> bool:
 
 
 def widen(model: ModelProto) -> None:
-    """Let a graph of sorted nodes compute in float32 what it computes in half precision.
+    """Convert a sorted graph from half precision to float32, including its inputs and outputs.
 
-    Its half-precision inputs and outputs become float32 too. A model without any stays as it is.
+    A model without half precision is not changed.
     """
     import onnx
 

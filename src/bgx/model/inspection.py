@@ -1,4 +1,4 @@
-"""What of ONNX Runtime is installed here and really runs."""
+"""Finds out which parts of ONNX Runtime are installed and really work."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from bgx.settings import DeviceSettings
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-# A 1 x 1 convolution by 2, opset 11: the least that makes a provider load its libraries.
+# A 1 x 1 convolution, opset 11: the smallest network that makes providers load their libraries.
 _PROBE = (
     b'\x08\x06:c\n\x0f\n\x01x\n\x01w\x12\x01y"\x04Conv\x12\x01p*\x13\x08\x01\x08\x01\x08\x01\x08\x01'
     b'\x10\x01"\x04\x00\x00\x00@B\x01wZ\x1b\n\x01x\x12\x16\n\x14\x08\x01\x12\x10\n\x02\x08\x01\n\x02'
@@ -35,12 +35,12 @@ _PROBE = (
 
 @dataclass(frozen=True, slots=True)
 class RuntimeReport:
-    """What ``bgx info`` says about ONNX Runtime.
+    """What ``bgx info`` shows about ONNX Runtime.
 
-    flavours: installed distributions with versions. version: of the module imported, None when
-    there is none. listed: providers it lists. loads: device kinds that really run a network. fails:
-    device kinds listed that do not, with the reason. auto: the device ``auto`` takes, None when
-    none. why: reason for it. trouble: what to repair, None when nothing.
+    flavours: installed distributions and their versions. version: of the imported module; None if
+    there is none. listed: providers that it lists. loads: kinds of devices that really run a
+    network. fails: listed kinds of devices that do not, with the reason. auto: the device that
+    ``auto`` uses, or None. why: the reason for it. trouble: what has to be repaired, or None.
     """
 
     flavours: Mapping[str, str]
@@ -54,7 +54,7 @@ class RuntimeReport:
 
 
 def inspect_runtime() -> RuntimeReport:
-    """Try every provider on a network of one node. Never raises for what it finds."""
+    """Try every provider with a network of one node. Problems found are reported, not raised."""
     flavours = find_flavours()
     trouble = explain_conflict(flavours)
     try:

@@ -1,4 +1,4 @@
-"""From a model file to a session on the device asked for: which copy runs, and on what."""
+"""Opens a session for a model file: chooses the copy that runs, and the device it runs on."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ log = logging.getLogger(__name__)
 
 
 class PendingSession:
-    """A session that is being opened on a thread of its own while the caller gets ready.
+    """A session that is being opened on another thread.
 
-    `entry` is known at once. Everything else waits for the session, and raises what
-    :func:`open_session` raised. Where no thread can be started, the caller opens the session.
+    `entry` is available at once. Everything else waits for the session, and raises whatever
+    :func:`open_session` raised. If no thread can be started, the session is opened at once.
     """
 
     def __init__(
@@ -56,34 +56,34 @@ class PendingSession:
         self._opening = begin(partial(open_session, file, device, store, pictures=pictures), "open")
 
     def wait(self) -> Session:
-        """The session, once it is open."""
+        """Wait for the session."""
         return wait_for(self._opening)
 
     @property
     def plan(self) -> EnginePlan:
-        """How the network runs."""
+        """How the network is run."""
         return self.wait().plan
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """As :meth:`Session.run`."""
+        """Like :meth:`Session.run`."""
         return self.wait().run(batch)
 
 
 def open_session(
     file: ModelFile, device: DeviceSettings, store: Store, *, pictures: int | None = None
 ) -> Session:
-    """Load a model file on the device asked for; ``auto`` is the best device that works.
+    """Load a model file on the requested device; ``auto`` is the best device that works.
 
-    If there is an int8 copy for this CPU, or an fp16 copy for this GPU, it is loaded unless fp32 is
-    asked for. pictures: how many are to be done, None if unknown; a single one has all cores to
-    itself. Raises RuntimeMissingError, DeviceUnavailableError, NoMemoryError, BadModelError, and
-    MissingModelError if a copy is asked for and there is none.
+    If there is an int8 copy for this CPU, or an fp16 copy for this GPU, it is used unless fp32 is
+    requested. pictures: how many will be cut out, None if unknown; a single one gets all cores.
+    Raises RuntimeMissingError, DeviceUnavailableError, NoMemoryError, BadModelError, and
+    MissingModelError if a copy is requested and there is none.
     """
     if device.precision == "int8" and device.kind == "auto":
         device = replace(device, device="cpu")
     plans = _list_plans(file, device, store, pictures)
     if plans[0].provider == "TensorrtExecutionProvider":
-        with suppress(OSError):  # without the folder TensorRT builds its engines each time
+        with suppress(OSError):  # without the folder, TensorRT builds its engines again each time
             store.engines.mkdir(parents=True, exist_ok=True)
     try:
         session = _open_first(plans, file, device, store)
@@ -105,7 +105,7 @@ def _list_plans(
     conflict = explain_conflict(find_flavours())
     width, height = file.entry.largest
     if file.entry.free:
-        # Pictures of several sizes do not go into one batch.
+        # Pictures of different sizes cannot be in one batch.
         device = replace(device, batch_size=1)
     try:
         plans = plan_engines(
@@ -132,7 +132,7 @@ def _list_plans(
 def _open_first(
     plans: Sequence[EnginePlan], file: ModelFile, device: DeviceSettings, store: Store
 ) -> Session:
-    """A session on the first plan whose device works; raises the last one's error if none does."""
+    """Open the first plan whose device works; if none does, the last one's error is raised."""
     *others, last = plans
     for plan in others:
         try:
@@ -151,7 +151,7 @@ def _open(plan: EnginePlan, file: ModelFile, device: DeviceSettings, store: Stor
 
 
 def _open_float32(plan: EnginePlan, file: ModelFile, store: Store) -> Session:
-    """Opens the network's prepared copy; one that is damaged is made again."""
+    """Open the network's prepared copy; if it is damaged, it is made again."""
     entry, name, for_cpu = file.entry, str(file.path), plan.device == "cpu"
     source, output = find_prepared(file, store, for_cpu=for_cpu)
     try:
@@ -159,7 +159,7 @@ def _open_float32(plan: EnginePlan, file: ModelFile, store: Store) -> Session:
     except BadModelError as error:
         if not isinstance(source, Path) or source == file.path:
             raise
-        log.warning("%s: damaged, it is made again (%s)", source, error)
+        log.warning("%s: damaged and made again (%s)", source, error)
     try:
         source.unlink(missing_ok=True)
     except OSError:  # the folder belongs to another user
@@ -172,7 +172,7 @@ def _open_float32(plan: EnginePlan, file: ModelFile, store: Store) -> Session:
 def _find_copy(
     file: ModelFile, device: DeviceSettings, store: Store, plan: EnginePlan
 ) -> Path | None:
-    """The int8 or fp16 copy to run in place of float32."""
+    """The int8 or fp16 copy to use instead of float32; None if there is none."""
     if device.precision == "fp32":
         return None
     gpu = None if plan.on_cpu else plan.device

@@ -1,7 +1,7 @@
-"""A network's graph, made ready: batch-dynamic, one output, Resize by constant scales.
+"""Makes the prepared copy of a network: any batch size, one output, Resize with constant scales.
 
-Published U²-Net files take one picture, return seven mattes, and compute the size of each Resize
-anew on every run; that form keeps ONNX Runtime's fast memory layout out of the decoder.
+Published U²-Net files take one picture, return seven mattes, and compute the sizes for each Resize
+in every run, which prevents ONNX Runtime from using its fast memory layout in the decoder.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
 
 PREPARE_VERSION = 3
-"""Part of the cache key: raise it when the copy changes."""
+"""Part of the file name: to be raised when copies are made in another way."""
 
 BATCH = "batch"
 """Name of the copy's first dimension."""
 
-# Operators that treat each picture of a batch by itself, whatever the batch.
+# Operators that process each picture of a batch independently.
 _PER_PICTURE = frozenset(
     {
         "Add",
@@ -54,7 +54,7 @@ _PER_PICTURE = frozenset(
     }
 )
 
-# Operators of which an exported graph computes the sizes for a Resize.
+# Operators with which exported graphs compute the sizes for a Resize.
 _ARITHMETIC = frozenset(
     {"Add", "Cast", "Concat", "Constant", "Div", "Floor", "Gather", "Mul", "Slice", "Squeeze"}
     | {"Unsqueeze"}
@@ -64,14 +64,14 @@ _NO_ROI = "bgx_no_roi"
 
 
 class DoesNotFit(Exception):  # noqa: N818 - an answer, not an error: the original is used
-    """The graph is not of the form this recipe is for; the message says where."""
+    """The graph has a form that cannot be prepared; the message says why."""
 
 
 def prepare(original: bytes | Path, output: int = 0, *, for_cpu: bool = False) -> bytes:
-    """The copy of an ONNX file: input (batch, 3, h, w), one output, Resize by constant scales.
+    """Make the prepared copy of an ONNX file, with input [batch, 3, height, width] and one output.
 
-    output: index of the output to keep. for_cpu: in float32 throughout, as the CPU computes, and
-    with rewrites that only the CPU's kernels gain by. Raises DoesNotFit.
+    output: index of the output to keep. for_cpu: in float32 throughout, and with rewrites that only
+    help the CPU's kernels. Raises DoesNotFit.
     """
     import onnx
     from google.protobuf.message import (  # type: ignore[import-untyped]
@@ -107,19 +107,19 @@ def prepare(original: bytes | Path, output: int = 0, *, for_cpu: bool = False) -
         onnx.checker.ValidationError,
         onnx.shape_inference.InferenceError,
     ) as error:
-        raise DoesNotFit(f"not to be read or written: {error}") from None
+        raise DoesNotFit(f"cannot be read or written: {error}") from None
     return copy
 
 
 def is_half(path: Path) -> bool:
-    """Whether a network computes in half precision anywhere."""
+    """Whether a network uses half precision anywhere."""
     import onnx
 
     return uses_half(onnx.load(path, format="protobuf", load_external_data=False).graph)
 
 
 def to_float32(content: bytes) -> bytes:
-    """A prepared copy in float32 throughout; as it is where it has no half precision."""
+    """Convert a prepared copy to float32 throughout; one without half precision is unchanged."""
     import onnx
 
     model = onnx.load_model_from_string(content)
@@ -132,9 +132,9 @@ def to_float32(content: bytes) -> bytes:
 
 
 def _fix_weights(model: ModelProto) -> None:
-    """Make constants of weights that are inputs as well, which they had to be before IR version 4.
+    """Remove weights from the graph's inputs, where they had to be before IR version 4.
 
-    ONNX Runtime computes nothing beforehand from a weight that a caller might replace.
+    Otherwise ONNX Runtime cannot precompute anything from them, as callers might replace them.
     """
     weights = {tensor.name for tensor in model.graph.initializer}
     _drop(model.graph.input, [value.name not in weights for value in model.graph.input])
@@ -144,7 +144,7 @@ def _fix_weights(model: ModelProto) -> None:
 def _check_form(model: ModelProto, output: int) -> None:
     graph = model.graph
     if any(tensor.external_data for tensor in graph.initializer):
-        raise DoesNotFit("weights in a file of their own")
+        raise DoesNotFit("weights in a separate file")
     if len(graph.input) != 1:
         raise DoesNotFit(f"{len(graph.input)} inputs")
     dims = graph.input[0].type.tensor_type.shape.dim
@@ -157,7 +157,7 @@ def _check_form(model: ModelProto, output: int) -> None:
 
 
 def _keep_output(graph: GraphProto, output: int) -> None:
-    """Drop every other output and what only they needed."""
+    """Remove all other outputs, and the nodes and weights that only these need."""
     kept = type(graph.output[output])()
     kept.CopyFrom(graph.output[output])
     del graph.output[:]
@@ -167,7 +167,7 @@ def _keep_output(graph: GraphProto, output: int) -> None:
 
 
 def _drop_unused(graph: GraphProto) -> set[str]:
-    """Drop the nodes and weights that no output depends on; the names that are left."""
+    """Remove nodes and weights that no output depends on; returns the names that remain in use."""
     needed = {value.name for value in graph.output}
     used = []
     for node in reversed(graph.node):
@@ -193,7 +193,7 @@ def _fix_batch(graph: GraphProto, size: int) -> None:
 
 
 def _scale_resizes(model: ModelProto) -> None:
-    """Give every Resize constant scales in place of sizes that the graph computes."""
+    """Give every Resize constant scales instead of sizes that the graph computes."""
     pending = [node for node in model.graph.node if node.op_type == "Resize" and _sizes(node)]
     while pending:
         shapes = _static_shapes(model)
@@ -203,7 +203,7 @@ def _scale_resizes(model: ModelProto) -> None:
             raise DoesNotFit(f"{pending[0].name}: its size depends on more than the input's size")
         for node in known:
             _set_scales(model.graph, node, shapes[node.input[0]], values[_sizes(node)])
-        # The next round sees the shapes behind the ones just done.
+        # In the next round, the shapes after these nodes are known too.
         pending = [node for node in pending if _sizes(node)]
     _drop_unused(model.graph)
 
@@ -228,7 +228,7 @@ def _static_shapes(model: ModelProto) -> dict[str, tuple[int, ...]]:
 def _constant_sizes(
     model: ModelProto, shapes: Mapping[str, tuple[int, ...]], wanted: set[str]
 ) -> dict[str, NDArray[Any]]:
-    """Those of the tensors `wanted` that follow from weights and static shapes alone."""
+    """The values of those `wanted` tensors that depend only on weights and static shapes."""
     import onnx
     from onnx import helper, numpy_helper
     from onnx.reference import ReferenceEvaluator
@@ -253,7 +253,7 @@ def _constant_sizes(
     )
     try:
         return dict(zip(names, ReferenceEvaluator(arithmetic).run(None, {}), strict=True))
-    except Exception as error:  # noqa: BLE001 - it raises whatever the operators raise
+    except Exception as error:  # noqa: BLE001 - operators may raise anything
         raise DoesNotFit(f"its sizes cannot be computed: {error!r}") from None
 
 
@@ -266,17 +266,17 @@ def _set_scales(
     if len(source) != 4 or len(target) != 4 or source[:2] != target[:2]:
         raise DoesNotFit(f"{node.name}: resizes {source} to {target}")
     if any(large % small for large, small in zip(target, source, strict=True)):
-        raise DoesNotFit(f"{node.name}: {source} to {target} is no whole multiple")
+        raise DoesNotFit(f"{node.name}: {source} to {target} is not a whole multiple")
     scales = np.array(target, np.float32) / np.array(source, np.float32)
     name = f"bgx_scales_{node.output[0]}"
     graph.initializer.append(numpy_helper.from_array(scales, name))
     if not any(tensor.name == _NO_ROI for tensor in graph.initializer):
-        # Opset 11 wants the input to exist, even empty.
+        # Opset 11 requires this input, even if it is empty.
         graph.initializer.append(numpy_helper.from_array(np.empty(0, np.float32), _NO_ROI))
     del node.input[1:]
     node.input.extend([_NO_ROI, name])
     for attribute in node.attribute:
-        # The two differ only where one pixel comes out.
+        # The two modes differ only for an output of one pixel.
         if (
             attribute.name == "coordinate_transformation_mode"
             and attribute.s == b"pytorch_half_pixel"
@@ -295,7 +295,7 @@ def _check_per_picture(graph: GraphProto) -> None:
 
 
 def _free_batch(model: ModelProto) -> None:
-    """Name the first dimension of input and output, and drop the shapes noted for batch 1."""
+    """Make the first dimension of input and output dynamic, and remove shapes for batch size 1."""
     from onnx import helper
 
     graph = model.graph

@@ -1,7 +1,7 @@
-"""The registry of networks: what a network is called, where it is had, how it is fed.
+"""The registry of networks: their names, where they are published, and the settings they need.
 
-The tables stand in ``models.toml``, the user's own in a second file of the same form. Reading them
-loads neither numpy nor a runtime.
+The tables are in ``models.toml``; users can add their own in a second file of the same form.
+Reading them loads neither numpy nor onnxruntime.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ _MOST_SIDE = 8192
 
 @dataclass(frozen=True, slots=True)
 class ModelEntry:
-    """One network of the registry, checked when made; a wrong field raises UsageError.
+    """One network of the registry. The fields are checked; a wrong one raises UsageError.
 
-    url: where the file is published. builtin: its name among those that come with bgx. hash:
+    url: where the file is published. builtin: its file name, if it comes with bgx. hash:
     ``sha256:…`` or ``md5:…`` of the file. bytes: its size. input: width and height, pixels, or
-    ``multiple of 32, up to 2048`` where the network takes any such size. mean, std: per channel,
-    after scaling. scale: ``image_max`` divides a picture by its own maximum, a
-    number divides by that number. output: index of the network's output that is the matte.
-    activation: what turns it into 0..1. stretch: stretch each matte from its minimum to its
-    maximum. family: name under which ``--as`` finds these settings. quality, cost: what was
-    measured or published, for people. tried: bgx's tests have run real weights of it.
+    ``multiple of 32, up to 2048`` if the network takes any such size. mean, std: per channel, after
+    scaling. scale: ``image_max`` divides a picture by its own maximum, a number divides by that
+    number. output: index of the output that is the matte. activation: function that brings it to
+    0..1. stretch: stretch each matte from its minimum to its maximum. family: name by which
+    ``--as`` selects these settings. quality, cost: measured or published figures, for people.
+    tried: whether bgx's tests have run it with real weights.
     """
 
     name: str
@@ -91,7 +91,7 @@ class ModelEntry:
                 and self.hash is not None
             ),
             "builtin",
-            "a file's name, with a hash and no url beside it",
+            "a file name, together with a hash and without a url",
         )
         self._expect(self.url is None or self.hash is not None, "hash", "set where there is a url")
         self._expect(
@@ -114,7 +114,7 @@ class ModelEntry:
             '"image_max" or a number above 0',
         )
         self._expect(_is_int(self.output) and self.output >= 0, "output", "0 or more")
-        # A tuple, not a set: what a file holds may not be hashable.
+        # A tuple, not a set: a value in a file may not be hashable.
         self._expect(self.activation in ("none", "sigmoid"), "activation", '"none" or "sigmoid"')
         self._expect(isinstance(self.stretch, bool), "stretch", "true or false")
         self._expect(isinstance(self.licence, str), "licence", "text")
@@ -126,7 +126,7 @@ class ModelEntry:
 
     @property
     def feed(self) -> tuple[object, ...]:
-        """All that decides what the network sees, and what its matte is."""
+        """All fields that affect the network's input and the matte made of its output."""
         return (
             *(self.input, self.mean, self.std, self.scale),
             *(self.output, self.activation, self.stretch),
@@ -134,7 +134,7 @@ class ModelEntry:
 
     @property
     def free(self) -> bool:
-        """Whether the network takes pictures of many sizes."""
+        """Whether the network takes inputs of different sizes."""
         return isinstance(self.input, str)
 
     @property
@@ -146,10 +146,10 @@ class ModelEntry:
         return (most - most % multiple,) * 2
 
     def size_for(self, photo: tuple[int, int]) -> tuple[int, int]:
-        """Width and height of the input for a photo of such a size.
+        """Width and height of the input for a photo of this size.
 
-        Where the network leaves it free: the photo's own size, made smaller if its longer side is
-        too long, each side brought to the nearest multiple.
+        If the input's size is not fixed, it is the photo's size, reduced if its longer side is too
+        long, with each side rounded to the nearest multiple.
         """
         if isinstance(self.input, tuple):
             return self.input
@@ -167,7 +167,7 @@ class ModelEntry:
 
 
 FALLBACKS = ("isnet-general-use", "silueta", "u2netp", "lite")
-"""Networks for any subject, best first, for where the default one is not to be had."""
+"""Networks to use if the default one cannot be downloaded, best first."""
 
 _FIELDS = frozenset(field.name for field in fields(ModelEntry)) - {"name"}
 _REQUIRED = tuple(
@@ -213,7 +213,7 @@ def load_registry(extra: Path | None = None) -> dict[str, ModelEntry]:
 
 
 def find_entry(registry: Mapping[str, ModelEntry], name: str) -> ModelEntry:
-    """The entry called `name`. Raises UnknownModelError that suggests the nearest name."""
+    """The entry called `name`. Raises UnknownModelError, which suggests the nearest name."""
     try:
         return registry[name]
     except KeyError:
@@ -223,9 +223,9 @@ def find_entry(registry: Mapping[str, ModelEntry], name: str) -> ModelEntry:
 
 
 def find_family(registry: Mapping[str, ModelEntry], name: str) -> ModelEntry:
-    """The first entry of a family, or the entry of that name, for the settings they share.
+    """The first entry of a family, or the entry of this name.
 
-    Raises UsageError that lists the families.
+    Raises UsageError, which lists the families.
     """
     found = next((entry for entry in registry.values() if entry.family == name), None)
     if found is None and name not in registry:
@@ -248,7 +248,7 @@ def _package() -> Path:
 
 def _builtin_path() -> Path:
     installed = _package() / "models.toml"
-    # An editable install leaves the registry where it stands: at the top of the repository.
+    # In an editable install the registry is at the top of the repository.
     return installed if installed.is_file() else _package().parents[1] / "models.toml"
 
 
@@ -261,7 +261,7 @@ def _is_size(value: object) -> bool:
 
 
 def _read_free(text: str) -> tuple[int, int] | None:
-    """The multiple and the longest side of a free input size; None where the text is no such."""
+    """The multiple and the longest side in such a text; None if it has another form."""
     found = _FREE.fullmatch(text)
     if found is None:
         return None
@@ -274,7 +274,7 @@ def _is_int(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    # Neither infinite, nor no number, nor a whole one too large to divide by.
+    # Excludes infinity, NaN, and whole numbers too large to divide by.
     return isinstance(value, int | float) and not isinstance(value, bool) and -_MOST < value < _MOST
 
 

@@ -1,8 +1,8 @@
-"""Rewrites of a graph that change nothing of what it computes but what that costs on a CPU.
+"""Rewrites a graph so that it computes the same in less time on a CPU.
 
-ONNX Runtime's convolutions work on blocks of 16 channels, or 8 without AVX-512. Around them a
-network of U²-Net's kind spends a seventh of its time joining maps that the next layer takes apart
-again, computing anew what an enlarged map repeats, and filling blocks of which one channel is used.
+ONNX Runtime's convolutions work on blocks of 16 channels, or 8 without AVX-512. Networks like
+U²-Net spend a seventh of their time on concatenating maps that the next layer splits again, on
+repeated computations in enlarged maps, and on blocks of which only one channel is used.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
     Weights = dict[str, NDArray[Any]]
 
 BLOCK = 16
-"""Channels of a block."""
+"""Number of channels in a block."""
 
 SQUARE = 4
-"""Side of the square of pixels that a block holds as channels."""
+"""Side of the square of pixels that are computed as the channels of a block."""
 
 ENLARGED = 2 * BLOCK
-"""Channels that an enlarged map must have for its convolution to gain by :func:`_split_enlarged`:
-64 gain a third, 32 a sixth, and 16 lose."""
+"""Fewest channels of an enlarged map for which :func:`_split_enlarged` saves time: it saves
+a third with 64 channels and a sixth with 32, and costs time with 16."""
 
 
 def rewrite(graph: GraphProto, shapes: Shapes) -> None:
     """Rewrite a graph for the CPU. shapes: of its tensors, by name.
 
-    Leaves weights that nothing needs any more.
+    Weights that are no longer used remain in the graph.
     """
     from onnx import numpy_helper
 
@@ -46,10 +46,10 @@ def rewrite(graph: GraphProto, shapes: Shapes) -> None:
 
 
 def _split_joined(graph: GraphProto, weights: Weights, shapes: Shapes) -> None:
-    """Let each convolution of joined maps be a sum of convolutions: W [A, B] = W_A A + W_B B.
+    """Replace convolutions of concatenated maps by sums of convolutions: W [A, B] = W_A A + W_B B.
 
-    ONNX Runtime adds up inside the convolutions, and the joined map, the largest of all, is never
-    made.
+    ONNX Runtime fuses the sums into the convolutions, and the concatenated map, the largest of all,
+    is never made.
     """
     from onnx import helper
 
@@ -83,12 +83,13 @@ def _split_joined(graph: GraphProto, weights: Weights, shapes: Shapes) -> None:
 
 
 def _split_enlarged(graph: GraphProto, weights: Weights) -> None:
-    """Let each 3x3 convolution of an enlarged map mix its channels before the map is made wide.
+    """Make each 3x3 convolution of an enlarged map combine its channels before the map is widened.
 
-    Enlarging treats every channel alike, so it may follow the mixing. With W_0, W_1, W_2 the
-    columns of the kernel, x the map made tall, E what makes it wide and S a step to the right, the
-    convolution is S E(W_0 x) + E(W_1 x) + S⁻¹ E(W_2 x): made twice as wide, half the arithmetic,
-    and what comes from beyond the borders is 0 in both.
+    Enlarging is the same for all channels, so it can come after combining them. Let W_0, W_1, W_2
+    be the columns of the kernel, x the map enlarged in height, E the enlargement in width, and S a
+    shift by one pixel to the right. Then the convolution is S E(W_0 x) + E(W_1 x) + S⁻¹ E(W_2 x).
+    If the map becomes twice as wide, this halves the arithmetic. Values beyond the borders are 0 in
+    both forms.
     """
     sources, readers = _find_links(graph)
     nodes: list[NodeProto] = []
@@ -144,11 +145,11 @@ def _mix_before_widening(
 
 
 def _pack_single(graph: GraphProto, weights: Weights, shapes: Shapes) -> None:
-    """Let each convolution of one output channel give a square of pixels as a block of channels.
+    """Make each convolution with one output channel compute a square of pixels as a block.
 
-    One output channel costs as much as a block of them. With a stride of SQUARE and a kernel larger
-    by SQUARE - 1, which holds the true one at each place of the square, none of the block is
-    padding: a quarter of the arithmetic for a kernel of 3 x 3.
+    One output channel takes as long as a whole block. With a stride of SQUARE, and one kernel per
+    pixel of the square (each enlarged by SQUARE - 1, with the original kernel at the pixel's
+    place), the whole block is used: a quarter of the arithmetic for a 3x3 kernel.
     """
     from onnx import helper
 
@@ -190,7 +191,7 @@ def _joins_blocks(join: NodeProto, shapes: Shapes) -> bool:
 
 
 def _widens(resize: NodeProto, weights: Weights) -> bool:
-    """Whether a node makes maps wider by a whole factor, rows and columns apart."""
+    """Whether a node enlarges maps by whole factors, and can be split into rows and columns."""
     if resize.op_type != "Resize" or len(resize.input) != 3:
         return False
     scales = weights.get(resize.input[2], np.ones(4))
@@ -207,7 +208,7 @@ def _widens(resize: NodeProto, weights: Weights) -> bool:
 
 
 def _mixes_blocks(node: NodeProto, weights: Weights) -> bool:
-    """Whether a node is a plain 3x3 convolution from and to whole blocks."""
+    """Whether a node is a plain 3x3 convolution whose inputs and outputs are whole blocks."""
     if not _is_plain(node, weights):
         return False
     outputs, channels, *kernel = weights[node.input[1]].shape
@@ -235,8 +236,8 @@ def _fills_squares(node: NodeProto, weights: Weights, shapes: Shapes) -> bool:
 
 
 def _is_plain(node: NodeProto, weights: Weights) -> bool:
-    """Whether a convolution's weights are constants, its group, strides and dilations 1, and its
-    padding is written out."""
+    """Whether a convolution has constant weights, explicit padding, and group, strides and
+    dilations of 1."""
     attributes = _attributes(node)
     return (
         weights.keys() >= set(node.input[1:])
@@ -247,7 +248,7 @@ def _is_plain(node: NodeProto, weights: Weights) -> bool:
 
 
 def _find_links(graph: GraphProto) -> tuple[dict[str, NodeProto], Counter[str]]:
-    """The node that each tensor comes from, and how many read it."""
+    """For each tensor, the node that makes it, and the number of nodes that read it."""
     readers = Counter(name for node in graph.node for name in node.input)
     readers.update(value.name for value in graph.output)
     return {name: node for node in graph.node for name in node.output}, readers

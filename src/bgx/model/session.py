@@ -1,4 +1,4 @@
-"""A loaded network: pictures' tensors in, mattes out."""
+"""A loaded network, which turns tensors into mattes."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ _TYPES: Mapping[str, type[np.floating[Any]]] = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
 }
-"""Of inputs, by ONNX Runtime's name."""
+"""Types of inputs, by ONNX Runtime's names."""
 
 
 class Session:
-    """One network on its device or devices. :meth:`run` may be called from any number of threads.
+    """A network on one or more devices. :meth:`run` may be called from any number of threads.
 
-    Of them `plan.runs` run the network at once, each on a device that is free, the others wait.
+    Up to `plan.runs` threads run the network at once, each on a free device; others wait.
 
-    entry: how pictures are fed. plan: how the network runs; `plan.batch_size` is the most pictures
-    of one Run. device: label, ``cpu`` or ``cuda:0``. provider: ONNX Runtime's name of what really
-    runs it. precision: ``fp32``, ``int8`` or ``fp16``.
+    entry: the network's settings. plan: how it is run; `plan.batch_size` is the largest batch of
+    one run. device: ``cpu``, ``cuda:0`` and so on. provider: ONNX Runtime's name of the provider
+    that really runs it. precision: ``fp32``, ``int8`` or ``fp16``.
     """
 
     def __init__(
@@ -47,10 +47,10 @@ class Session:
         output: int,
         precision: Literal["fp32", "int8", "fp16"] = "fp32",
     ) -> None:
-        """source: the network's file. name: what messages call it. output: index of the matte.
+        """source: the network's file. name: of the file, for messages. output: index of the matte.
 
-        Raises DeviceUnavailableError when the plan's provider does not load, BadModelError when the
-        file is not a network that is fed as `entry` says.
+        Raises DeviceUnavailableError if the plan's provider does not load, and BadModelError if the
+        network does not take the input that `entry` describes.
         """
         engines = [start(source, part, name) for part in plan.parts or (plan,)]
         self._input, self._type, fixed = _check_input(engines[0], entry, name)
@@ -67,11 +67,11 @@ class Session:
         self.precision = precision
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Mattes (n, height, width) of a batch (n, 3, height, width), C-contiguous.
+        """The network's output, [n, height, width], for a batch, [n, 3, height, width].
 
-        Values are the network's after the entry's activation, not stretched. A picture's matte does
-        not depend on the others of its batch. Raises InferenceError; BadModelError when the network
-        does not give one matte per picture.
+        The entry's activation is applied, stretching is not. The result is C-contiguous, and does
+        not depend on how pictures are batched. Raises InferenceError; BadModelError if the network
+        does not return one matte per picture.
         """
         size = self.plan.batch_size
         mattes = [self._run(batch[first : first + size]) for first in range(0, len(batch), size)]
@@ -84,7 +84,7 @@ class Session:
         count = len(chunk)
         size = 1 if count == 1 and not self._fixed_batch else self.plan.batch_size
         if count < size:
-            # A GPU chooses its kernels anew for every shape it meets.
+            # Padded, because a GPU has to choose its kernels again for every new shape.
             chunk = np.concatenate([chunk, np.repeat(chunk[-1:], size - count, axis=0)])
         feed = {self._input: np.ascontiguousarray(chunk, self._type)}
         engine = self._free.get()
@@ -106,9 +106,9 @@ class Session:
             )
         mattes = np.ascontiguousarray(output[:count], np.float32)
         if not np.isfinite(mattes).all():
-            raise InferenceError(f"{self._name} gave values that are no numbers on {self.device}")
+            raise InferenceError(f"{self._name} returned NaN or infinity on {self.device}")
         if self.entry.activation == "sigmoid":
-            # 1 / (1 + exp(-x)) that cannot overflow.
+            # The same as 1 / (1 + exp(-x)), but cannot overflow.
             mattes = 0.5 * (1.0 + np.tanh(0.5 * mattes))
         return mattes
 
@@ -116,16 +116,13 @@ class Session:
 def _check_input(
     engine: Any, entry: ModelEntry, name: str
 ) -> tuple[str, type[np.floating[Any]], int | None]:
-    """Name and type of the network's input, and the batch it is fixed at, None where that is
-    free."""
+    """Name and type of the network's input, and its batch size; None if that is not fixed."""
     inputs = engine.get_inputs()
     if len(inputs) != 1:
-        raise BadModelError(f"{name}: takes {len(inputs)} inputs; bgx runs networks of one")
+        raise BadModelError(f"{name}: has {len(inputs)} inputs; bgx needs networks with one")
     [first] = inputs
     if first.type not in _TYPES:
-        raise BadModelError(
-            f"{name}: takes {first.type}; bgx feeds float32 or float16: export it so"
-        )
+        raise BadModelError(f"{name}: takes {first.type}; export it with float32 or float16")
     width, height = ("any", "any") if entry.free else entry.largest
     shape = first.shape
     if len(shape) != 4 or any(

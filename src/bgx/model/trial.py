@@ -44,7 +44,7 @@ def check_network(path: Path, entry: ModelEntry, name: str) -> None:
 def find_range(path: Path, entry: ModelEntry) -> tuple[float, float]:
     """The least and the greatest value that a network returns for noise.
 
-    Raises BadModelError if it is not fed as `entry` says, NoMemoryError.
+    Raises BadModelError if it does not run with the settings of `entry`, and NoMemoryError.
     """
     session = Session(path, _plan(1), entry, name=str(path), output=entry.output)
     try:

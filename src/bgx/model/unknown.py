@@ -1,8 +1,8 @@
-"""How a file is fed that no table describes: what its graph tells, and what a family has in common.
+"""Finds the settings for a network that is not in the registry.
 
-A graph tells the size of its input, which of its outputs is a matte and, mostly, whether that is in
-0..1. It does not tell how colours are scaled; that is known of the families that its layers' names
-or its file's name give away, and taken as is usual for others.
+A graph shows the size of its input, which output is a matte and, usually, whether that is in 0..1.
+It does not show how colours have to be scaled: that is known for families of networks, which are
+recognised by the names of layers or of the file; for other networks the usual scaling is assumed.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 OF_FILE = "file"
-"""Name of the entry of a file that no table describes."""
+"""Name of the entry for a file that is not in the registry."""
 
 ANY_SIZE = "multiple of 32, up to 1024"
-"""Of a network of no known family whose input is of no fixed size."""
+"""Input of a network of unknown family whose input size is not fixed."""
 
 _VERSION = 1
-"""Part of the name under which facts are kept: raise it when other facts are looked for."""
+"""Part of the file name of stored facts: to be raised when other facts are looked for."""
 
 _U2NET_OUTPUTS = 7
 _FLOATS = {1, 10}  # ONNX's numbers for float32 and float16
 _BOUNDED = {"Sigmoid", "HardSigmoid", "Softmax", "Clip"}
 _HANDS_ON = {"Identity", "Cast", "Squeeze", "Unsqueeze", "Reshape", "Resize", "Upsample", "Slice"}
 
-# Parts of names that stand in no other family's code, of layers or of their weights.
+# Parts of the names of layers or weights that occur in one family only.
 _LAYERS = {
     "birefnet": ("squeeze_module", "bb.patch_embed", "/bb/"),
     "ben2": ("multifieldcrossatt",),
@@ -51,12 +51,12 @@ _LAYERS = {
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a graph tells of itself.
+    """What was found in a graph.
 
-    table: the registry's fields, where the file holds them. fault: why bgx cannot feed it, empty
-    where it can. size: width and height of its input, None where they are free. output: index of
-    the matte. outputs: how many there are. bounded: whether the matte is in 0..1; None where the
-    graph does not tell. family: that its layers are named after, or empty.
+    table: registry fields stored in the file, or None. fault: why bgx cannot use it; empty if it
+    can. size: width and height of its input; None if they are not fixed. output: index of the
+    matte. outputs: number of outputs. bounded: whether the matte is in 0..1; None if the graph does
+    not show it. family: recognised by the names of its layers; empty if unknown.
     """
 
     table: dict[str, Any] | None = None
@@ -71,12 +71,12 @@ class Facts:
 def describe(
     path: Path, digest: str, registry: Mapping[str, ModelEntry], family: str | None, folder: Path
 ) -> ModelEntry:
-    """How a file is fed, and a line in the log that says what was taken.
+    """Find the settings for a file, and log them.
 
-    That is: as `family` says, if one is given; as the file itself says, where `bgx train` made it;
-    as the entry that is called as the file; else by what its graph tells. digest: of the file.
-    folder: where facts are kept. Raises UsageError (no such family) and BadModelError (a file that
-    cannot be fed).
+    They come from `family`, if it is given; else from the file itself, if `bgx train` made it; else
+    from the registry entry with the file's name; else from its graph. digest: of the file. folder:
+    where facts are stored. Raises UsageError (no such family) and BadModelError (bgx cannot use the
+    network).
     """
     told = find_family(registry, family) if family else None
     facts = _recall(path, digest, folder)
@@ -89,7 +89,7 @@ def describe(
     guessed = told or _guess_family(path, facts, registry)
     entry = _feed(facts, guessed)
     if not facts.bounded and entry.activation == "none":
-        # Only running it tells whether what it returns is a matte yet.
+        # Only a trial run shows whether its output is in 0..1.
         if facts.bounded is None:
             facts = replace(facts, bounded=_runs_bounded(path, entry))
             _keep(facts, digest, folder)
@@ -98,18 +98,18 @@ def describe(
         logging.INFO if told else logging.WARNING,
         "%s: %s, %s, output %d of %d, %s%s",
         path,
-        f"fed as {family or guessed.family}" if guessed else "of no known family, fed as is usual",
+        f"settings of {family or guessed.family}" if guessed else "unknown family, usual settings",
         "any size" if entry.free else "{} x {}".format(*entry.largest),
         facts.output,
         facts.outputs,
-        "sigmoid added" if entry.activation == "sigmoid" else "in 0..1 as it is",
+        "sigmoid added" if entry.activation == "sigmoid" else "already in 0..1",
         "" if told else "; if its mattes are wrong, name another family with --as",
     )
     return entry
 
 
 def read_own(path: Path, digest: str, folder: Path) -> ModelEntry | None:
-    """How a file says itself that it is fed; None where it does not. Arguments as of describe."""
+    """The settings stored in a file; None if there are none. Arguments as for :func:`describe`."""
     table = _recall(path, digest, folder).table
     return None if table is None else _read_table(path, table)
 
@@ -124,7 +124,7 @@ def _read_table(path: Path, table: dict[str, Any]) -> ModelEntry:
 def _guess_family(
     path: Path, facts: Facts, registry: Mapping[str, ModelEntry]
 ) -> ModelEntry | None:
-    """By the names of its layers, else by that of the file."""
+    """The family's entry, by the names of the layers, else by the file's name."""
     families = {entry.family for entry in registry.values() if entry.family}
     stem = path.stem.lower()
     named = [
@@ -139,7 +139,7 @@ def _guess_family(
 
 
 def _feed(facts: Facts, like: ModelEntry | None) -> ModelEntry:
-    """The entry for a file: its own size and output, all else as `like` or as is usual."""
+    """The entry for a file: its own size and output; everything else from `like`, or as usual."""
     activation = like.activation if like and not facts.bounded else "none"
     if like is None:
         return ModelEntry(
@@ -165,16 +165,16 @@ def _feed(facts: Facts, like: ModelEntry | None) -> ModelEntry:
 
 
 def _runs_bounded(path: Path, entry: ModelEntry) -> bool:
-    """Whether the network returns values of about 0..1 for noise."""
+    """Whether the network's output for noise is approximately in 0..1."""
     from bgx.model.trial import find_range
 
     low, high = find_range(path, entry)
-    # One that was trained without a sigmoid goes a little beyond; logits go far.
+    # Networks trained without a sigmoid exceed 0..1 a little; logits exceed it by far.
     return low > -0.5 and high < 1.5
 
 
 def _recall(path: Path, digest: str, folder: Path) -> Facts:
-    """The facts of a file, looked up once."""
+    """The facts about a file; they are stored when they are found the first time."""
     try:
         kept = json.loads(_record(digest, folder).read_bytes())
         kept["size"] = kept["size"] and tuple(kept["size"])
@@ -197,15 +197,15 @@ def _record(digest: str, folder: Path) -> Path:
 
 
 def look(path: Path) -> Facts:
-    """What a file tells of itself; nothing is run, and no other file is read."""
+    """Find the facts about a file. The network is not run, and no other file is read."""
     import onnx
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     try:
-        # Named: by its suffix onnx would choose among parsers of other forms.
+        # With its format, because onnx would otherwise choose a parser by the suffix.
         model = onnx.load(path, format="protobuf", load_external_data=False)
     except (DecodeError, ValueError, OSError, RecursionError):
-        # ONNX Runtime says better what is wrong with it.
+        # ONNX Runtime's message will be clearer.
         return Facts(size=(320, 320), bounded=True)
     if not model.graph.node:
         return Facts(size=(320, 320), bounded=True)
@@ -219,7 +219,7 @@ def look(path: Path) -> Facts:
 
 
 def _find_table(model: ModelProto) -> dict[str, Any] | None:
-    """Fields of the registry, as `bgx train` writes them into the metadata."""
+    """Registry fields that `bgx train` stored in the metadata."""
     try:
         [text] = [pair.value for pair in model.metadata_props if pair.key == "bgx"]
         table = json.loads(text)
@@ -229,7 +229,7 @@ def _find_table(model: ModelProto) -> dict[str, Any] | None:
 
 
 def _look_at(model: ModelProto) -> Facts:
-    """Raises BadModelError, without the file's name, where bgx cannot feed the network."""
+    """Find the facts in a graph. Raises BadModelError, without the file's name, if unusable."""
     graph = model.graph
     _check_external(graph)
     size = _find_size(graph)
@@ -244,7 +244,7 @@ def _look_at(model: ModelProto) -> Facts:
 
 
 def _check_external(graph: GraphProto) -> None:
-    """Weights in files of their own have to lie beside the network or below."""
+    """Raise BadModelError if weights are in a file outside the network's folder."""
     for tensor in graph.initializer:
         for pair in tensor.external_data:
             if pair.key != "location":
@@ -261,11 +261,11 @@ def _find_size(graph: GraphProto) -> tuple[int, int] | None:
     weights = {tensor.name for tensor in graph.initializer}
     inputs = [port for port in graph.input if port.name not in weights]
     if len(inputs) != 1:
-        raise BadModelError(f"takes {len(inputs)} inputs; bgx runs networks of one")
+        raise BadModelError(f"has {len(inputs)} inputs; bgx needs networks with one")
     [source] = inputs
     kind = source.type.tensor_type.elem_type
     if kind not in _FLOATS:
-        raise BadModelError("takes no float32 or float16; bgx feeds these: export it so")
+        raise BadModelError("takes neither float32 nor float16; export it with one of these")
     shape = _shape(source)
     if len(shape) != 4:
         raise BadModelError(f"takes {_show(shape)}, not [batch, 3, height, width]")
@@ -277,7 +277,7 @@ def _find_size(graph: GraphProto) -> tuple[int, int] | None:
         )
     if channels not in {3, 0}:
         raise BadModelError(
-            f"takes {_show(shape)}: {channels} channels; bgx feeds 3: red, green, blue"
+            f"takes {_show(shape)}: {channels} channels; bgx needs 3: red, green, blue"
         )
     if not (height or width):
         return None
@@ -285,7 +285,7 @@ def _find_size(graph: GraphProto) -> tuple[int, int] | None:
 
 
 def _find_matte(graph: GraphProto) -> int:
-    """The first of the largest outputs that may be one matte per picture."""
+    """The index of the (first) largest output that may be one matte per picture."""
     areas: dict[int, int] = {}
     for index, port in enumerate(graph.output):
         shape = _shape(port)
@@ -302,7 +302,7 @@ def _find_matte(graph: GraphProto) -> int:
 
 
 def _is_bounded(graph: GraphProto, name: str) -> bool | None:
-    """Whether a tensor comes from a sigmoid or the like; None where the graph does not tell."""
+    """Whether a tensor comes from a sigmoid or similar; None if the graph does not show it."""
     makers = {output: node for node in graph.node for output in node.output}
     seen: set[str] = set()
     while name in makers and name not in seen:
@@ -321,7 +321,7 @@ def _find_family(model: ModelProto) -> str:
     for family, parts in _LAYERS.items():
         if any(part in text for part in parts):
             return family
-    # U²-Net's older files number their layers; it returns a map and six coarser ones.
+    # Older U²-Net files have numbered layers; they return a matte and six side outputs.
     return "u2net" if len(model.graph.output) == _U2NET_OUTPUTS else ""
 
 
@@ -333,7 +333,7 @@ def _names(model: ModelProto) -> Iterator[str]:
 
 
 def _shape(port: ValueInfoProto) -> list[int]:
-    """Sides of an input or output, 0 where one is free."""
+    """The shape of an input or output; 0 for dimensions that are not fixed."""
     return [max(0, dim.dim_value) for dim in port.type.tensor_type.shape.dim]
 
 
