@@ -1,4 +1,4 @@
-"""``bgx watch``: pictures as they arrive in a folder."""
+"""``bgx watch``: cuts out pictures as they arrive in a folder."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def watch(
 ) -> ExitCode:
     """Cut out pictures as they arrive in a folder.
 
-    Pictures that are there already are done first. Subfolders are watched too, and kept in the
-    output. Ctrl-C or SIGTERM stops it; the same command goes on.
+    Existing pictures are cut out first. Subfolders are watched too, and kept in the output. Ctrl-C
+    or SIGTERM stops it; the same command continues.
     """
     request = make_request(**options)
     console = Console(quiet=request.quiet)
@@ -82,7 +82,7 @@ def watch(
 
 
 class _Once(logging.Filter):
-    """Passes each message once: the folder is searched again and again."""
+    """Passes each message once, because the folder is searched again and again."""
 
     _MOST = 10_000
 
@@ -108,7 +108,7 @@ def _run(hot: HotFolder, folder: str, output: str, request: Request, console: Co
         with interruption.raising():
             stream = opened.enter_context(_open_report(request.report))
             network = open_network(request, pictures=None)
-            # While it loads.
+            # Imported while the network loads.
             from bgx.run.batch import run_batch
             from bgx.run.engine import Engine
             from bgx.run.recipe import Recipe
@@ -149,7 +149,7 @@ def _show(outcome: Outcome, console: Console) -> None:
     match outcome:
         case Done():
             console.print_note(f"{job.source} -> {job.target}")
-        # What ends the run is raised at its end, and said there.
+        # Other errors end the run, and are raised and printed at its end.
         case Failed(error=PictureError() as error):
             console.print_error(str(error))
         case Skipped(reason="exists" | "current"):
