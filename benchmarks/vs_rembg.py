@@ -99,7 +99,7 @@ def rembg_tool(python: Path, home: Path, model_file: Path) -> Tool:
     return Tool(
         "rembg",
         python,
-        _clean_environment() | {"U2NET_HOME": str(home), "MODEL_CHECKSUM_DISABLED": "1"},
+        clean_environment() | {"U2NET_HOME": str(home), "MODEL_CHECKSUM_DISABLED": "1"},
         one=("i", "-m", MODEL),
         many=("p", "-m", MODEL),
     )
@@ -113,7 +113,7 @@ def bgx_tool(
     tool = Tool(
         "bgx",
         Path(sys.executable),
-        _clean_environment() | {"BGX_HOME": str(home)},
+        clean_environment() | {"BGX_HOME": str(home)},
         one=("remove", *common, *options),
         many=("batch", *common, *options),
         output_option=("-o",),
@@ -151,7 +151,7 @@ def make_int8(bgx: Tool, folder: Path, count: int = CALIBRATION_COUNT) -> dict[s
     return measured
 
 
-def _clean_environment() -> dict[str, str]:
+def clean_environment() -> dict[str, str]:
     """The environment without settings of either tool."""
     ours = ("BGX_", "U2NET_", "REMBG_", "MODEL_CHECKSUM")
     return {name: value for name, value in os.environ.items() if not name.startswith(ours)}

@@ -31,6 +31,7 @@ sys.path.insert(0, str(BENCHMARKS))
 import encoders  # noqa: E402
 import limit  # noqa: E402
 import measure  # noqa: E402
+import network  # noqa: E402
 import photos  # noqa: E402
 import serve  # noqa: E402
 import stages  # noqa: E402
@@ -489,3 +490,14 @@ def test_the_limits_ratios_are_taken_within_a_round() -> None:
     assert summary["batch over limit"] == pytest.approx(1.25)
     assert summary["network alone over floor"] == pytest.approx(1.1)
     assert "1.25 x the limit" in limit.describe(summary)
+
+
+def test_any_networks_file_is_measured_in_both(tmp_path: Path) -> None:
+    file = tiny_network(tmp_path / "mine.onnx")
+    theirs, ours = network.make_tools(file, "u2net", Path(sys.executable), tmp_path, ())
+    assert Path(theirs.environment["U2NET_HOME"], "u2net.onnx").read_bytes() == file.read_bytes()
+    [photo] = photos.write(tmp_path / "photos", (80, 60), 1)
+    usage = ours.cut_one(photo, tmp_path / "cut.png")
+    assert usage.seconds > 0
+    with Image.open(tmp_path / "cut.png") as cut:
+        assert cut.size == (80, 60)

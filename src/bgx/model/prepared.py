@@ -58,7 +58,9 @@ def read_prepared(file: ModelFile, store: Store) -> bytes:
 def _make(file: ModelFile, *, for_cpu: bool) -> bytes:
     """Raises DoesNotFit, BadModelError, InferenceError, NoMemoryError."""
     content = prepare(file.path, file.entry.output, for_cpu=for_cpu)
-    check_copy(content, file.path, file.entry, half=for_cpu and is_half(file.path))
+    # A CPU runs one picture at a time; with a GPU's batches, none may depend on the others.
+    half, count = for_cpu and is_half(file.path), 1 if for_cpu else 2
+    check_copy(content, file.path, file.entry, count=count, half=half)
     # The copy is named after the digest that was computed before: the file must still have it.
     if not hash_file(file.path).fits(file.digest):
         raise BadModelError(f"{file.path}: was replaced while it was being opened; try again")

@@ -54,19 +54,20 @@ def find_range(path: Path, entry: ModelEntry) -> tuple[float, float]:
     return float(values.min()), float(values.max())
 
 
-def check_copy(copy: bytes, original: Path, entry: ModelEntry, *, half: bool) -> None:
-    """Raise DoesNotFit unless a batch of two has the same result with the copy as with the
-    original.
+def check_copy(copy: bytes, original: Path, entry: ModelEntry, *, count: int, half: bool) -> None:
+    """Raise DoesNotFit unless a batch has the same result with the copy as with the original.
 
-    entry: the settings of the original; the copy's matte is its first output. half: whether the
-    original computes in half precision and the copy in float32. Raises BadModelError if the
-    original does not run with these settings, InferenceError, and NoMemoryError.
+    entry: the settings of the original; the copy's matte is its first output. count: pictures of
+    the batch. half: whether the original computes in half precision and the copy in float32. Raises
+    BadModelError if the original does not run with these settings, InferenceError, and
+    NoMemoryError.
     """
-    batch = _make_noise(2, entry)
+    batch = _make_noise(count, entry)
     fine = Session(original, _plan(1), entry, name=str(original), output=entry.output)
     try:
         expected = fine.run(batch)
-        given = Session(copy, _plan(2), entry, name="the copy", output=0).run(batch)
+        del fine  # a large network must not be in memory twice
+        given = Session(copy, _plan(count), entry, name="the copy", output=0).run(batch)
     except BadModelError as error:
         raise DoesNotFit(str(error)) from None
     difference = float(np.abs(given - expected).max())
