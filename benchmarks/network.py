@@ -100,9 +100,8 @@ def main() -> None:
     )
     print(f"{len(photos)} photos, {asked.repeats} rounds, {asked.file.name} as {asked.family}")
     for tool_name, usage in first.items():
-        print(
-            f"first photo, {tool_name}: {usage['seconds']:.1f} s, peak {usage['peak_bytes'] or 0:,} bytes"
-        )
+        peak = (usage["peak_bytes"] or 0) / 1e6
+        print(f"first photo, {tool_name}: {usage['seconds']:.1f} s, peak {peak:.0f} MB")
     print(vs_rembg.describe(summary))
     measure.conclude(record, asked.json)
 
