@@ -314,6 +314,11 @@ def test_a_large_canvas_weighs_as_much_as_a_large_photo() -> None:
     assert count(CanvasSettings(size=(100, 100))) == 640 * 480
 
 
+def test_a_photo_with_a_region_weighs_more() -> None:
+    plain, part = (make_recipe(**options) for options in ({}, {"region": "0,0,50%,50%"}))
+    assert part.count_pixels((600, 400)) == pytest.approx(4 / 3 * plain.count_pixels((600, 400)))
+
+
 def test_memory_is_planned_within_the_limit_of_a_container(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from bgx.image.read import OpenedPhoto, Photo
     from bgx.image.tiles import Box
+    from bgx.image.trust import Trust
     from bgx.model.engines import EnginePlan
     from bgx.model.registry import ModelEntry
     from bgx.options import OutputSettings
@@ -53,13 +54,15 @@ _HARDEN = [min(255, max(0, 4 * (value - 128) + 128)) for value in range(256)]
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
-    """A photo, and what the network looks at. seen: the region in the box, as a photo of its own;
-    the photo itself where it is the whole one."""
+class Subject:
+    """What was found in a photo, or in its region.
 
-    photo: Photo
-    seen: Photo
-    box: Box
+    colours: mode RGB. alpha: mode L, of the same size. trust: how far the network is sure of it.
+    """
+
+    colours: Image.Image
+    alpha: Image.Image
+    trust: Trust
 
 
 class Network(Protocol):
@@ -118,11 +121,7 @@ def _carry_out(
         # that holds memory and waits for a core.
         cores,
     ):
-        scene, tensor = load(opened, recipe, network.entry, clock, name=name)
-        values = infer(network, tensor, clock)
-        cutout = compose(scene, values, recipe, network.entry, clock, name=name)
-        preview = _make_preview(scene.photo, cutout) if recipe.preview else None
-        del scene, tensor
+        cutout, preview = _cut_out(opened, recipe, network, clock, name=name)
         if job.target is None:
             return Done(job, cutout.measured, cutout, preview)
         with clock.measure("write"):
@@ -142,8 +141,11 @@ def _carry_out(
 
 def _estimate(opened: OpenedPhoto, recipe: Recipe, entry: ModelEntry) -> int:
     """Bytes that a picture takes in work."""
-    seen = entry.size_for(working_size(opened.upright_size, recipe.read.max_size))
-    return estimate_memory(recipe.count_pixels(opened.size), seen)
+    most = recipe.read.max_size
+    # A region may have any shape.
+    whole = recipe.output.region is None
+    working = working_size(opened.upright_size, most) if whole else (most, most)
+    return estimate_memory(recipe.count_pixels(opened.size), entry.size_for(working))
 
 
 def _show(reference: str, *, pipe: str) -> str:
@@ -176,20 +178,33 @@ class Clock:
         self._seconds[step] = self._seconds.get(step, 0.0) + taken
 
 
-def load(
-    opened: OpenedPhoto, recipe: Recipe, entry: ModelEntry, clock: Clock, *, name: str
-) -> tuple[Scene, NDArray[np.float32]]:
-    """The decoded photo and the network's input, float32 [1, 3, height, width].
+def _cut_out(
+    opened: OpenedPhoto, recipe: Recipe, network: Network, clock: Clock, *, name: str
+) -> tuple[Cutout, bytes | None]:
+    """The cut-out, and its preview if the recipe asks for one.
 
-    Raises RegionError and EmptyRegionError.
+    Raises RegionError, EmptyRegionError, InferenceError and NoSubjectError.
     """
     output = recipe.output
     with clock.measure("read"):
         photo = opened.decode(metadata=output.keep_metadata, reduced=not output.needs_colours)
-        whole = (0, 0, *photo.size)
-        box = whole if output.region is None else output.region.box(photo.size, name=name)
+        box = whole = (0, 0, *photo.size)
+        if output.region is not None:
+            box = output.region.box(photo.size, name=name)
         seen = photo if box == whole else crop_photo(photo, box, recipe.read)
-        return Scene(photo, seen, box), make_tensor(seen, entry)
+        tensor = make_tensor(seen, network.entry)
+    with clock.measure("infer"):
+        [values] = network.run(tensor)
+    with clock.measure("compose"):
+        subject = _find_subject(seen, values, network.entry, output)
+        if seen is not photo:
+            subject = _put_back(subject, photo, box, output)
+        # A region's pixels are not needed for what follows.
+        del seen, tensor
+        cutout = _finish(photo, subject, recipe, name=name)
+    measured = replace(cutout.measured, seconds=clock.seconds)
+    preview = _make_preview(photo, cutout) if recipe.preview else None
+    return replace(cutout, measured=measured), preview
 
 
 def make_tensor(photo: Photo, entry: ModelEntry) -> NDArray[np.float32]:
@@ -205,44 +220,41 @@ def make_matte(values: NDArray[np.float32], entry: ModelEntry) -> NDArray[np.flo
     return stretch_map(values) if entry.stretch else values
 
 
-def infer(network: Network, tensor: NDArray[np.float32], clock: Clock) -> NDArray[np.float32]:
-    """The network's output for one picture, float32 [height, width]. Raises InferenceError."""
-    with clock.measure("infer"):
-        values: NDArray[np.float32] = network.run(tensor)[0]
-    return values
-
-
-def compose(
-    scene: Scene,
-    values: NDArray[np.float32],
-    recipe: Recipe,
-    entry: ModelEntry,
-    clock: Clock,
-    *,
-    name: str,
-) -> Cutout:
-    """The finished picture.
+def _find_subject(
+    photo: Photo, values: NDArray[np.float32], entry: ModelEntry, output: OutputSettings
+) -> Subject:
+    """The subject with the matte that was asked for.
 
     The photo's pixels may be changed, those of its working image are not. values: the network's
-    output for the part it has seen, float32 [height, width]. Raises NoSubjectError.
+    output for it, float32 [height, width].
     """
+    matte = make_matte(values, entry)
+    alpha = _make_alpha(photo, matte, output)
+    part = None if output.keep == "all" else find_part(alpha, output.keep)
+    if part is not None:
+        alpha = ImageChops.multiply(alpha, _enlarge(part, alpha.size))
+        share = np.asarray(_enlarge(part, values.shape[::-1]), np.float32) / np.float32(255)
+        values, matte = values * share, matte * share
+    shown = _edit_edge(photo, alpha, output)
+    colours = _make_colours(photo, alpha, shown, output)
+    return Subject(colours, shown, measure_trust(values, matte))
+
+
+def _put_back(subject: Subject, photo: Photo, box: Box, output: OutputSettings) -> Subject:
+    """The subject of a region, in the whole photo, whose pixels may be changed."""
+    behind = isinstance(output.background, Backdrop)
+    colours = photo.image.copy() if behind else photo.image
+    colours.paste(subject.colours, box)
+    alpha = Image.new("L", colours.size)
+    alpha.paste(subject.alpha, box)
+    return replace(subject, colours=colours, alpha=alpha)
+
+
+def _finish(photo: Photo, subject: Subject, recipe: Recipe, *, name: str) -> Cutout:
+    """The finished picture; its seconds are not known yet. Raises NoSubjectError."""
     output = recipe.output
-    photo, seen = scene.photo, scene.seen
-    with clock.measure("compose"):
-        matte = make_matte(values, entry)
-        alpha = _make_alpha(seen, matte, output)
-        part = None if output.keep == "all" else find_part(alpha, output.keep)
-        if part is not None:
-            alpha = ImageChops.multiply(alpha, _enlarge(part, alpha.size))
-            share = np.asarray(_enlarge(part, values.shape[::-1]), np.float32) / np.float32(255)
-            values, matte = values * share, matte * share
-        trust = measure_trust(values, matte)
-        shown = _edit_edge(seen, alpha, output)
-        colours = _make_colours(seen, alpha, shown, output)
-        if seen is not photo:
-            colours, shown = _put_back(scene, colours, shown, output)
-        finished = recipe.finisher.finish(photo, colours, shown, name=name)
-        coverage, bbox = measure_matte(finished.matte)
+    finished = recipe.finisher.finish(photo, subject.colours, subject.alpha, name=name)
+    coverage, bbox = measure_matte(finished.matte)
     image, notes = finished.image, photo.notes + finished.notes
     own_alpha = image.mode == "RGBA" and not output.shadow and output.background is None
     return Cutout(
@@ -250,7 +262,7 @@ def compose(
         None if own_alpha else finished.matte,
         finished.icc,
         photo.dpi,
-        Measured(*image.size, coverage, bbox, trust, clock.seconds, notes, finished.full),
+        Measured(*image.size, coverage, bbox, subject.trust, notes=notes, full=finished.full),
         photo.metadata,
         output,
     )
@@ -280,18 +292,6 @@ def _edit_edge(photo: Photo, alpha: Image.Image, output: OutputSettings) -> Imag
         return shown
     # What the photo hides has no colours that could be shown.
     return ImageChops.darker(shown, photo.alpha.point(_ANY_ALPHA))
-
-
-def _put_back(
-    scene: Scene, colours: Image.Image, shown: Image.Image, output: OutputSettings
-) -> tuple[Image.Image, Image.Image]:
-    """Colours and alpha of the whole photo from those of its region."""
-    behind = isinstance(output.background, Backdrop)
-    whole = scene.photo.image.copy() if behind else scene.photo.image
-    whole.paste(colours, scene.box)
-    alpha = Image.new("L", whole.size)
-    alpha.paste(shown, scene.box)
-    return whole, alpha
 
 
 def _make_colours(

@@ -29,11 +29,14 @@ class Recipe:
         self.finisher = Finisher(output, read)
 
     def count_pixels(self, size: tuple[int, int]) -> int:
-        """Pixels of a photo or its finished picture, whichever has more.
+        """Pixels of a photo or its finished picture, whichever has more, for the memory they take.
 
-        size: the photo's width and height.
+        size: the photo's width and height. A photo with a region counts for a third more, because
+        the region's pixels are held twice.
         """
         pixels = size[0] * size[1]
+        if self.output.region is not None:
+            pixels += pixels // 3
         if not self.output.canvas.asked:
             return pixels
         # The canvas is largest for a subject that fills the photo.

@@ -23,7 +23,7 @@ export function offer(form, config) {
 export function readQuery(form) {
   const query = new URLSearchParams();
   const value = (name) => form.querySelector(`[name=${name}]`).value;
-  for (const name of ["model", "preset", "format", "resize"]) {
+  for (const name of ["model", "preset", "format", "resize", "keep"]) {
     if (value(name)) query.set(name, value(name));
   }
   const background = value("background") === "colour" ? value("colour") : value("background");
@@ -47,7 +47,7 @@ export function adapt(form) {
   const colour = form.querySelector("[name=background]").value === "colour";
   form.querySelector(".colour").hidden = !colour;
   const preset = form.querySelector("[name=preset]").value;
-  const unset = { background: "Transparent", format: "PNG", resize: "As the photo", framing: "Whole photo" };
+  const unset = { background: "Transparent", format: "PNG", resize: "As the photo", keep: "All", framing: "Whole photo" };
   for (const [name, text] of Object.entries(unset)) {
     form.querySelector(`[name=${name}]`).options[0].text = preset ? `As ${preset} asks` : text;
   }
