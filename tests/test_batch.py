@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -340,15 +340,15 @@ def test_a_target_made_since_the_plan_stays(tmp_path: Path) -> None:
     [job] = make_jobs(tmp_path, [255])
     save_theirs(job)
 
-    [outcome] = run_all([replace(job, create=True)], FakeNetwork())
+    [outcome] = run_all([job._replace(create=True)], FakeNetwork())
 
-    assert outcome == Skipped(replace(job, create=True), "exists")
+    assert outcome == Skipped(job._replace(create=True), "exists")
     assert target_of(job).read_bytes() == b"theirs"
 
 
 def test_a_target_made_while_its_picture_is_in_work_stays(tmp_path: Path) -> None:
     [job] = make_jobs(tmp_path, [255])
-    job = replace(job, create=True)
+    job = job._replace(create=True)
     network = GatedNetwork()
     engine = make_engine(network)
     future = engine.submit(job, make_recipe())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def test_every_option_has_its_setting_and_every_setting_its_option() -> None:
-    settings = {field.name for field in (*fields(OutputSettings), *fields(CanvasSettings))}
+    settings = {*OutputSettings._fields, *CanvasSettings._fields}
     # The option canvas is a size, an aspect or the photo's own size.
     assert settings - {"size", "aspect", "original"} == OPTIONS.keys()
     assert settle({}) == OutputSettings()

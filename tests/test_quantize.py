@@ -328,7 +328,7 @@ def test_a_copy_that_fails_is_not_installed(
     ],
 )
 def test_limits_of_the_gate(changes: dict[str, Any], faults: int) -> None:
-    assert len(replace(GOOD, **changes).faults) == faults
+    assert len(GOOD._replace(**changes).faults) == faults
 
 
 def test_mattes_are_compared_by_their_values_and_their_masks() -> None:

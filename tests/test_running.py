@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -576,7 +576,7 @@ def check_twice(
 def test_a_source_that_breaks_off(most: int, error: Exception, network_plan: EnginePlan) -> None:
     def change(job: Job) -> Job:
         is_meant = posix(str(job.source)) == CULPRIT
-        return replace(job, source=BreakingSource(job.source, most, error)) if is_meant else job
+        return job._replace(source=BreakingSource(job.source, most, error)) if is_meant else job
 
     check_twice(unreadable(error), FakeNetwork(network_plan), change=change)
 

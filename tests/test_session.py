@@ -53,7 +53,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def file_of(store: Store, path: Path, **changes: Any) -> ModelFile:
     found = store.resolve(str(path), load_registry())
-    return replace(found, entry=replace(found.entry, **changes))
+    return found._replace(entry=replace(found.entry, **changes))
 
 
 def noise(count: int, side: int = 320) -> NDArray[np.float32]:

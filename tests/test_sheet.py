@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -395,7 +395,7 @@ def test_no_target_is_there_before_its_copy(tmp_path: Path) -> None:
     # A run that is killed between the two would otherwise never make the copy.
     written: list[str] = []
     [job] = make_jobs(tmp_path, [UNSURE])
-    job = replace(job, target=Recorded("target", written), review=Recorded("copy", written))
+    job = job._replace(target=Recorded("target", written), review=Recorded("copy", written))
     list(run_all([job], FakeNetwork()))
 
     assert written == ["copy", "target"]
@@ -431,7 +431,7 @@ def test_a_sheet_that_cannot_be_written_stops_the_run_at_once(tmp_path: Path) ->
 def test_a_run_that_ends_early_has_its_sheet(tmp_path: Path) -> None:
     jobs = make_jobs(tmp_path, [SURE] * 4)
     full = Recorded("full", [], OutputError("full: the disk is full"))
-    jobs[1] = replace(jobs[1], target=full)
+    jobs[1] = jobs[1]._replace(target=full)
     outcomes, error = run_with_sheet(jobs, tmp_path / "sheet.html")
 
     assert isinstance(error, OutputError)

@@ -137,7 +137,7 @@ def test_a_disk_that_is_full_costs_no_network(
     with pytest.raises(ModelError, match="No space left"):
         add(store, "mine", network)
     monkeypatch.undo()
-    assert store.locate(store.registry()["mine"]) == replace(before, entry=before.entry)
+    assert store.locate(store.registry()["mine"]) == before._replace(entry=before.entry)
 
 
 @pytest.mark.parametrize("digest", [["x"], 7, {}])

@@ -12,9 +12,17 @@ code that uses this field.
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
 from pathlib import Path, PurePath
-from typing import Annotated, Any, Literal, TypedDict, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NamedTuple,
+    TypedDict,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from bgx.errors import UsageError
 from bgx.parsers import (
@@ -52,8 +60,7 @@ from bgx.settings import (
 # The table's columns ------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Conflict:
+class Conflict(NamedTuple):
     """States that an option cannot be combined with another one.
 
     other: its name. message: the error if both are given with the same precedence. when: called
@@ -65,8 +72,7 @@ class Conflict:
     when: Callable[[Any, Any], bool] = lambda mine, others: True
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
+class Option(NamedTuple):
     """A picture option.
 
     help: text for ``--help``. short: one-letter flag. metavar: form of its value, for ``--help``.
@@ -298,8 +304,7 @@ class PictureOptions(TypedDict, total=False):
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class CanvasSettings:
+class CanvasSettings(NamedTuple):
     """How the finished picture is framed; with the defaults it is the whole photo.
 
     crop: frame the subject; size, aspect, original, margin and fill do so too. margin: space around
@@ -327,7 +332,7 @@ class CanvasSettings:
         If the frame has the photo's size, or a number of pixels is the limit, the finished picture
         is scaled down as a whole instead.
         """
-        if self.size is not None or not isinstance(self.resize, tuple) or self.original:
+        if self.size is not None or isinstance(self.resize, Area | None) or self.original:
             return self.size
         width, height = self.resize
         if self.aspect is None:
@@ -350,8 +355,7 @@ class CanvasSettings:
         return self.frames_subject or self.resize is not None
 
 
-@dataclass(frozen=True, slots=True)
-class OutputSettings:
+class OutputSettings(NamedTuple):
     """The settings that a result is made with, from the options; made by :func:`settle`.
 
     quality: 1..100 for lossy JPEG, WebP, AVIF; None is lossless WebP and the default of the others.
@@ -399,8 +403,8 @@ class OutputSettings:
         return not self.mask_only or self.refine or self.canvas.asked or self.region is not None
 
 
-_FRAMING = {field.name: field.default for field in fields(CanvasSettings)}
-_DEFAULTS = {field.name: field.default for field in fields(OutputSettings)} | _FRAMING
+_FRAMING = CanvasSettings._field_defaults
+_DEFAULTS = OutputSettings._field_defaults | _FRAMING
 
 
 def _complete(name: str, row: Any) -> Option:
@@ -410,8 +414,7 @@ def _complete(name: str, row: Any) -> Option:
     written, option = get_args(row)
     types = (written,) if get_origin(written) is Literal else get_args(written) or (written,)
     choices = [get_args(one) for one in types if get_origin(one) is Literal]
-    return replace(
-        option,
+    return option._replace(
         name=name,
         kind=next((kind for kind in (str, int, bool) if kind in types), str),
         choices=choices[0] if choices else (),

@@ -10,7 +10,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from bgx.errors import EmptyRegionError, RegionError, UsageError
 
@@ -78,8 +78,7 @@ class ReadSettings:
             raise UsageError(f"--max-pixels {self.max_pixels}: use 1 or more")
 
 
-@dataclass(frozen=True, slots=True)
-class Length:
+class Length(NamedTuple):
     """A length in pixels, or in percent of a length that depends on the option."""
 
     value: float
@@ -89,8 +88,7 @@ class Length:
         return f"{self.value:g}{self.unit}"
 
 
-@dataclass(frozen=True, slots=True)
-class Margins:
+class Margins(NamedTuple):
     """Margins on the four sides."""
 
     top: Length
@@ -119,15 +117,13 @@ class Margins:
         return top, right, bottom, left
 
 
-@dataclass(frozen=True, slots=True)
-class Area:
+class Area(NamedTuple):
     """A number of pixels, whatever the shape."""
 
     pixels: int
 
 
-@dataclass(frozen=True, slots=True)
-class Region:
+class Region(NamedTuple):
     """A part of the upright photo: lengths from its left and upper edge.
 
     Percent are of its width and height.
@@ -169,24 +165,21 @@ class Region:
         return left, top, right, bottom
 
 
-@dataclass(frozen=True, slots=True)
-class Tint:
+class Tint(NamedTuple):
     """A translucent colour. opacity: 0..254, of 255."""
 
     colour: Colour
     opacity: int
 
 
-@dataclass(frozen=True, slots=True)
-class Shadow:
+class Shadow(NamedTuple):
     """A shadow below the subject. strength: 0 (none) to 1 (black)."""
 
     kind: ShadowKind
     strength: float
 
 
-@dataclass(frozen=True, slots=True)
-class Backdrop:
+class Backdrop(NamedTuple):
     """The photo itself behind the subject, blurred or without colour.
 
     radius: standard deviation of the blur in pixels of the finished picture, 0.5 to 1000; None is a

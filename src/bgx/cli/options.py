@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import codecs
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import click
 from click.core import ParameterSource
@@ -142,8 +141,7 @@ def picture_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return network_options(command)
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """The options of :func:`picture_options` or :func:`network_options`, checked."""
 
     model: str | None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bgx.cli.console import write_stdout
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
     from bgx.storage.base import File
 
 
-@dataclass(frozen=True, slots=True)
 class Stdin:
     """stdin as the source of a picture."""
 
@@ -32,7 +30,6 @@ class Stdin:
         return io.BytesIO(read_stdin())
 
 
-@dataclass(frozen=True, slots=True)
 class Stdout:
     """stdout as the target of a picture."""
 

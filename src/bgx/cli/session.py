@@ -157,15 +157,18 @@ def open_network(request: Request, *, pictures: int | None) -> PendingSession:
 
     pictures: how many will be processed, None if unknown.
     """
-    from bgx.image.read import prepare_process
     from bgx.model.opening import PendingSession
     from bgx.model.store import Store
 
-    prepare_process()
     keep_memory()
     store = Store(request.models)
     file = store.resolve(request.model, store.registry(), progress=not request.quiet)
-    return PendingSession(file, request.device, store, pictures=pictures)
+    network = PendingSession(file, request.device, store, pictures=pictures)
+    # While it loads, Pillow and all that reads pictures.
+    from bgx.image.read import prepare_process
+
+    prepare_process()
+    return network
 
 
 def note_network(report: Report, request: Request, session: Session) -> None:

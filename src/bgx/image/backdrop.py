@@ -6,8 +6,7 @@ bright, as behind a lens, and a grey has the brightness of the colour that it re
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageChops, ImageFilter, ImageOps
@@ -103,8 +102,7 @@ def spread_photo(
     return spread
 
 
-@dataclass(frozen=True, slots=True)
-class _Span:
+class _Span(NamedTuple):
     """What one axis of the finished picture shows.
 
     start, end: visible range of the photo, in its pixels. before, after: pixels of the finished

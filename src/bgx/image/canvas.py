@@ -9,8 +9,7 @@ there.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -32,8 +31,7 @@ _EDGE = 2
 _NO_MARGINS = Margins.even(Length(0, "px"))
 
 
-@dataclass(frozen=True, slots=True)
-class Placement:
+class Placement(NamedTuple):
     """Which part of the photo goes where.
 
     source: box of the photo. size: width and height of the finished picture. target: box of the
@@ -158,7 +156,7 @@ def _shrink(placement: Placement, scale: float) -> Placement:
     left, top, right, bottom = (round(side * scale) for side in placement.target)
     left, top = min(left, width - 1), min(top, height - 1)
     target = left, top, max(left + 1, min(right, width)), max(top + 1, min(bottom, height))
-    return replace(placement, size=(width, height), target=target)
+    return placement._replace(size=(width, height), target=target)
 
 
 def _widen(size: tuple[int, int], aspect: tuple[int, int] | None) -> tuple[int, int]:

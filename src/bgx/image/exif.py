@@ -10,7 +10,8 @@ import io
 import math
 import re
 import struct
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -76,10 +77,9 @@ def xmp_orientation(xmp: bytes | None) -> int | None:
     return int(found[1]) if found else None
 
 
-@dataclass(frozen=True, slots=True)
-class _Value:
+class _Value(NamedTuple):
     kind: int
-    count: int
+    values: int
     data: bytes
 
 
@@ -102,7 +102,7 @@ class _Block:
         self.order = "<" if self.order == ">" else ">"
         for values in (self.main, *self.below.values()):
             for tag, value in values.items():
-                values[tag] = replace(value, data=_swap(value))
+                values[tag] = value._replace(data=_swap(value))
 
     def to_bytes(self) -> bytes:
         head = {"<": b"II*\0", ">": b"MM\0*"}[self.order]
@@ -138,7 +138,7 @@ class _Block:
                     place = kept.start if value is note and kept else reserve(len(data))
                     parts.append((place, data))
                     data = struct.pack(self.order + "I", place)
-                head = struct.pack(self.order + "HHI", tag, value.kind, value.count)
+                head = struct.pack(self.order + "HHI", tag, value.kind, value.values)
                 table += head + data.ljust(4, b"\0")
             parts.append((at, table + bytes(4)))
 
@@ -236,7 +236,7 @@ class Exif:
 
     def _copy(self, directory: Directory) -> dict[int, _Value]:
         return {
-            tag: _Value(entry.kind, entry.count, self._structure.raw(entry))
+            tag: _Value(entry.kind, entry.values, self._structure.raw(entry))
             for tag, entry in directory.entries.items()
         }
 
@@ -255,7 +255,7 @@ class Exif:
                 name = "the maker's note" if tag == _MAKER_NOTE else f"tag {tag} of EXIF"
                 notes.append(f"{name} left out: it holds a copy of the photo")
             else:
-                values[tag] = _Value(entry.kind, entry.count, data)
+                values[tag] = _Value(entry.kind, entry.values, data)
         return values
 
     def _find_maker_note(self) -> int | None:
@@ -271,7 +271,7 @@ class Exif:
 
     def _number(self, directory: Directory, tag: int) -> float | None:
         entry = directory.entries.get(tag)
-        if entry is None or not entry.count:
+        if entry is None or not entry.values:
             return None
         number: float = self._structure.numbers(entry)[0]
         return number if math.isfinite(number) else None

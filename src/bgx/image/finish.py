@@ -5,9 +5,8 @@ Blending works on the encoded values of the output's colour space. Alpha is stra
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from PIL import Image
 
@@ -37,8 +36,7 @@ _BLUR = 0.02
 """Radius of a blurred background if none is given, as a share of the picture's longer side."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(NamedTuple):
     """A finished picture, not yet encoded.
 
     image: mode RGBA; RGB if on an opaque background; L if only the matte is asked for. matte: mode
@@ -112,7 +110,7 @@ class Finisher:
                 f"{name}: a canvas of {width} x {height} has more than {self._max_pixels:,} "
                 "pixels; use another --canvas, or less --margin"
             )
-        return placement, place(alpha.size, subject, replace(canvas, resize=None)).size
+        return placement, place(alpha.size, subject, canvas._replace(resize=None)).size
 
     def _make_backdrop(
         self, photo: Photo, alpha: Image.Image, placement: Placement, icc: bytes | None

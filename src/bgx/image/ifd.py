@@ -6,8 +6,7 @@ EXIF has the same structure in every format. Nothing here depends on the meaning
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,22 +34,21 @@ class DamagedError(ValueError):
     """The data is not a TIFF structure, or it has offsets beyond the end of the file."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One tag's values. kind: type, a key of SIZES. at: offset of the first value's bytes."""
+class Entry(NamedTuple):
+    """One tag's values. kind: type, a key of SIZES. values: how many. at: offset of the first one's
+    bytes."""
 
     tag: int
     kind: int
-    count: int
+    values: int
     at: int
 
     @property
     def size(self) -> int:
-        return self.count * SIZES[self.kind]
+        return self.values * SIZES[self.kind]
 
 
-@dataclass(frozen=True, slots=True)
-class Directory:
+class Directory(NamedTuple):
     """A directory (IFD).
 
     at: its offset. entries: by tag. following: offset of the next directory, 0 after the last. odd:
@@ -159,10 +157,10 @@ class Structure:
         """
         data = self.raw(entry)
         if entry.kind in _RATIONALS:
-            pairs = self._unpack(f"{2 * entry.count}{_RATIONALS[entry.kind]}", data)
+            pairs = self._unpack(f"{2 * entry.values}{_RATIONALS[entry.kind]}", data)
             return tuple(a / b if b else 0.0 for a, b in zip(pairs[::2], pairs[1::2], strict=True))
         code = _CODES.get(entry.kind)
-        return self._unpack(f"{entry.count}{code}", data) if code else tuple(data)
+        return self._unpack(f"{entry.values}{code}", data) if code else tuple(data)
 
     @property
     def _byteorder(self) -> Any:

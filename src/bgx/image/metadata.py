@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from bgx.image.exif import PREFIX, without_maker_note
 
@@ -22,8 +21,7 @@ _MOST_XMP = _SEGMENT - len(b"http://ns.adobe.com/xap/1.0/\0")
 _NAMES = {"jpg": "a JPEG", "tiff": "a TIFF"}
 
 
-@dataclass(frozen=True, slots=True)
-class Metadata:
+class Metadata(NamedTuple):
     """exif: a TIFF structure. xmp: the packet. None if there is none.
 
     Both are cleaned, so that they are true of the finished picture: they have no orientation, no

@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import struct
 import zlib
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -44,8 +43,7 @@ _SEGMENT_BYTES = 1 << 22
 """The least number of bytes for which another thread is worth starting."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Segment:
+class _Segment(NamedTuple):
     """Compressed rows.
 
     parts: the deflate stream. adler: Adler-32 of the filtered bytes before compression. size:

@@ -12,9 +12,8 @@ import ctypes
 import io
 import logging
 import warnings
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from PIL import Image, ImageCms, _imaging
 
@@ -59,8 +58,7 @@ _TURNS = {  # EXIF 2.3, 4.6.4 A, tag Orientation
 _SIDEWAYS = {_TURNS[tag] for tag in (5, 6, 7, 8)}
 
 
-@dataclass(frozen=True, slots=True)
-class Photo:
+class Photo(NamedTuple):
     """A decoded picture, upright.
 
     image: mode RGB, without metadata and independent of the file. alpha: mode L, same size; None if
@@ -175,7 +173,7 @@ def crop_photo(photo: Photo, box: Box, settings: ReadSettings) -> Photo:
     image = photo.image.crop(box)
     alpha = _drop_opaque(photo.alpha and photo.alpha.crop(box))
     working = _shrink(image, alpha, working_size(image.size, settings.max_size))
-    return replace(photo, image=image, alpha=alpha, size=image.size, working=working)
+    return photo._replace(image=image, alpha=alpha, size=image.size, working=working)
 
 
 def _open_source(source: Path | bytes | BinaryIO) -> AbstractContextManager[BinaryIO]:

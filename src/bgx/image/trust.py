@@ -5,8 +5,7 @@ They are measured on the network's output, in less than a millisecond.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
@@ -22,8 +21,7 @@ DOUBTFUL = 0.9
 """Confidence below which a person should look: a tenth of the subject may be wrong."""
 
 
-@dataclass(frozen=True, slots=True)
-class Trust:
+class Trust(NamedTuple):
     """Figures of one matte. The subject is where the matte is at least one half.
 
     confidence: expected overlap with the true mask (intersection over union) if the network's own

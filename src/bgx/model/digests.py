@@ -6,8 +6,7 @@ import hashlib
 import json
 import logging
 import os
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from bgx.errors import BadModelError
 from bgx.files import write_whole
@@ -18,8 +17,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Digests:
+class Digests(NamedTuple):
     """Hashes of a file, hexadecimal. Copies are named by sha256; md5 is in some registries."""
 
     sha256: str
@@ -53,7 +51,7 @@ def read_digests(path: Path, stamps: Path, *, trust_stamp: bool = True) -> Diges
             pass
     digests = hash_file(path)
     try:
-        write_whole(stamp, json.dumps(seen | asdict(digests)).encode())
+        write_whole(stamp, json.dumps(seen | digests._asdict()).encode())
     except OSError as error:
         log.debug("%s: no stamp kept: %s", path, error)
     return digests

@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from bgx.errors import BadModelError, MissingModelError, ModelError, UsageError
 from bgx.files import remove_leftovers, temporary, write_whole
@@ -55,8 +55,7 @@ Check = Callable[[Path, ModelEntry, str], None]
 """Raises BadModelError if a file does not run with an entry's settings. The text is its name."""
 
 
-@dataclass(frozen=True, slots=True)
-class ModelFile:
+class ModelFile(NamedTuple):
     """A model file whose hash has been checked.
 
     digest: ``sha256:…``; copies made of the file are named after it.

@@ -77,8 +77,7 @@ class Cutout:
         quality, png_level: None is the value of the options that the cut-out was made with. Raises
         UnwritableError.
         """
-        output = replace(
-            self.output,
+        output = self.output._replace(
             format=file_format,
             quality=quality or self.output.quality,
             png_level=png_level or self.output.png_level,

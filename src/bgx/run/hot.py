@@ -130,7 +130,7 @@ class HotFolder:
         if here is not None and here != work.mark:
             # It changed while it was processed. The result, if any, may be replaced: it is ours.
             made = isinstance(outcome, Done)
-            job = replace(work.job, create=False) if made else work.job
+            job = work.job._replace(create=False) if made else work.job
             self._try_again(replace(work, job=job, mark=here, tries=0), SETTLE_S)
             return None
         if _is_unreadable(outcome) and work.tries < len(_AGAIN_S):

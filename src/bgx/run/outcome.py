@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from bgx.errors import BgxError, BugError, InferenceError, PictureError, TooLargeError
 
@@ -16,8 +15,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(NamedTuple):
     """One picture to cut out.
 
     target: where the result is written; None keeps it in memory (:attr:`Done.cutout`). review:
@@ -31,8 +29,7 @@ class Job:
     create: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
+class Done(NamedTuple):
     """The picture is cut out and the target is completely written.
 
     cutout: the finished picture, if the job has no target. preview: a small JPEG of the picture
@@ -41,12 +38,11 @@ class Done:
 
     job: Job
     measured: Measured
-    cutout: Cutout | None = field(default=None, repr=False)
-    preview: bytes | None = field(default=None, repr=False)
+    cutout: Cutout | None = None
+    preview: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Skipped:
+class Skipped(NamedTuple):
     """The picture was not cut out, on purpose.
 
     reason: ``exists`` (the target exists), ``current`` (it exists and is not older than the
@@ -57,8 +53,7 @@ class Skipped:
     reason: Literal["exists", "current", "interrupted", "stopped"]
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(NamedTuple):
     """The picture could not be cut out; its target is unchanged."""
 
     job: Job

@@ -73,5 +73,5 @@ def _describe(output: OutputSettings) -> str:
     background = output.background
     if isinstance(background, bytes):
         digest = hashlib.sha256(background).hexdigest()
-        return f"{replace(output, background=None)!r} on {digest}"
+        return f"{output._replace(background=None)!r} on {digest}"
     return repr(output)

@@ -16,8 +16,7 @@ Everything above :mod:`bgx.storage` uses these references, never paths. Reasons 
 from __future__ import annotations
 
 import unicodedata
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Hashable, Iterable, Iterator
@@ -47,8 +46,7 @@ def is_system(name: str) -> bool:
     return name.lower() in _SYSTEM
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+class Status(NamedTuple):
     """What exists under a name.
 
     kind: ``file``, ``folder`` or ``other`` (a pipe, a device). size: bytes. modified: when the
@@ -138,8 +136,7 @@ class File(Source, Target, Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """What a walk found: a file, or a folder that it could not search.
 
     below: the name relative to the folder walked; empty for that folder itself. error: why the

@@ -8,7 +8,7 @@ import logging
 import os
 import stat
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -156,7 +156,7 @@ class LocalFolder:
             if not _is_searched(here, above, left_out):
                 return
         for found in LocalFolder(*self._join(below)).walk(leave_out):
-            yield replace(found, below=f"{below}/{found.below}" if found.below else below)
+            yield found._replace(below=f"{below}/{found.below}" if found.below else below)
 
     def files(self, names: Iterable[str]) -> Iterator[File]:
         return map(self.file, names)

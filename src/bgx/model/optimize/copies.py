@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 import platform
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +71,7 @@ def install(
 ) -> Path:
     """Write a copy and its record. gpu: as in :func:`find`. Raises ModelError."""
     path = _path(file, store, gpu)
-    record = {"machine": describe_machine(gpu), **asdict(measured)}
+    record = {"machine": describe_machine(gpu), **measured._asdict()}
     try:
         remove_leftovers(path.parent)
         # The record last: a copy without one is not used.
