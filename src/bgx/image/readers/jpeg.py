@@ -6,7 +6,6 @@ or a file with a hole in the middle, would pass as an intact photo.
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
@@ -40,9 +39,6 @@ _HARMLESS = ("Warning:", "Unknown Adobe", "Invalid SOS", "Inconsistent progressi
 
 _HOLE = 64
 """Length of a run of zeros that counts as a hole, bytes."""
-
-_MOST_KEPT = 1 << 26
-"""Size of the largest picture whose memory is reused for the next one, bytes."""
 
 
 class JpegReader:
@@ -140,35 +136,12 @@ def _decode(
     """
     import simplejpeg
 
-    height, width, _, _ = simplejpeg.decode_jpeg_header(data)
-    size = height * width * len(mode)
-    buffer = _take_memory(size)
-    try:
-        pixels = simplejpeg.decode_jpeg(
-            data,
-            _COLOURS[mode],
-            strict=strict,
-            min_width=least[0],
-            min_height=least[1],
-            buffer=buffer,
-        )
-        return _to_image(pixels, mode)
-    finally:
-        if size <= _MOST_KEPT:
-            _kept.append(buffer)
-
-
-_kept: deque[NDArray[np.uint8]] = deque(maxlen=1)
-"""Memory for the next picture: from the system it comes page by page, which takes as long as a
-third of decoding. One, since pictures are rarely decoded at the same moment."""
-
-
-def _take_memory(size: int) -> NDArray[np.uint8]:
-    try:
-        buffer = _kept.pop()
-    except IndexError:
-        buffer = np.empty(0, np.uint8)
-    return buffer if len(buffer) >= size else np.empty(size, np.uint8)
+    # Its pixels are held twice until Pillow has them. To keep that memory for the next picture
+    # saves no time beside malloc, which keeps it too, and costs all others the room.
+    pixels = simplejpeg.decode_jpeg(
+        data, _COLOURS[mode], strict=strict, min_width=least[0], min_height=least[1]
+    )
+    return _to_image(pixels, mode)
 
 
 def _reduce(size: tuple[int, int], least: tuple[int, int] | None) -> tuple[int, int]:
