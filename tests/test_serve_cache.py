@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import random
-import signal
 import sqlite3
 import stat
 import subprocess
 import sys
 import time
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bgx.errors import OutputError
+from bgx.files import temporary
 from bgx.serve.cache import Cache
 
 if TYPE_CHECKING:
@@ -222,18 +223,20 @@ def test_a_folder_that_cannot_be_used_is_told(tmp_path: Path) -> None:
         Cache(tmp_path / "file", 1000)
 
 
-def test_files_of_killed_writers_are_removed_when_they_are_old(
+def test_what_killed_writers_left_goes_and_what_is_being_written_stays(
     open_cache: Callable[..., Cache], tmp_path: Path
 ) -> None:
+    folder = tmp_path / "cache"
     open_cache()
-    incoming = tmp_path / "cache" / "incoming"
-    (incoming / "old").write_bytes(b"half")
-    (incoming / "new").write_bytes(b"half")
-    os.utime(incoming / "old", (0, 0))
+    left = folder / ".0123456789abcdef.bgx-tmp"
+    left.write_bytes(b"half")
+    os.utime(left, (0, 0))
 
-    open_cache()
+    with temporary(folder) as written:
+        open_cache()
 
-    assert [path.name for path in incoming.iterdir()] == ["new"]
+        assert written.exists()
+    assert not left.exists()
 
 
 _WORKER = """
@@ -258,37 +261,46 @@ while True:
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+def _next_line(lines: TextIO, process: subprocess.Popen[bytes]) -> str:
+    while not (line := lines.readline()):
+        assert process.poll() is None
+        time.sleep(0.005)
+    return line.strip()
+
+
 def test_servers_killed_at_random_leave_nothing_wrong(tmp_path: Path) -> None:
     folder = tmp_path / "cache"
     chance = random.Random(1)
-    output = [(tmp_path / f"out{number}").open("w+") for number in range(3)]
+    output = [(tmp_path / f"out{number}").open("wb") for number in range(3)]
+    told: list[str] = []
 
-    def start(number: int) -> subprocess.Popen[str]:
+    def start(number: int) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [sys.executable, "-c", _WORKER, str(folder), str(chance.random())[2:9]],
             stdout=output[number],
             stderr=subprocess.STDOUT,
-            text=True,
         )
 
-    running = [start(number) for number in range(3)]
-    try:
-        for _ in range(25):
-            time.sleep(chance.uniform(0.05, 0.4))
-            number = chance.randrange(3)
-            running[number].send_signal(signal.SIGKILL)
-            running[number].wait()
-            running[number] = start(number)
-    finally:
-        for process in running:
-            process.kill()
-            process.wait()
-    told = []
-    for stream in output:
-        stream.seek(0)
-        told += stream.read().split("\n")
-        stream.close()
+    with contextlib.ExitStack() as stack:
+        for stream in output:
+            stack.enter_context(stream)
+        lines = [stack.enter_context(open(stream.name, encoding="utf-8")) for stream in output]
+        running = [start(number) for number in range(3)]
+        try:
+            for _ in range(25):
+                number = chance.randrange(3)
+                for _ in range(chance.randrange(1, 30)):
+                    told.append(_next_line(lines[number], running[number]))
+                time.sleep(chance.uniform(0, 0.02))  # so that it is killed anywhere
+                running[number].kill()
+                running[number].wait()
+                running[number] = start(number)
+        finally:
+            for process in running:
+                process.kill()
+                process.wait()
+        for left in lines:
+            told += left.read().split("\n")
     assert set(told) <= {"started", "hit", ""}
     assert told.count("hit") > 100
 

@@ -5,7 +5,6 @@
     FOLDER/secret              the key of every entry's address, readable by the owner alone
     FOLDER/index.sqlite3       which entry has which content, and when it was last used
     FOLDER/contents/ab/abcd…   files named by the SHA-256 of what is in them
-    FOLDER/incoming/           files being written
 
 Every change happens inside one write transaction of the index: the file is moved into place, its
 row written, the least recently used rows and their files removed, and then the transaction ends. A
@@ -21,7 +20,6 @@ import hashlib
 import hmac
 import json
 import logging
-import os
 import secrets
 import sqlite3
 import threading
@@ -30,15 +28,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bgx.errors import OutputError
+from bgx.files import remove_leftovers, temporary, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
 log = logging.getLogger(__name__)
-
-_ABANDONED = 3600.0
-"""Age in seconds after which an unfinished file belongs to a process that was killed."""
 
 _BUSY = 10.0
 """Seconds to wait for another process's write transaction."""
@@ -94,14 +90,13 @@ class Cache:
         touch_after: float = 60.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._contents, self._incoming = folder / "contents", folder / "incoming"
+        self._folder, self._contents = folder, folder / "contents"
         self._index = folder / "index.sqlite3"
         self._limit, self._touch_after, self._clock = limit, touch_after, clock
         self._lock = threading.Lock()
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._contents.mkdir(exist_ok=True)
-            self._incoming.mkdir(exist_ok=True)
             self._secret = _keep_secret(folder / "secret")
             self._database = self._open_index()
             self.clean()
@@ -148,23 +143,21 @@ class Cache:
         entry = make_entry(data, media, facts)
         if len(data) > self._limit:
             return entry
-        written = self._incoming / secrets.token_hex(16)
         try:
-            written.write_bytes(data)
-            with self._changing() as database:
-                target = self._file(entry.digest)
-                target.parent.mkdir(exist_ok=True)
-                written.replace(target)
-                database.execute(
-                    "INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?)",
-                    (key, entry.digest, len(data), media, json.dumps(facts), self._clock()),
-                )
-                self._evict(database)
+            # Beside the contents: what is there and has no row may be removed at any time.
+            with temporary(self._folder) as written:
+                written.write_bytes(data)
+                with self._changing() as database:
+                    target = self._file(entry.digest)
+                    target.parent.mkdir(exist_ok=True)
+                    written.replace(target)
+                    database.execute(
+                        "INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?)",
+                        (key, entry.digest, len(data), media, json.dumps(facts), self._clock()),
+                    )
+                    self._evict(database)
         except (OSError, sqlite3.Error) as error:
             log.warning("cache: cannot be written: %s", error)
-        finally:
-            with contextlib.suppress(OSError):
-                written.unlink(missing_ok=True)
         return entry
 
     def clean(self) -> None:
@@ -175,10 +168,7 @@ class Cache:
                 if file.name not in known:
                     file.unlink(missing_ok=True)
             self._evict(database)
-        for file in self._incoming.iterdir():
-            with contextlib.suppress(OSError):
-                if time.time() - file.stat().st_mtime > _ABANDONED:
-                    file.unlink()
+        remove_leftovers(self._folder)
 
     def close(self) -> None:
         with self._lock:
@@ -253,20 +243,7 @@ class Cache:
 
 def _keep_secret(path: Path) -> bytes:
     """The folder's secret, made by whoever comes first."""
-    own = path.with_name(f"{path.name}-{secrets.token_hex(8)}")
-    try:
-        descriptor = os.open(own, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(descriptor, "wb") as stream:
-            stream.write(secrets.token_bytes(32))
-        try:
-            os.link(own, path)
-        except FileExistsError:
-            pass
-        except OSError:  # no hard links here: two first servers at once are not told apart
-            if not path.exists():
-                own.replace(path)
-    finally:
-        own.unlink(missing_ok=True)
+    write_whole(path, secrets.token_bytes(32), create=True, private=True)
     secret = path.read_bytes()
     if len(secret) != 32:
         raise OSError(f"{path}: must be 32 bytes; delete it and what is in its folder")
