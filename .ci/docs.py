@@ -106,6 +106,26 @@ def _show_comparison(record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def show_serve_speed() -> str:
+    """A row for each server and number of clients."""
+    record = _read_record("serve")
+    lines = [
+        "| at once | server | photos per second | p50, s | p95, s | memory, MB | times rembg |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for clients, rows in record["summary"].items():
+        for name, row in rows.items():
+            shown = {"rembg": "`rembg s`", "bgx": "bgx", "bgx, refined": "bgx, edges refined"}[name]
+            ratio = f"{row['times rembg']:.1f}" if "times rembg" in row else ""
+            cells = (
+                *(clients.removesuffix(" at once"), shown, f"{row['photos per second']:.2f}"),
+                *(f"{row['p50, s']:.2f}", f"{row['p95, s']:.2f}"),
+                *(f"{row['peak memory, MB']:,.0f}", ratio),
+            )
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", _show_origin(record)])
+
+
 def show_lite_speed() -> str:
     """Speed and memory of the built-in network, and how it compares with rembg."""
     record, rival = _read_record("edge"), _read_record("vs_rembg-12mp-lite")
@@ -250,6 +270,7 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "help of bgx train": lambda: show_help("train"),
     "speed summary": show_speed_summary,
     "speed": show_speed,
+    "speed of bgx serve": show_serve_speed,
     "quality summary": show_quality_summary,
     "quality": show_quality,
     "accuracy of lite": show_lite_accuracy,

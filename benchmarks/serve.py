@@ -2,10 +2,11 @@
 
     python benchmarks/serve.py --json benchmarks/results/serve.json
 
-Both answer `POST /api/remove` with a PNG cut out by the network's own matte, for 1, 4 and 32
-clients at once. The server is restarted for each number, and nothing is cached. `bgx batch` on the
-same photos shows the cost of HTTP. Latencies are of single requests, from sending to the end of the
-answer; memory is the peak of the server's process.
+64 photos are sent by 1, 4 and 32 clients at once. The server is restarted for each number, and
+nothing is cached. rembg and bgx answer `POST /api/remove` with a PNG cut out by the network's own
+matte, the same from both; bgx also answers `POST /cutouts`, with refined edges, its default. `bgx
+batch` on the same photos shows the cost of HTTP. Latencies are of single requests, from sending to
+the end of the answer; memory is the peak of the server's process.
 """
 
 from __future__ import annotations
@@ -36,6 +37,29 @@ if TYPE_CHECKING:
 
 CLIENTS = (1, 4, 32)
 PATIENCE = 300
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a picture is asked for. field: the one that holds the photo."""
+
+    path: str
+    field: str
+
+
+OF_REMBG = Form("/api/remove", "file")
+OF_BGX = Form("/cutouts", "image")
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A server, and what it is asked for. batch: bgx's options for the same pictures, if it is
+    bgx."""
+
+    tool: Tool
+    options: Sequence[str]
+    form: Form
+    batch: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +96,7 @@ def running(tool: Tool, *options: str) -> Iterator[tuple[int, subprocess.Popen[b
         process.wait()
 
 
-def ask(port: int, photo: bytes) -> tuple[float, int]:
+def ask(port: int, form: Form, photo: bytes) -> tuple[float, int]:
     """Seconds and status of one request."""
     boundary = uuid.uuid4().hex
     fields = {"model": vs_rembg.MODEL}
@@ -80,7 +104,8 @@ def ask(port: int, photo: bytes) -> tuple[float, int]:
         f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{text}\r\n'.encode()
         for name, text in fields.items()
     ]
-    head = f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\n'
+    named = f'name="{form.field}"; filename="a.jpg"'
+    head = f"--{boundary}\r\nContent-Disposition: form-data; {named}\r\n"
     body = (
         b"".join([*parts, head.encode(), b"Content-Type: image/jpeg\r\n\r\n", photo, b"\r\n--"])
         + f"{boundary}--\r\n".encode()
@@ -89,21 +114,21 @@ def ask(port: int, photo: bytes) -> tuple[float, int]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     with contextlib.closing(connection):
         kind = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
-        connection.request("POST", "/api/remove", body, kind)
+        connection.request("POST", form.path, body, kind)
         response = connection.getresponse()
         response.read()
     return time.perf_counter() - start, response.status
 
 
-def press(tool: Tool, options: Sequence[str], files: Sequence[bytes], clients: int) -> Load:
+def press(rival: Rival, files: Sequence[bytes], clients: int) -> Load:
     """Send all photos once, from so many clients, to a server that has answered before."""
-    with running(tool, *options) as (port, process):
-        _, status = ask(port, files[0])
+    with running(rival.tool, *rival.options) as (port, process):
+        _, status = ask(port, rival.form, files[0])
         if status != 200:
-            raise SystemExit(f"{tool.name} answers {status}")
+            raise SystemExit(f"{rival.tool.name} answers {status}")
         start = time.perf_counter()
         with ThreadPoolExecutor(clients) as threads:
-            answers = list(threads.map(lambda photo: ask(port, photo), files))
+            answers = list(threads.map(lambda photo: ask(port, rival.form, photo), files))
         wall = time.perf_counter() - start
         peak = _peak_bytes(process.pid)
     statuses = [status for _, status in answers]
@@ -122,67 +147,93 @@ def _peak_bytes(number: int) -> int | None:
 
 
 def summarize(
-    loads: dict[str, list[Load]], batch: list[measure.Usage], count: int
-) -> dict[str, dict[str, float]]:
-    """A row for each number of clients: medians over the rounds."""
-    best = count / min(usage.seconds for usage in batch)
-    rows: dict[str, dict[str, float]] = {}
-    for clients in dict.fromkeys(load.clients for load in loads["bgx"]):
-        row: dict[str, float] = {}
-        rates = {}
-        for name, all_loads in loads.items():
-            mine = [load for load in all_loads if load.clients == clients]
-            rates[name] = [count / load.wall_seconds for load in mine]
-            cuts = [statistics.quantiles(load.seconds, n=20) for load in mine]
-            row[f"{name} photos per second"] = statistics.median(rates[name])
-            row[f"{name} p50, s"] = statistics.median(cut[9] for cut in cuts)
-            row[f"{name} p95, s"] = statistics.median(cut[18] for cut in cuts)
-            peaks = [load.peak_bytes for load in mine if load.peak_bytes]
-            if peaks:
-                row[f"{name} peak memory, MB"] = max(peaks) / 1e6
-            row[f"{name} failed"] = sum(count - load.statuses.get(200, 0) for load in mine)
-        row["bgx / rembg"] = statistics.median(
-            bgx / rembg for bgx, rembg in zip(rates["bgx"], rates["rembg"], strict=True)
-        )
-        row["bgx serve / bgx batch"] = statistics.median(rates["bgx"]) / best
-        rows[f"{clients} at once"] = row
+    loads: dict[str, list[Load]], batches: dict[str, list[measure.Usage]], count: int
+) -> dict[str, dict[str, dict[str, float]]]:
+    """For each number of clients a row for each server: medians over the rounds.
+
+    batches: of those servers that have a batch. A ratio is of the same round.
+    """
+    rows: dict[str, dict[str, dict[str, float]]] = {}
+    for clients in dict.fromkeys(load.clients for load in loads["rembg"]):
+        mine = {
+            name: [load for load in all_loads if load.clients == clients]
+            for name, all_loads in loads.items()
+        }
+        rows[f"{clients} at once"] = {
+            name: _summarize_server(own, mine["rembg"], batches.get(name, []), count)
+            for name, own in mine.items()
+        }
     return rows
+
+
+def _summarize_server(
+    loads: list[Load], rembg: list[Load], batches: list[measure.Usage], count: int
+) -> dict[str, float]:
+    cuts = [statistics.quantiles(load.seconds, n=20) for load in loads]
+    row = {
+        "photos per second": count / statistics.median(load.wall_seconds for load in loads),
+        "p50, s": statistics.median(cut[9] for cut in cuts),
+        "p95, s": statistics.median(cut[18] for cut in cuts),
+        "failed": float(sum(count - load.statuses.get(200, 0) for load in loads)),
+    }
+    peaks = [load.peak_bytes for load in loads if load.peak_bytes]
+    if peaks:
+        row["peak memory, MB"] = max(peaks) / 1e6
+    if loads is not rembg:
+        row["times rembg"] = _median_ratio(
+            [load.wall_seconds for load in rembg], [load.wall_seconds for load in loads]
+        )
+    if batches:
+        row["times bgx batch"] = _median_ratio(
+            [usage.seconds for usage in batches], [load.wall_seconds for load in loads]
+        )
+    return row
+
+
+def _median_ratio(above: Sequence[float], below: Sequence[float]) -> float:
+    return statistics.median(a / b for a, b in zip(above, below, strict=True))
 
 
 def main() -> None:
     asked = _parse()
     model_file = asked.model_file or vs_rembg.known_model_file()
-    with tempfile.TemporaryDirectory(prefix="bgx-benchmark-") as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory(prefix="bgx-benchmark-") as made:
+        folder = Path(made)
         rembg = vs_rembg.rembg_tool(
             vs_rembg.rembg_python(asked.rembg_env), folder / "rembg-home", model_file
         )
         bgx = vs_rembg.bgx_tool(folder / "bgx-home", model_file, ())
         work = vs_rembg.Work.prepare(folder, photos.SIZES["1600"], asked.n)
         files = [path.read_bytes() for path in sorted(work.photos.iterdir())]
-        options = {
-            "bgx": (
-                *("serve", "--model", vs_rembg.MODEL, "--device", "cpu", "--precision", "fp32"),
-                *("--no-cache", "--queue", "64", "--timeout", "300"),
-            ),
-            "rembg": ("s", "--no-ui", "--host", "127.0.0.1"),
+        serve = (
+            *("serve", "--model", vs_rembg.MODEL, "--device", "cpu", "--precision", "fp32"),
+            *("--no-cache", "--queue", "64", "--timeout", "300"),
+        )
+        rivals = {
+            "rembg": Rival(rembg, ("s", "--no-ui", "--host", "127.0.0.1"), OF_REMBG),
+            "bgx": Rival(bgx, serve, OF_REMBG, ("--no-refine",)),
+            "bgx, refined": Rival(bgx, serve, OF_BGX, ("--refine",)),
         }
-        loads: dict[str, list[Load]] = {"bgx": [], "rembg": []}
-        batch = []
+        loads: dict[str, list[Load]] = {name: [] for name in rivals}
+        batches: dict[str, list[measure.Usage]] = {
+            name: [] for name, rival in rivals.items() if rival.batch
+        }
         for number in range(asked.repeats):
             for clients in asked.clients:
-                for tool in (bgx, rembg):
-                    loads[tool.name].append(press(tool, options[tool.name], files, clients))
-                    print(f"round {number + 1}: {tool.name}, {clients} at once", file=sys.stderr)
-            batch.append(work.cut_all(bgx))
-    summary = summarize(loads, batch, asked.n)
+                for name, rival in rivals.items():
+                    loads[name].append(press(rival, files, clients))
+                    print(f"round {number + 1}: {name}, {clients} at once", file=sys.stderr)
+            for name in batches:
+                batches[name].append(work.cut_all(rivals[name].tool, *(rivals[name].batch or ())))
+    summary = summarize(loads, batches, asked.n)
     record = measure.make_record(
         "serve",
         settings={
             "model": vs_rembg.MODEL,
             "photos": {"width": 1600, "height": 1200, "count": asked.n},
             "rounds": asked.repeats,
-            "options": options,
+            "options": {name: rival.options for name, rival in rivals.items()},
+            "forms": {name: asdict(rival.form) for name, rival in rivals.items()},
         },
         versions={
             tool.name: measure.versions(tool.python, ("rembg", *measure.PACKAGES))
@@ -190,21 +241,22 @@ def main() -> None:
         },
         measurements={
             "loads": {name: [asdict(load) for load in mine] for name, mine in loads.items()},
-            "batch": [asdict(usage) for usage in batch],
+            "batches": {name: [asdict(usage) for usage in mine] for name, mine in batches.items()},
         },
         summary=summary,
     )
-    for name, row in summary.items():
-        print(name)
-        for quantity, value in row.items():
-            print(f"  {quantity:28}{value:10.2f}")
+    for clients, rows in summary.items():
+        print(clients)
+        for name, row in rows.items():
+            figures = ", ".join(f"{quantity} {value:.2f}" for quantity, value in row.items())
+            print(f"  {name}: {figures}")
     measure.conclude(record, asked.json)
 
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("-n", type=int, default=64, help="how many photos (default: 64)")
-    parser.add_argument("--repeats", type=int, default=3, help="rounds (default: 3)")
+    parser.add_argument("--repeats", type=int, default=1, help="rounds (default: 1)")
     parser.add_argument("--model-file", type=Path, help="u2netp.onnx (default: bgx's own)")
     parser.add_argument("--rembg-env", type=Path, help="virtual environment that has rembg")
     parser.add_argument("--json", type=Path, help="write the record to this file")

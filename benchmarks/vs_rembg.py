@@ -88,8 +88,8 @@ class Tool:
     def cut_one(self, photo: Path, target: Path) -> measure.Usage:
         return self.run(*self.one, photo, target)
 
-    def cut_folder(self, folder: Path, target: Path) -> measure.Usage:
-        return self.run(*self.many, folder, *self.output_option, target)
+    def cut_folder(self, folder: Path, target: Path, *options: str) -> measure.Usage:
+        return self.run(*self.many, *options, folder, *self.output_option, target)
 
 
 def rembg_tool(python: Path, home: Path, model_file: Path) -> Tool:
@@ -211,13 +211,16 @@ class Work:
     def cut_out_folder(self, tool: Tool) -> Path:
         return self.folder / f"{tool.name}-cut"
 
-    def cut_all(self, tool: Tool) -> measure.Usage:
-        """Cut all photos into an empty folder. Raises SystemExit unless every one came out."""
+    def cut_all(self, tool: Tool, *options: str) -> measure.Usage:
+        """Cut all photos into an empty folder. options: beside the tool's own.
+
+        Raises SystemExit unless every one came out.
+        """
         target = self.cut_out_folder(tool)
         if target.exists():
             shutil.rmtree(target)
         target.mkdir()
-        usage = tool.cut_folder(self.photos, target)
+        usage = tool.cut_folder(self.photos, target, *options)
         wanted = {path.stem for path in self.photos.iterdir()}
         missing = wanted - {path.stem for path in target.glob("*.png")}
         if missing:

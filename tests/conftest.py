@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from support.networks import tiny_network
@@ -20,7 +20,14 @@ if TYPE_CHECKING:
 SHARED = Path(__file__).parents[2] / "shared"
 WEIGHTS = SHARED / "models" / "u2netp.onnx"
 
-settings.register_profile("bgx", derandomize=True, database=None, deadline=None, max_examples=60)
+settings.register_profile(
+    "bgx",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    max_examples=60,
+    suppress_health_check=[HealthCheck.too_slow],  # of a machine that is busy, too
+)
 settings.load_profile("bgx")
 
 _skipped_for_weights = pytest.StashKey[int]()

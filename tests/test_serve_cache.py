@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from bgx.errors import OutputError
 from bgx.files import temporary
-from bgx.serve.cache import Cache
+from bgx.serve.cache import Cache, make_entry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,7 +62,7 @@ def stored(folder: Path) -> int:
 def test_an_entry_comes_back_as_it_was_put(open_cache: Callable[..., Cache]) -> None:
     cache = open_cache()
 
-    cache.put("k", b"data", "image/png", {"width": 3, "box": [1, 2]})
+    cache.put("k", make_entry(b"data", "image/png", {"width": 3, "box": [1, 2]}))
 
     entry = cache.get("k")
     assert entry is not None
@@ -78,7 +78,7 @@ def test_an_entry_comes_back_as_it_was_put(open_cache: Callable[..., Cache]) -> 
 def test_another_server_on_the_folder_sees_it(open_cache: Callable[..., Cache]) -> None:
     first, second = open_cache(), open_cache()
 
-    first.put("k", b"data", "image/png", {})
+    first.put("k", make_entry(b"data", "image/png", {}))
 
     entry = second.get("k")
     assert entry is not None
@@ -127,7 +127,7 @@ def test_it_holds_the_most_recently_used_that_fit(
     for operation, number, data, server in operations:
         key = f"key{number}"
         if operation == "put":
-            caches[server].put(key, data, "x/y", {"n": number})
+            caches[server].put(key, make_entry(data, "x/y", {"n": number}))
             kept.pop(key, None)
             kept[key] = data
             while size() > 1000:
@@ -149,9 +149,9 @@ def test_what_is_larger_than_the_cache_is_served_and_not_kept(
     open_cache: Callable[..., Cache], tmp_path: Path
 ) -> None:
     cache = open_cache(limit=10)
-    cache.put("small", b"1234", "x/y", {})
+    cache.put("small", make_entry(b"1234", "x/y", {}))
 
-    assert cache.put("large", b"x" * 11, "x/y", {}).data == b"x" * 11
+    cache.put("large", make_entry(b"x" * 11, "x/y", {}))
 
     assert cache.get("large") is None
     assert cache.get("small") is not None
@@ -162,8 +162,8 @@ def test_damaged_content_is_a_miss_and_goes(
     open_cache: Callable[..., Cache], tmp_path: Path, damage: str
 ) -> None:
     cache = open_cache()
-    cache.put("k", b"right bytes", "x/y", {})
-    cache.put("other", b"other bytes", "x/y", {})
+    cache.put("k", make_entry(b"right bytes", "x/y", {}))
+    cache.put("other", make_entry(b"other bytes", "x/y", {}))
     [file] = [path for path in files(tmp_path / "cache") if path.read_bytes() == b"right bytes"]
     match damage:
         case "cut":
@@ -179,7 +179,7 @@ def test_damaged_content_is_a_miss_and_goes(
 
     assert not file.exists()
     assert stored(tmp_path / "cache") == len(b"other bytes")
-    cache.put("k", b"right bytes", "x/y", {})
+    cache.put("k", make_entry(b"right bytes", "x/y", {}))
     assert cache.get("k") is not None
 
 
@@ -188,7 +188,7 @@ def test_a_smaller_limit_is_kept_from_the_start(
 ) -> None:
     cache = open_cache(limit=1000)
     for number in range(10):
-        cache.put(f"{number}", bytes([number]) * 100, "x/y", {})
+        cache.put(f"{number}", make_entry(bytes([number]) * 100, "x/y", {}))
     cache.close()
 
     smaller = open_cache(limit=250)
@@ -202,7 +202,7 @@ def test_a_damaged_index_is_started_anew(
     open_cache: Callable[..., Cache], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     cache = open_cache()
-    cache.put("k", b"data", "x/y", {})
+    cache.put("k", make_entry(b"data", "x/y", {}))
     key = cache.address(source="x")
     cache.close()
     (tmp_path / "cache" / "index.sqlite3").write_bytes(b"no database at all" * 1000)
@@ -212,7 +212,7 @@ def test_a_damaged_index_is_started_anew(
     assert again.get("k") is None
     assert files(tmp_path / "cache") == []
     assert again.address(source="x") == key
-    again.put("k", b"data", "x/y", {})
+    again.put("k", make_entry(b"data", "x/y", {}))
     assert again.get("k") is not None
 
 
@@ -242,7 +242,7 @@ def test_what_killed_writers_left_goes_and_what_is_being_written_stays(
 _WORKER = """
 import hashlib, random, sys
 from pathlib import Path
-from bgx.serve.cache import Cache
+from bgx.serve.cache import Cache, make_entry
 
 cache = Cache(Path(sys.argv[1]), 60_000, touch_after=0)
 chance = random.Random(int(sys.argv[2]))
@@ -253,7 +253,7 @@ while True:
     data = hashlib.sha512(key[-1].encode()).digest() * (20 + 40 * int(key[-1]))
     entry = cache.get(key)
     if entry is None:
-        cache.put(key, data, "x/y", {"key": key})
+        cache.put(key, make_entry(data, "x/y", {"key": key}))
     elif entry.data != data or entry.facts != {"key": key}:
         print("WRONG", key, flush=True)
     else:

@@ -264,7 +264,8 @@ def test_what_cannot_be_cut_out_says_why(chromium: Browser, server: Server, tmp_
 
     assert "ot a picture" in text(chromium, ".card .state")
     assert text(chromium, "#summary") == "0 of 1 done, 1 failed"
-    assert not chromium.run("document.querySelector('.again').hidden")
+    # The same photo would be refused again.
+    assert chromium.run("document.querySelector('.again').hidden")
     chromium.run("document.querySelector('.remove').click()")
     assert chromium.run("document.querySelector('#bar').hidden")
     # The browser itself notes the 422.
@@ -279,6 +280,22 @@ def test_a_full_queue_is_waited_for(
         chromium.open(f"http://127.0.0.1:{small.port}/")
         chromium.drop(*photos)
         chromium.wait_for(f"{DONE} + {FAILED} === 20")
+
+        assert chromium.run(FAILED) == 0
+    chromium.messages.clear()
+
+
+def test_a_server_that_is_gone_is_waited_for(
+    chromium: Browser, stocked_home: Path, photos: list[Path]
+) -> None:
+    chromium.resize(1280, 900)
+    with serving("--no-cache") as first:
+        chromium.open(f"http://127.0.0.1:{first.port}/")
+    chromium.drop(photos[0])
+    chromium.wait_for("document.querySelector('.state')?.textContent.includes('be reached; again')")
+
+    with serving("--no-cache", "--port", str(first.port)):
+        chromium.wait_for(f"{DONE} + {FAILED} === 1")
 
         assert chromium.run(FAILED) == 0
     chromium.messages.clear()

@@ -10,15 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bgx.serve.asks import Ask, Form, Link, Refusal
-from bgx.serve.removebg import (
+from bgx.serve.removebg.answer import (
     ACCOUNT,
     answer_headers,
     answer_json,
     error_json,
-    parse_request,
     picture_refusal,
     rate_headers,
 )
+from bgx.serve.removebg.request import parse_request
 
 PHOTO = b"a photo"
 

@@ -437,16 +437,20 @@ def test_one_of_two_who_wait_for_the_same_may_go(tmp_path: Path) -> None:
 
 @posix
 @pytest.mark.usefixtures("slow")
-def test_sigterm_answers_what_was_accepted_and_nothing_more(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
+def test_a_signal_answers_what_was_accepted_and_nothing_more(name: str, tmp_path: Path) -> None:
+    number = getattr(signal, name)
     with serving("--cache", tmp_path / "cache") as server, ThreadPoolExecutor(16) as threads:
         accepted = [threads.submit(server.send, noise(seed)) for seed in range(6)]
         server.wait_for(
             lambda: server.figure("bgx_waiting") + server.figure("bgx_working") == 6, "accepted"
         )
 
-        server.process.send_signal(signal.SIGTERM)
+        server.process.send_signal(number)
 
         server.wait_for(lambda: server.get("/readyz").status == 503, "it drains")
+        if name == "SIGHUP":  # a terminal that is closed may say so twice
+            server.process.send_signal(number)
         assert server.get("/readyz").body == b"draining\n"
         assert server.send(PHOTO).json["code"] == "draining"
         assert {done.result().status for done in accepted} == {200}

@@ -12,11 +12,12 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from bgx.serve import page, removebg
+from bgx.serve import page
 from bgx.serve.asks import Refusal
 from bgx.serve.doors import NativeDoor, RembgDoor, RemoveBgDoor, etag
 from bgx.serve.metrics import Observed
 from bgx.serve.openapi import describe_api, show_api
+from bgx.serve.removebg.answer import ACCOUNT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -46,7 +47,7 @@ def make_app(service: Service) -> Observed:
             service.keys.identify(request)
         except Refusal as refusal:
             return remove_bg.refuse(refusal)
-        return JSONResponse(removebg.ACCOUNT, headers={"Access-Control-Allow-Origin": "*"})
+        return JSONResponse(ACCOUNT, headers={"Access-Control-Allow-Origin": "*"})
 
     async def cutout(request: Request) -> Response:
         entry = await service.find(request.path_params["key"])

@@ -135,30 +135,29 @@ class Cache:
             log.warning("cache: cannot be read: %s", error)
             return None
 
-    def put(self, key: str, data: bytes, media: str, facts: Mapping[str, Any]) -> Entry:
+    def put(self, key: str, entry: Entry) -> None:
         """Keep an entry, and drop the least recently used ones beyond the limit.
 
         What is larger than the whole cache is not kept.
         """
-        entry = make_entry(data, media, facts)
-        if len(data) > self._limit:
-            return entry
+        size = len(entry.data)
+        if size > self._limit:
+            return
+        row = (key, entry.digest, size, entry.media, json.dumps(entry.facts), self._clock())
         try:
             # Beside the contents: what is there and has no row may be removed at any time.
             with temporary(self._folder) as written:
-                written.write_bytes(data)
+                written.write_bytes(entry.data)
                 with self._changing() as database:
                     target = self._file(entry.digest)
                     target.parent.mkdir(exist_ok=True)
                     written.replace(target)
                     database.execute(
-                        "INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?)",
-                        (key, entry.digest, len(data), media, json.dumps(facts), self._clock()),
+                        "INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?)", row
                     )
                     self._evict(database)
         except (OSError, sqlite3.Error) as error:
             log.warning("cache: cannot be written: %s", error)
-        return entry
 
     def clean(self) -> None:
         """Remove what killed processes left: files without a row, and unfinished ones."""

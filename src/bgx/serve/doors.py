@@ -8,9 +8,19 @@ from typing import TYPE_CHECKING, Protocol
 from starlette.responses import JSONResponse, Response
 
 from bgx.errors import DeviceError, ExitCode, ModelError, PictureError, UsageError
-from bgx.serve import native, rembg, removebg
+from bgx.serve import native, rembg
 from bgx.serve.asks import Form, Refusal
 from bgx.serve.forms import content_type, read_body, read_form
+from bgx.serve.making import MEDIA
+from bgx.serve.removebg.answer import (
+    answer_headers,
+    answer_json,
+    error_json,
+    picture_refusal,
+    rate_headers,
+    word_refusal,
+)
+from bgx.serve.removebg.request import parse_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,14 +32,7 @@ if TYPE_CHECKING:
     from bgx.serve.cache import Entry
     from bgx.serve.forms import BodyLimits
 
-_SUFFIXES = {
-    "image/png": "png",
-    "image/jpeg": "jpg",
-    "image/webp": "webp",
-    "image/avif": "avif",
-    "image/tiff": "tiff",
-    "application/zip": "zip",
-}
+_SUFFIXES = {media: suffix for suffix, media in MEDIA.items()} | {"application/zip": "zip"}
 _FORMS = {"multipart/form-data", "application/json", "application/x-www-form-urlencoded"}
 
 
@@ -107,19 +110,19 @@ class RemoveBgDoor:
         self._rate = rate
 
     async def read(self, request: Request, limits: BodyLimits, watch: Callable[[], None]) -> Ask:
-        return removebg.parse_request(await read_form(request, limits, watch))
+        return parse_request(await read_form(request, limits, watch))
 
     def answer(self, request: Request, ask: Ask, key: str | None, entry: Entry) -> Response:
         if entry.facts["bbox"] is None:
-            raise removebg.picture_refusal("no-subject", "No subject was found in the picture.")
-        headers = removebg.answer_headers(entry.facts, ask.kind) | self._headers()
+            raise picture_refusal("no-subject", "No subject was found in the picture.")
+        headers = answer_headers(entry.facts, ask.kind) | self._headers()
         if "application/json" in request.headers.get("accept", ""):
-            return JSONResponse(removebg.answer_json(entry.data, entry.facts), headers=headers)
+            return JSONResponse(answer_json(entry.data, entry.facts), headers=headers)
         return _file(entry, key, headers)
 
     def blame(self, error: BgxError) -> Refusal:
         if isinstance(error, PictureError) and error.exit_code is not ExitCode.BUG:
-            return removebg.picture_refusal(error.code, str(error))
+            return picture_refusal(error.code, str(error))
         if isinstance(error, UsageError) and "background" in str(error):
             return Refusal(
                 400, "invalid_bg_image_file", "Invalid background image", detail=str(error)
@@ -127,13 +130,13 @@ class RemoveBgDoor:
         return blame(error)
 
     def refuse(self, refusal: Refusal) -> Response:
-        refusal = removebg.word_refusal(refusal)
+        refusal = word_refusal(refusal)
         return JSONResponse(
-            removebg.error_json(refusal), refusal.status, _headers(refusal) | self._headers()
+            error_json(refusal), refusal.status, _headers(refusal) | self._headers()
         )
 
     def _headers(self) -> dict[str, str]:
-        return removebg.rate_headers(*self._rate()) | {"Access-Control-Allow-Origin": "*"}
+        return rate_headers(*self._rate()) | {"Access-Control-Allow-Origin": "*"}
 
 
 class RembgDoor:

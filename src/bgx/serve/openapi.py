@@ -10,7 +10,7 @@ from starlette.responses import HTMLResponse
 from bgx import __version__
 from bgx.options import OPTIONS
 from bgx.presets import load_presets
-from bgx.serve.work import MEDIA
+from bgx.serve.making import MEDIA
 
 if TYPE_CHECKING:
     from starlette.requests import Request

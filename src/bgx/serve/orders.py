@@ -11,7 +11,7 @@ from bgx.errors import PictureError, UsageError
 from bgx.image.read import open_photo
 from bgx.options import OutputSettings, settle
 from bgx.presets import preset_options
-from bgx.serve.work import PICTURE, Order
+from bgx.serve.making import PICTURE, Order
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -29,7 +29,10 @@ _KEEP_ALIVE = 65
 _AFTER_TIMEOUT = 60
 """Seconds for what is at work when the last who waits has had its turn."""
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_HANGUP: int | None = getattr(signal, "SIGHUP", None)
+"""The terminal was closed. Windows has no such signal."""
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, *([_HANGUP] if _HANGUP else []))
 
 
 def serve(settings: ServeSettings, tell: Callable[[str], None]) -> None:
@@ -101,20 +104,27 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """The first signal ends gently, the second at once."""
+        """The first signal ends gently, the second at once; the hang-up may come twice.
+
+        What bgx was started to ignore, as with nohup, stays ignored.
+        """
         loop = asyncio.get_running_loop()
 
         def handle(number: int, _: FrameType | None) -> None:
-            if self._service.draining:
+            if not self._service.draining:
+                self._service.draining = True
+                loop.call_soon_threadsafe(lambda: self._begin(self._drain()))
+            elif number != _HANGUP:
                 os._exit(ExitCode.INTERRUPTED)
-            self._service.draining = True
-            loop.call_soon_threadsafe(lambda: self._begin(self._drain()))
 
-        before = {number: signal.signal(number, handle) for number in _SIGNALS}
+        before = {number: signal.getsignal(number) for number in _SIGNALS}
+        heeded = {number: was for number, was in before.items() if was != signal.SIG_IGN}
+        for number in heeded:
+            signal.signal(number, handle)
         try:
             yield
         finally:
-            for number, was in before.items():
+            for number, was in heeded.items():
                 signal.signal(number, was)
 
     def _begin(self, task: Coroutine[Any, Any, None]) -> None:

@@ -17,12 +17,14 @@ from bgx.errors import BgxError
 from bgx.presets import load_presets
 from bgx.serve.asks import Link, Refusal
 from bgx.serve.cache import Cache, reckon_address
-from bgx.serve.fetch import BadAddressError, Fetcher, FetchError, OversizeError
+from bgx.serve.fetch import Fetcher
 from bgx.serve.forms import BodyLimits, body_length, check_head
 from bgx.serve.keys import Keys
+from bgx.serve.links import Links
 from bgx.serve.metrics import Metrics
 from bgx.serve.networks import Networks, code_fingerprint
 from bgx.serve.orders import make_order
+from bgx.serve.places import Place
 from bgx.serve.queue import FullError, Load, Queue
 from bgx.serve.work import Work
 
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
     from bgx.serve.cache import Entry
     from bgx.serve.doors import Door
     from bgx.serve.networks import Opened
-    from bgx.serve.queue import Ticket
     from bgx.serve.settings import ServeSettings
     from bgx.serve.work import Flight
 
@@ -43,9 +44,6 @@ _Result = TypeVar("_Result")
 
 _PIXELS_PER_BYTE = 3
 """Of a photo whose size is not known yet: a JPEG of middling quality."""
-
-_FETCHES = 6
-"""Pictures fetched at once; as many bytes as these have are in no account yet."""
 
 
 class Service:
@@ -69,14 +67,14 @@ class Service:
             timeout=settings.timeout,
             observe=self.metrics.observe_steps,
         )
-        self.fetcher = fetcher or Fetcher(max_bytes=settings.max_body)
+        fetcher = fetcher or Fetcher(max_bytes=settings.max_body)
+        self._links = Links(fetcher if settings.fetch_urls else None, settings.timeout)
         self.limits = BodyLimits(settings.max_body, settings.timeout)
         self.draining = False
         self.loaded = False
         # Hashing, headers, the cache's files; a network is loaded on a thread of its own.
         self._side = ThreadPoolExecutor(4, "side")
         self._loader = ThreadPoolExecutor(1, "load")
-        self._fetching = asyncio.Semaphore(_FETCHES)
         self._fingerprint = code_fingerprint()
         secret = secrets.token_bytes(32)
         self._address = self.cache.address if self.cache else partial(reckon_address, secret)
@@ -158,7 +156,7 @@ class Service:
         return response
 
     async def _begin(
-        self, door: Door, request: Request, place: _Place
+        self, door: Door, request: Request, place: Place
     ) -> tuple[Ask, str, Coroutine[Any, Any, tuple[Entry, bool]]]:
         """Read the request to its end. Returns what gives the result and whether it was cached.
 
@@ -166,8 +164,8 @@ class Service:
         """
         ask = await door.read(request, self.limits, place.check)
         model = self.networks.choose(ask.model)
-        source = await self._fetch(ask.source, place)
-        background = None if ask.background is None else await self._fetch(ask.background, place)
+        source = await self._take(ask.source, place)
+        background = None if ask.background is None else await self._take(ask.background, place)
         opened = await self._open(model)
         order = await self._run(
             self._side,
@@ -199,38 +197,21 @@ class Service:
             opened = await self._run(self._loader, partial(self.networks.open, model))
         return opened
 
-    async def _fetch(self, source: bytes | Link, place: _Place) -> bytes:
-        """The picture itself. What is fetched counts for the place, and few fetch at a time."""
+    async def _take(self, source: bytes | Link, place: Place) -> bytes:
+        """The picture itself; what is fetched counts for the place."""
         if isinstance(source, bytes):
             return source
-        if not self.settings.fetch_urls:
-            raise Refusal(
-                400,
-                "urls-off",
-                "This server does not fetch addresses: send the picture itself (or start bgx "
-                "serve with --fetch-urls)",
-            )
-        try:
-            async with asyncio.timeout(self.settings.timeout), self._fetching:
-                data = await self.fetcher.fetch(source.url)
-            place.add_bytes(len(data))
-            return data
-        except TimeoutError:
-            raise Refusal(
-                503, "timeout", "Too many pictures are being fetched", retry_after=5
-            ) from None
-        except OversizeError as error:
-            raise Refusal(413, "too-many-bytes", f"The picture {error}") from None
-        except FetchError as error:
-            raise source.refuse(str(error), isinstance(error, BadAddressError)) from None
+        data = await self._links.fetch(source)
+        place.add_bytes(len(data))
+        return data
 
     @contextlib.contextmanager
-    def _place(self, client: str, request: Request) -> Iterator[_Place]:
+    def _place(self, client: str, request: Request) -> Iterator[Place]:
         """A place in the queue for as long as the block runs, or until it is handed over."""
         length = body_length(request)
         size = self.settings.max_body if length is None else length
         pixels = min(self.settings.read.max_pixels, size * _PIXELS_PER_BYTE)
-        place = _Place(self.queue, client, Load(1, pixels, size))
+        place = Place(self.queue, client, Load(1, pixels, size))
         try:
             yield place
         finally:
@@ -248,47 +229,6 @@ class Service:
     @staticmethod
     async def _run(threads: ThreadPoolExecutor, call: Callable[[], _Result]) -> _Result:
         return await asyncio.get_running_loop().run_in_executor(threads, call)
-
-
-class _Place:
-    """A request's place in the queue until its order takes it over. Raises FullError."""
-
-    def __init__(self, queue: Queue, client: str, load: Load) -> None:
-        self._queue = queue
-        self._lost: FullError | None = None
-        self._ticket: Ticket | None = queue.enter(client, load, self._lose)
-
-    def _lose(self, error: FullError) -> None:
-        self._lost = error
-
-    def check(self) -> None:
-        """Raises FullError where the place is lost."""
-        if self._lost is not None:
-            raise self._lost
-
-    def change(self, load: Load) -> None:
-        """What the request holds is known."""
-        self.check()
-        if self._ticket is not None:
-            self._queue.change(self._ticket, load)
-
-    def add_bytes(self, count: int) -> None:
-        """The request holds more."""
-        if self._ticket is not None:
-            self.change(self._ticket.load + Load(0, 0, count))
-
-    def hand_over(self) -> Ticket:
-        """The ticket, which is somebody else's to give back from now on. Raises FullError."""
-        self.check()
-        ticket, self._ticket = self._ticket, None
-        if ticket is None:
-            raise AssertionError("a place is handed over once")
-        return ticket
-
-    def leave(self) -> None:
-        """Give it back, unless it was handed over."""
-        if self._ticket is not None:
-            self._queue.leave(self._ticket)
 
 
 async def _already(entry: Entry) -> tuple[Entry, bool]:

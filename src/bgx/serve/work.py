@@ -4,53 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import io
-import zipfile
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from bgx.image.encode import encode_picture
-from bgx.run.outcome import Done, Job, as_done
-from bgx.run.recipe import Recipe
-from bgx.run.report import make_row
 from bgx.serve.asks import Refusal
-from bgx.serve.cache import Entry, make_entry
-from bgx.storage.memory import InMemory
+from bgx.serve.making import make_result
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bgx.options import OutputSettings
-    from bgx.run.cutout import Cutout
-    from bgx.serve.asks import Package
-    from bgx.serve.cache import Cache
+    from bgx.serve.cache import Cache, Entry
+    from bgx.serve.making import Order
     from bgx.serve.networks import Networks
     from bgx.serve.queue import FullError, Queue, Ticket
     from bgx.settings import ReadSettings
-
-MEDIA = {
-    "png": "image/png",
-    "jpg": "image/jpeg",
-    "webp": "image/webp",
-    "avif": "image/avif",
-    "tiff": "image/tiff",
-}
-PICTURE = "picture"
-"""What messages call a client's picture."""
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """A picture to make, all of it known. key: its address in the cache. model: of Networks.choose.
-    pixels: of the photo."""
-
-    key: str
-    source: bytes = field(repr=False)
-    pixels: int
-    output: OutputSettings
-    model: str | None
-    package: Package
 
 
 @dataclass(eq=False, slots=True)
@@ -191,65 +159,7 @@ class Work:
     def _carry_out(self, order: Order) -> Entry:
         """On a thread of its own. Raises BgxError."""
         engine = self._networks.open(order.model).engine
-        recipe = Recipe(self._read, order.output)
-        target = None if order.package == "zip" else _Collected()
-        job = Job(InMemory(order.source, PICTURE), target)
-        outcome = as_done(engine.submit(job, recipe).result())
-        if target is None:
-            data, media = _pack(outcome), "application/zip"
-        else:
-            data, media = b"".join(target.pieces), MEDIA[order.output.format]
-        facts = _describe(outcome)
-        if self._cache is None:
-            return make_entry(data, media, facts)
-        return self._cache.put(order.key, data, media, facts)
-
-
-class _Collected:
-    """A target in memory."""
-
-    def __init__(self) -> None:
-        self.pieces: tuple[bytes, ...] = ()
-
-    def __str__(self) -> str:
-        return PICTURE
-
-    def link(self, page: object) -> str:
-        """Empty: it lies nowhere."""
-        return ""
-
-    def write(self, *pieces: bytes, create: bool = False) -> bool:
-        """Keep them."""
-        self.pieces = pieces
-        return True
-
-    def is_there(self) -> bool:
-        """Whether they are kept."""
-        return bool(self.pieces)
-
-
-def _pack(outcome: Done) -> bytes:
-    """color.jpg with the subject's colours, and alpha.png."""
-    cutout: Cutout | None = outcome.cutout
-    if cutout is None:
-        raise AssertionError("a job without a target leaves its cut-out in memory")
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
-        colours = encode_picture(
-            cutout.image.convert("RGB"), "jpg", name=PICTURE, quality=95, icc=cutout.icc
-        )
-        archive.writestr("color.jpg", b"".join(colours))
-        alpha = cutout.image.getchannel("A") if cutout.image.mode == "RGBA" else cutout.matte
-        archive.writestr("alpha.png", b"".join(encode_picture(alpha, "png", name=PICTURE)))
-    return stream.getvalue()
-
-
-def _describe(outcome: Done) -> dict[str, Any]:
-    """What is known of a result beside its bytes: its row of the report, and its full size."""
-    facts = make_row(outcome)
-    for name in ("source", "target", "status"):
-        del facts[name]
-    measured = outcome.measured
-    facts["doubtful"] = measured.trust.doubtful
-    facts["full_width"], facts["full_height"] = measured.full
-    return facts
+        entry = make_result(order, engine, self._read)
+        if self._cache is not None:
+            self._cache.put(order.key, entry)
+        return entry

@@ -7,6 +7,7 @@ import { Refused, cut } from "./send.js";
 import { zip } from "./zip.js";
 
 const AT_ONCE = 3;
+const REFUSED_FOR_EVER = new Set([400, 413, 415, 422]);
 const SUFFIXES = { "image/png": "png", "image/jpeg": "jpg", "image/webp": "webp", "image/avif": "avif" };
 
 const find = (selector) => document.querySelector(selector);
@@ -94,6 +95,8 @@ async function make(photo) {
     if (error instanceof Refused && error.status === 401) askForKey();
     const words = error instanceof Refused ? error.message : "This file could not be read";
     setState(photo, "failed", sentence(words));
+    // The same photo would be refused again.
+    photo.card.querySelector(".again").hidden = REFUSED_FOR_EVER.has(error.status);
   }
 }
 
@@ -104,6 +107,7 @@ function tell(photo, control, { state, share = 0, seconds }) {
     sending: `Sending, ${Math.round(share)} %`,
     working: "Removing the background",
     waiting: `The server is busy; again in ${seconds} s`,
+    lost: `The server cannot be reached; again in ${seconds} s`,
   };
   setState(photo, state === "working" ? "working" : "waiting", words[state], share);
 }

@@ -15,7 +15,7 @@ export class Refused extends Error {
  * The cut-out of a file: { blob, address, width, height, doubtful }.
  *
  * tell is called with { state, share } as it goes on: reading, sending (share: percent), working,
- * waiting (seconds). Throws Refused, and AbortError where the signal says so.
+ * waiting for a place and lost (seconds until it tries again). Throws Refused, and AbortError where the signal says so.
  */
 export async function cut(file, query, { key, revision, signal, tell }) {
   tell({ state: "reading" });
@@ -40,7 +40,8 @@ async function persist(attempt, signal, tell) {
     if (answer.blob) return answer;
     if (answer.lost && ++lost >= MOST_LOST) throw new Refused("The server cannot be reached", 0);
     if (!answer.lost) lost = 0;
-    await wait(answer.lost ? 2 ** lost : answer.seconds, signal, tell);
+    const [state, seconds] = answer.lost ? ["lost", 2 ** lost] : ["waiting", answer.seconds];
+    await wait(seconds, signal, (left) => tell({ state, seconds: left }));
   }
 }
 
@@ -48,7 +49,7 @@ async function wait(seconds, signal, tell) {
   // Not all of them at the same moment.
   const end = Date.now() + 1000 * seconds * (1 + Math.random() / 4);
   for (let left = end - Date.now(); left > 0; left = end - Date.now()) {
-    tell({ state: "waiting", seconds: Math.ceil(left / 1000) });
+    tell(Math.ceil(left / 1000));
     await new Promise((done) => setTimeout(done, Math.min(left, 500)));
     signal.throwIfAborted();
   }
