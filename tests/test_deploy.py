@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import subprocess
+import sys
 import time
+import tomllib
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +23,8 @@ from support.serving import PATIENCE, serving
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-DEPLOY = Path(__file__).parents[1] / "deploy"
+REPOSITORY = Path(__file__).parents[1]
+DEPLOY = REPOSITORY / "deploy"
 _image = Image.new("RGB", (120, 80), "black")
 _image.paste("white", (30, 20, 90, 60))
 PHOTO = encode(_image, "JPEG")
@@ -168,11 +172,63 @@ def test_variables_are_those_that_bgx_reads(name: str) -> None:
     assert named - {"BGX_SERVE"} <= known
 
 
+def dockerfile() -> dict[str, list[str]]:
+    """The arguments of each instruction, in order; continued lines are joined."""
+    text = (DEPLOY / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
+    found: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        name, _, arguments = line.strip().partition(" ")
+        if name and name != "#":
+            found.setdefault(name, []).append(arguments.strip())
+    return found
+
+
+def test_the_container_s_command_serves_and_its_health_check_tells(tmp_path: Path) -> None:
+    instructions = dockerfile()
+    variables = dict(pair.split("=", 1) for pair in instructions["ENV"][0].split())
+    program, *options = json.loads(instructions["CMD"][0])
+    assert (program, options[0]) == ("bgx", "serve")
+    health = json.loads(instructions["HEALTHCHECK"][0].partition("CMD ")[2])
+    assert health[0] == "python"
+
+    del variables["PATH"]
+    with serving(*options[1:], env={**variables, "BGX_HOME": str(tmp_path)}) as server:
+        port = str(server.port)
+        check = [sys.executable, *(word.replace("7000", port) for word in health[1:])]
+        healthy = subprocess.run(check, timeout=PATIENCE)
+        made = server.send(PHOTO)
+        listening = next(line for line in server.lines if "listening" in line)
+        assert server.stop() == 0
+    gone = subprocess.run(check, timeout=PATIENCE, stderr=subprocess.DEVNULL)
+
+    assert (healthy.returncode, made.status) == (0, 200)
+    assert gone.returncode != 0
+    assert "0.0.0.0" in listening
+    assert "with lite" in listening
+    assert json.loads(next(line for line in server.lines if line.startswith("{")))["status"]
+    assert instructions["EXPOSE"] == ["7000"]
+
+
+def test_the_container_is_built_from_what_there_is() -> None:
+    """And from all that the distribution is made from."""
+    ignored = (DEPLOY / "Dockerfile.dockerignore").read_text(encoding="utf-8").split("\n")
+    kept = {line.removeprefix("!") for line in ignored if line.startswith("!")}
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+    build = project["tool"]["hatch"]["build"]["targets"]
+
+    assert {name for name in kept if not (REPOSITORY / name).exists()} == set()
+    named = {project["project"]["readme"], *project["project"]["license-files"]}
+    named |= {path.partition("/")[0] for path in build["wheel"].get("packages", [])}
+    named |= set(build["wheel"].get("force-include", {}))
+    assert named <= kept
+    extras = re.search(r"/src\[(.*)\]", " ".join(dockerfile()["RUN"]))
+    assert extras is not None
+    assert set(extras[1].split(",")) <= set(project["project"]["optional-dependencies"])
+
+
 def test_the_container_s_files_name_what_there_is() -> None:
-    dockerfile = (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
     compose = (DEPLOY / "compose.yaml").read_text(encoding="utf-8")
 
-    assert "[cpu,heif,serve]" in dockerfile
-    assert "USER bgx" in dockerfile
+    assert dockerfile()["USER"] == ["bgx"]
     for named in re.findall(r"\./(\w+\.conf):|dockerfile: deploy/(\S+)", compose):
         assert (DEPLOY / "".join(named)).is_file()
