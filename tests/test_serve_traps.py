@@ -297,7 +297,9 @@ def test_more_than_may_wait_are_told_when_to_come_again(tmp_path: Path) -> None:
 
         watching = threading.Thread(target=watch)
         watching.start()
+        start = time.monotonic()
         answers = server.send_many([noise(seed) for seed in range(30)])
+        pictures = time.monotonic() - start
         stop.set()
         watching.join()
 
@@ -306,7 +308,9 @@ def test_more_than_may_wait_are_told_when_to_come_again(tmp_path: Path) -> None:
         refused = [answer for answer in answers if answer.status == 429]
         assert all(1 <= int(answer.headers["retry-after"]) <= 600 for answer in refused)
         assert refused[0].json["code"] == "queue-full"
-        assert max(alive) < 1
+        # Not one of these had to wait for the pictures.
+        assert len(alive) >= 3
+        assert max(alive) < pictures / 2
         # Afterwards it is as before.
         server.wait_for(lambda: idle(server), "all is over")
         assert [answer.status for answer in server.send_many([PHOTO, noise(99)])] == [200, 200]
