@@ -109,7 +109,10 @@ def _show_comparison(record: dict[str, Any]) -> str:
 def show_serve_speed() -> str:
     """A row for each server and number of clients."""
     record = _read_record("serve")
+    sent = record["settings"]["photos"]
     lines = [
+        f"{sent['count']} JPEG photos of {sent['width']} x {sent['height']} with u2netp:",
+        "",
         "| at once | server | photos per second | p50, s | p95, s | memory, MB | times rembg |",
         "|---|---|---|---|---|---|---|",
     ]
