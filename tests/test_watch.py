@@ -332,8 +332,8 @@ def test_a_file_is_given_once_for_each_state_that_two_looks_have_seen(
     save_photo(tmp_path / "photo.png")
     folder = open_folder(str(root))
     assert isinstance(folder, LocalFolder)
-    arrivals = Arrivals(folder)
     now, seen, given_marks, hints = 0.0, {}, [], set[str]()
+    arrivals = Arrivals(folder, clock=lambda: now)
     for action, value in [*actions, *[("look at all", SETTLE_S)] * 3]:
         path = root / str(value)
         if action == "create":
@@ -350,7 +350,7 @@ def test_a_file_is_given_once_for_each_state_that_two_looks_have_seen(
             hints.add(value)
             continue
         now += value
-        arrivals.look(now, None if action == "look at all" else sorted(hints))
+        arrivals.look(None if action == "look at all" else sorted(hints))
         hints.clear()
         for arrival in arrivals.take(99, wait=False):
             below = arrival.item.below

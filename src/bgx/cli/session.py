@@ -114,7 +114,8 @@ class RollingReport:
             path = Path(self._name)
             aside = (Path(f"{path}.{number}") for number in count(1))
             self._stream.close()  # Windows renames no open file
-            path.rename(next(name for name in aside if not os.path.lexists(name)))
+            with contextlib.suppress(OSError):  # it is tried again after the next row
+                path.rename(next(name for name in aside if not os.path.lexists(name)))
             self._stream = _open_locked(self._name, keep=True)
 
     def close(self) -> None:

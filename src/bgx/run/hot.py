@@ -6,7 +6,7 @@ import logging
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from bgx.errors import UnreadableError, UsageError
 from bgx.files import move_aside
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from bgx.run.outcome import Job, Outcome
     from bgx.run.watch import Arrival, Mark
     from bgx.settings import Existing
-    from bgx.storage.base import Folder
+    from bgx.storage.base import File, Folder
 
 log = logging.getLogger(__name__)
 
-_AT_ONCE = 64
+_AT_ONCE = 500
 """Pictures of a part. Those that wait for a later part can still be changed or removed."""
 
 _AGAIN_S = (2.0, 8.0, 20.0)
@@ -90,7 +90,7 @@ class HotFolder:
         return is_object(str(self._planner.out))
 
     def __enter__(self) -> HotFolder:
-        """Raises OutputError if one of the folders cannot be made or written to."""
+        """Raises OutputError if a folder cannot be made or written to, and NoMemoryError."""
         for folder in (self._planner.out, self._planner.review, self._done, self._failed):
             if folder is not None:
                 folder.make()
@@ -125,7 +125,7 @@ class HotFolder:
             return outcome
         here = mark(work.item.file)
         if here is None and isinstance(outcome, Failed):
-            log.info("%s: was removed before it could be read", work.item.file)
+            self._forget(work)
             return None
         if here is not None and here != work.mark:
             # It changed while it was processed. The result, if any, may be replaced: it is ours.
@@ -145,12 +145,17 @@ class HotFolder:
 
     def _warn_of_older(self, work: _Work) -> None:
         """Tell the user if the photo was replaced, and its result is that of the earlier photo."""
-        target = self._planner.out.file(work.target)
+        # What was planned is a file, whose status the plan may have got with those of others.
+        target = cast("File", work.job.target)
         if skip_existing(work.item.file, target, "update") is None:
             self._tell(
                 f"{work.item.file}: is newer than its result {target}, which was kept; to replace "
                 "it use --existing update"
             )
+
+    def _forget(self, work: _Work) -> None:
+        log.info("%s: was removed before it could be read", work.item.file)
+        self._arrivals.forget(work.item.below)
 
     def _try_again(self, work: _Work, seconds: float) -> None:
         work.due = time.monotonic() + seconds
@@ -168,8 +173,8 @@ class HotFolder:
         for work in due:
             here = mark(work.item.file)
             if here is None:
-                log.info("%s: was removed before it could be read", work.item.file)
                 del self._work[str(work.item.source)]
+                self._forget(work)
             elif here != work.mark:
                 self._try_again(replace(work, mark=here, tries=0), SETTLE_S)
             else:

@@ -12,15 +12,16 @@ import threading
 import time
 from dataclasses import dataclass, replace
 from itertools import chain
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
+from bgx.errors import NoMemoryError
 from bgx.run.sources import Item, is_picture
-from bgx.threads import POLL, begin, wait_for
+from bgx.threads import POLL, join_all, start
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Sequence
-    from concurrent.futures import Future
+    from collections.abc import Callable, Hashable, Iterable, Sequence
 
     from bgx.storage.base import File, Folder, Found
     from bgx.storage.local import LocalFolder
@@ -73,17 +74,23 @@ class Arrivals:
     """Finds the pictures of a folder, and those that arrive later.
 
     Each is returned once, and again whenever it has changed. leave_out: folders that are not
-    searched. poll: do not use events. ignored: number of files so far that are not pictures. Memory
-    grows only with the number of files in the folder.
+    searched. poll: do not use events. clock: gives seconds, and never goes back. ignored: number of
+    files so far that are not pictures. Memory grows only with the number of files in the folder.
     """
 
     def __init__(
-        self, folder: LocalFolder, leave_out: Sequence[Folder] = (), *, poll: bool = False
+        self,
+        folder: LocalFolder,
+        leave_out: Sequence[Folder] = (),
+        *,
+        poll: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.ignored = 0
         self._folder = folder
         self._leave_out = leave_out
         self._poll = poll
+        self._clock = clock
         self._known: dict[str, Mark] = {}
         self._others: dict[str, Mark] = {}
         self._pending: dict[str, _Seen] = {}
@@ -93,19 +100,21 @@ class Arrivals:
         self._lock = threading.Lock()
         self._woken = threading.Event()
         self._closed = threading.Event()
-        self._threads: list[Future[None]] = []
+        self._threads: list[threading.Thread] = []
+        self._failure: Exception | None = None
 
     def start(self) -> None:
-        """Start the threads that look and listen for events."""
-        self._threads = [begin(self._look_on, "look")]
-        if not self._poll:
-            self._threads.append(begin(self._listen, "listen"))
+        """Start the threads that look and listen for events. Raises NoMemoryError."""
+        for task in (self._look_on,) if self._poll else (self._look_on, self._listen):
+            thread = threading.Thread(target=self._carry_out, args=(task,), daemon=True)
+            if not start(thread):
+                raise NoMemoryError("the system gives no thread to watch with; raise its limits")
+            self._threads.append(thread)
 
     def close(self) -> None:
         self._closed.set()
         self._woken.set()
-        for thread in self._threads:
-            wait_for(thread)
+        join_all(self._threads)
 
     def take(self, count: int, *, wait: bool) -> list[Arrival]:
         """Return new complete pictures, at most ``count``. wait: up to POLL seconds for the first.
@@ -117,9 +126,8 @@ class Arrivals:
             while len(taken) < count:
                 taken.append(self._ready.get(timeout=POLL if wait and not taken else 0.0))
         except Empty:
-            for thread in self._threads:
-                if thread.done():
-                    thread.result()
+            if self._failure is not None:
+                raise self._failure from None
         return taken
 
     def names(self) -> list[str]:
@@ -130,21 +138,18 @@ class Arrivals:
         """Treat the next file of this name as new, because this one was moved away."""
         self._known.pop(below, None)
 
-    def look(self, now: float, names: Iterable[str] | None = None) -> None:
-        """Look at these files and folders, or at the whole folder; names are relative to it.
-
-        now: seconds of a monotonic clock.
-        """
+    def look(self, names: Iterable[str] | None = None) -> None:
+        """Look at these files and folders, or at the whole folder; names are relative to it."""
         if names is None:
-            self._look_at_everything(now)
+            self._look_at_everything()
         else:
             for found in chain.from_iterable(
                 self._folder.find(name, self._leave_out) for name in names
             ):
-                self._meet(found, now)
-        self._settle(now)
+                self._meet(found)
+        self._settle()
 
-    def _look_at_everything(self, now: float) -> None:
+    def _look_at_everything(self) -> None:
         met = set()
         complete = True
         for found in self._folder.walk(self._leave_out):
@@ -155,32 +160,32 @@ class Arrivals:
                 if not found.below:
                     log.warning("%s: cannot be searched: %s", found.file, found.error.strerror)
             met.add(found.below)
-            self._meet(found, now)
+            self._meet(found)
         if complete:
             for below in [*self._known.keys() - met, *self._others.keys() - met]:
                 self._drop(below)
 
-    def _meet(self, found: Found, now: float) -> None:
+    def _meet(self, found: Found) -> None:
         here = mark(found.file)
         if here is None:
             self._drop(found.below)
         elif here not in (self._known.get(found.below), self._others.get(found.below)):
-            self._pending.setdefault(found.below, _Seen(found, here, now))
+            self._pending.setdefault(found.below, _Seen(found, here, self._clock()))
 
     def _drop(self, below: str) -> None:
         for kept in (self._known, self._others, self._pending):
             kept.pop(below, None)
 
-    def _settle(self, now: float) -> None:
+    def _settle(self) -> None:
         """Look again at files that may not be complete, and pass on those that are unchanged."""
         for below, seen in list(self._pending.items()):
-            if now - seen.since < SETTLE_S:
+            if self._clock() - seen.since < SETTLE_S:
                 continue
             here = mark(seen.found.file)
             if here is None:
                 self._drop(below)
             elif here != seen.mark:
-                self._pending[below] = replace(seen, mark=here, since=now)
+                self._pending[below] = replace(seen, mark=here, since=self._clock())
             else:
                 self._pass_on(seen)
 
@@ -196,20 +201,26 @@ class Arrivals:
             self._ready.put(Arrival(item, seen.mark))
         del self._pending[found.below]
 
+    def _carry_out(self, task: Callable[[], None]) -> None:
+        try:
+            task()
+        except Exception as error:  # noqa: BLE001 - raised by take()
+            self._failure = error
+
     def _look_on(self) -> None:
         due = 0.0
         while not self._closed.is_set():
             self._woken.clear()
             names = self._take_hints()
-            now = time.monotonic()
-            if names is None or now >= due:
-                self.look(now)
-                took = time.monotonic() - now
-                due = now + took + max(_POLL_S if self._poll else _LOOK_S, _REST * took)
+            begun = self._clock()
+            if names is None or begun >= due:
+                self.look()
+                now = self._clock()
+                due = now + max(_POLL_S if self._poll else _LOOK_S, _REST * (now - begun))
             else:
-                self.look(now, names)
+                self.look(names)
             next_look = min([due, *(seen.since + SETTLE_S for seen in self._pending.values())])
-            self._woken.wait(max(0.02, next_look - time.monotonic()))
+            self._woken.wait(max(0.02, next_look - self._clock()))
 
     def _take_hints(self) -> set[str] | None:
         with self._lock:
@@ -222,7 +233,7 @@ class Arrivals:
         if not paths:
             return
         inside = f"{self._folder.location.rstrip('/')}/"
-        names = [path.replace("\\", "/") for path in paths]
+        names = [Path(path).as_posix() for path in paths]
         with self._lock:
             if len(names) + len(self._hints) > _MANY or any(
                 not name.startswith(inside) or "\ufffd" in name  # its name is not valid text
