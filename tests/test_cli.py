@@ -786,7 +786,7 @@ def test_ctrl_c_before_the_first_picture(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bgx.cli.session.open_network", interrupt)
+    monkeypatch.setattr("bgx.cli.loading.open_network", interrupt)
 
     result = bgx(*arguments, "--report", "-")
 

@@ -59,7 +59,7 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ({"size": (256, 384)}, "256 x 384"),
         ({"size": None}, "any size"),
         ({"size": None, "logits": True}, "any size, output 0 of 1, sigmoid added"),
-        ({"sides": 2}, "output 2 of 3, in 0..1"),
+        ({"sides": 2}, "output 2 of 3, already in 0..1"),
         ({"flat": True}, "512 x 512, output 0 of 1"),
     ],
     ids=str,
@@ -170,7 +170,7 @@ REFUSED = {
     "4 channels": ((1, 4, 512, 512), (1, 1, 512, 512), TensorProto.FLOAT),
     "1 channels": ((1, 1, 512, 512), (1, 1, 512, 512), TensorProto.FLOAT),
     r"\[3, 512, 512\]": ((3, 512, 512), (1, 1, 512, 512), TensorProto.FLOAT),
-    "no float32 or float16": ((1, 3, 512, 512), (1, 1, 512, 512), TensorProto.UINT8),
+    "neither float32 nor float16": ((1, 3, 512, 512), (1, 1, 512, 512), TensorProto.UINT8),
     "none of its 1 outputs": ((1, 3, 512, 512), (1, 21, 512, 512), TensorProto.FLOAT),
 }
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bgx.cli.console import Console, print_result, set_up_logging
-from bgx.cli.options import (
+from bgx.cli.request import (
     batch_size_option,
     make_request,
     option,
@@ -26,8 +26,8 @@ from bgx.storage import open_file, open_folder
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from bgx.cli.options import Request
-    from bgx.cli.session import Interruption
+    from bgx.cli.interrupt import Interruption
+    from bgx.cli.request import Request
     from bgx.run.outcome import Job, Skipped
     from bgx.run.plan import Plan
     from bgx.run.report import Report
@@ -145,7 +145,8 @@ def _tell_ignored(ignored: int, console: Console) -> None:
 
 
 def _run(plan: Plan, request: Request, console: Console) -> ExitCode:
-    from bgx.cli.session import interruptible, open_report
+    from bgx.cli.interrupt import interruptible
+    from bgx.cli.report_file import open_report
     from bgx.run.report import Report
 
     plan.prepare()
@@ -188,7 +189,7 @@ def _cut(
     interruption: Interruption,
 ) -> None:
     """Cut out the pictures of this part and of the other parts."""
-    from bgx.cli.session import note_network, open_network
+    from bgx.cli.loading import note_network, open_network
     from bgx.run.outcome import Failed, Skipped
 
     try:

@@ -11,12 +11,12 @@ import click
 
 from bgx.cli.console import Console, print_result, set_up_logging
 from bgx.cli.memory import keep_memory
-from bgx.cli.options import make_request, network_options, option
+from bgx.cli.request import make_request, network_options, option
 from bgx.errors import ExitCode, UsageError
 from bgx.storage import open_file, open_folder
 
 if TYPE_CHECKING:
-    from bgx.cli.options import Request
+    from bgx.cli.request import Request
     from bgx.run.bench import Result
     from bgx.storage.base import Source
 
@@ -63,16 +63,15 @@ def _find(photos: tuple[str, ...], count: int, folder: Path) -> list[Source]:
 
 
 def _measure(photos: list[Source], request: Request) -> list[Result]:
+    from bgx.cli.loading import find_network
     from bgx.image.read import prepare_process
     from bgx.machine import count_cores
     from bgx.model.opening import open_session
-    from bgx.model.store import Store
     from bgx.run.bench import make_policies, measure
 
     prepare_process()
     keep_memory()
-    store = Store(request.models)
-    file = store.resolve(request.model, store.registry(), progress=not request.quiet)
+    file, store = find_network(request)
     asked = request.device
     policies = [asked]
     if asked.workers is asked.threads is asked.batch_size is None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bgx.cli.console import Console, print_result, set_up_logging
-from bgx.cli.options import as_family, option
+from bgx.cli.request import as_family, option
 from bgx.errors import BadModelError, MissingModelError
 from bgx.settings import DeviceSettings
 

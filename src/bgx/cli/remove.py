@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bgx.cli.console import Console, set_up_logging
-from bgx.cli.options import make_request, picture_options
 from bgx.cli.pipes import Stdin, Stdout
+from bgx.cli.request import make_request, picture_options
 from bgx.errors import ExitCode, PictureError, UsageError
 from bgx.settings import DEFAULT_MODEL
 from bgx.storage import explain_missing, open_file
 
 if TYPE_CHECKING:
-    from bgx.cli.options import Request
+    from bgx.cli.request import Request
     from bgx.errors import BgxError
     from bgx.run.outcome import Job, Outcome
     from bgx.run.report import Report
@@ -86,7 +86,7 @@ def _check(read: File | None, written: File | None, request: Request) -> None:
 
 
 def _run(source: File | None, target: File | None, request: Request, console: Console) -> ExitCode:
-    from bgx.cli.session import open_report
+    from bgx.cli.report_file import open_report
     from bgx.run.existing import skip_existing
     from bgx.run.outcome import Failed, Job, Skipped
     from bgx.run.report import Report
@@ -120,7 +120,7 @@ def _is_reader_gone(error: BgxError) -> bool:
 
 
 def _cut(job: Job, request: Request, report: Report) -> Outcome:
-    from bgx.cli.session import note_network, open_network
+    from bgx.cli.loading import note_network, open_network
     from bgx.run.outcome import Skipped
 
     try:

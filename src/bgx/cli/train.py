@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bgx.cli.console import Console, print_result, set_up_logging
-from bgx.cli.options import option
+from bgx.cli.request import option
 from bgx.errors import ExitCode
 from bgx.settings import ModelSettings
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bgx.cli.console import Console, set_up_logging
-from bgx.cli.options import (
+from bgx.cli.request import (
     batch_size_option,
     make_request,
     option,
@@ -25,7 +25,7 @@ from bgx.settings import DEFAULT_MODEL
 from bgx.storage import open_folder
 
 if TYPE_CHECKING:
-    from bgx.cli.options import Request
+    from bgx.cli.request import Request
     from bgx.run.hot import HotFolder
     from bgx.run.outcome import Outcome
     from bgx.run.report import Stream
@@ -101,7 +101,8 @@ class _Once(logging.Filter):
 
 
 def _run(hot: HotFolder, folder: str, output: str, request: Request, console: Console) -> ExitCode:
-    from bgx.cli.session import interruptible, note_network, open_network
+    from bgx.cli.interrupt import interruptible
+    from bgx.cli.loading import note_network, open_network
     from bgx.run.report import Report
 
     with interruptible(console.print_error) as interruption, contextlib.ExitStack() as opened:
@@ -135,7 +136,7 @@ def _run(hot: HotFolder, folder: str, output: str, request: Request, console: Co
 
 
 def _open_report(name: str | None) -> contextlib.AbstractContextManager[Stream | None]:
-    from bgx.cli.session import RollingReport, open_report
+    from bgx.cli.report_file import RollingReport, open_report
 
     if name is None or name == "-":
         return open_report(name)

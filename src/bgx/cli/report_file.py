@@ -1,34 +1,24 @@
-"""What `remove` and `batch` have in common: opening the report and the network, and Ctrl-C."""
+"""The file of ``--report``: opened for this run alone, on disk, in an object store, or stdout."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import os
-import signal
 import stat
 import sys
-import threading
 import time
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from bgx.cli.memory import keep_memory
-from bgx.errors import BgxError, ExitCode, OutputError, UsageError
+from bgx.errors import BgxError, OutputError, UsageError
 from bgx.files import lock
 from bgx.storage import is_object, open_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from types import FrameType
-
-    from bgx.cli.options import Request
-    from bgx.model.opening import PendingSession
-    from bgx.model.session import Session
-    from bgx.run.report import Report
-
+    from collections.abc import Iterator
 
 _REPORT_S = 60.0
 """Seconds between two uploads of a report in an object store."""
@@ -38,9 +28,6 @@ _REPORT_BYTES = 64 << 20
 
 _ROW_BYTES = 1 << 20
 """No row is longer than this."""
-
-_HANGUP: int | None = getattr(signal, "SIGHUP", None)
-"""Sent when the terminal is closed or the connection to it is lost. Windows has no such signal."""
 
 
 @contextmanager
@@ -151,90 +138,3 @@ def _find_end(name: str) -> int:
         start = max(0, size - _ROW_BYTES)
         stream.seek(start)
         return start + stream.read().rfind(b"\n") + 1
-
-
-def open_network(request: Request, *, pictures: int | None) -> PendingSession:
-    """Find or download the network, and begin to load it on the requested device.
-
-    pictures: how many will be processed, None if unknown.
-    """
-    from bgx.model.opening import PendingSession
-    from bgx.model.store import Store
-
-    keep_memory()
-    store = Store(request.models)
-    file = store.resolve(request.model, store.registry(), progress=not request.quiet)
-    network = PendingSession(file, request.device, store, pictures=pictures)
-    # While it loads, Pillow and all that reads pictures.
-    from bgx.image.read import prepare_process
-
-    prepare_process()
-    return network
-
-
-def note_network(report: Report, request: Request, session: Session) -> None:
-    """Set the report's model, device and precision."""
-    report.model = request.model or session.entry.name
-    report.device, report.precision = session.device, session.precision
-
-
-class Interruption:
-    """Handles Ctrl-C and the signals that mean the same.
-
-    stop: set by the first signal. number: of the first signal. A second one ends bgx at once,
-    unless it is SIGHUP, which may be sent twice when a terminal is closed.
-    """
-
-    def __init__(self, notice: Callable[[str], None]) -> None:
-        self.stop = threading.Event()
-        self.number: int | None = None
-        self._notice = notice
-        self._raises = False
-
-    @contextmanager
-    def raising(self) -> Iterator[None]:
-        """In this block no picture is in work: the first signal raises KeyboardInterrupt."""
-        self._raises = True
-        try:
-            if self.stop.is_set():
-                raise KeyboardInterrupt
-            yield
-        finally:
-            self._raises = False
-
-    def handle(self, number: int, _: FrameType | None) -> None:
-        """The signal handler."""
-        if self.stop.is_set():
-            if number != _HANGUP:
-                os._exit(ExitCode.INTERRUPTED)
-            return
-        self.number = number
-        self.stop.set()
-        if self._raises:
-            raise KeyboardInterrupt
-        with contextlib.suppress(RuntimeError):  # the signal came while stderr was being written
-            self._notice(
-                "interrupted: finishing what is in work; press Ctrl-C again to stop at once"
-            )
-
-
-@contextmanager
-def interruptible(notice: Callable[[str], None]) -> Iterator[Interruption]:
-    """Handle Ctrl-C, SIGTERM and SIGHUP with an :class:`Interruption` while the block runs.
-
-    Signals that bgx was started to ignore, as with nohup, stay ignored.
-    """
-    interruption = Interruption(notice)
-    if threading.current_thread() is not threading.main_thread():
-        yield interruption
-        return
-    numbers = [signal.SIGINT, signal.SIGTERM, *([_HANGUP] if _HANGUP else [])]
-    before = {number: signal.getsignal(number) for number in numbers}
-    heeded = {number: was for number, was in before.items() if was != signal.SIG_IGN}
-    for number in heeded:
-        signal.signal(number, interruption.handle)
-    try:
-        yield interruption
-    finally:
-        for number, was in heeded.items():
-            signal.signal(number, was)

@@ -1,0 +1,45 @@
+"""Finds and loads the network that a command runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bgx.cli.memory import keep_memory
+
+if TYPE_CHECKING:
+    from bgx.cli.request import Request
+    from bgx.model.opening import PendingSession
+    from bgx.model.session import Session
+    from bgx.model.store import ModelFile, Store
+    from bgx.run.report import Report
+
+
+def find_network(request: Request) -> tuple[ModelFile, Store]:
+    """Find or download the network; the store has its copies."""
+    from bgx.model.store import Store
+
+    store = Store(request.models)
+    return store.resolve(request.model, store.registry(), progress=not request.quiet), store
+
+
+def open_network(request: Request, *, pictures: int | None) -> PendingSession:
+    """Find or download the network, and begin to load it on the requested device.
+
+    pictures: how many will be processed, None if unknown.
+    """
+    from bgx.model.opening import PendingSession
+
+    keep_memory()
+    file, store = find_network(request)
+    network = PendingSession(file, request.device, store, pictures=pictures)
+    # Imported while the network loads: Pillow, and everything that reads pictures.
+    from bgx.image.read import prepare_process
+
+    prepare_process()
+    return network
+
+
+def note_network(report: Report, request: Request, session: Session) -> None:
+    """Set the report's model, device and precision."""
+    report.model = request.model or session.entry.name
+    report.device, report.precision = session.device, session.precision
