@@ -169,7 +169,7 @@ def parse_soften(text: str | float) -> float:
 
 
 def _parse_pixels(flag: str, text: str | float, *, least: float, form: str) -> float:
-    match = re.fullmatch(r"([+-]?\d{1,9}(?:\.\d+)?)\s*(?:px)?", str(text).strip())
+    match = re.fullmatch(r"([+-]?(?:\d{1,9}(?:\.\d+)?|\.\d+))\s*(?:px)?", str(text).strip())
     if match is None:
         raise UsageError(f"{flag} {text}: use pixels of the photo ({form})")
     pixels = float(match[1])
