@@ -22,7 +22,9 @@ from PIL import Image
 from bgx.errors import ExitCode
 from bgx.model.registry import load_registry
 from bgx.presets import load_presets
+from bgx.storage import open_file, open_folder
 from support.networks import tiny_network
+from support.services import ObjectStore
 from support.serving import serving
 from support.shell import bgx, read_rows
 from support.watching import watching
@@ -98,7 +100,7 @@ def _add_cutouts(folder: Path) -> None:
 
 def test_no_block_is_left_out() -> None:
     known = {"sh", "sh setup", "json", "toml", "python", "text"}
-    known |= {"sh server", "python server", "json server", "sh watch"}
+    known |= {"sh server", "python server", "json server", "sh watch", "sh bucket"}
     assert {block.language for block in BLOCKS} <= known
     # Nothing is hidden by a fence that is not recognised.
     assert all(text.count("```") % 2 == 0 for text in PAGES.values())
@@ -153,6 +155,27 @@ def test_examples_of_watching_run(block: Block, sandbox: Path) -> None:
             shutil.rmtree("photos")
             Path("done").rename("photos")
         shutil.rmtree("cut")
+
+
+@pytest.mark.parametrize("block", _of("sh bucket"), ids=str)
+def test_examples_with_buckets_run(
+    block: Block, sandbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ObjectStore()
+    store.start()
+    try:
+        for name, value in store.environment.items():
+            monkeypatch.setenv(name, value)
+        store.empty("shop")
+        for name in ("shoe.jpg", "sub/hat.jpg"):
+            open_file(f"s3://shop/photos/{name}").write((sandbox / "photos" / name).read_bytes())
+        for line in block.text.splitlines():
+            assert bgx(*shlex.split(line)[1:]).code == ExitCode.OK, line
+        for folder in ("s3://shop/cut", "cut", "s3://shop/cut2"):
+            assert open_folder(folder).file("sub/hat.png").is_there()
+        assert (sandbox / "shoe.png").is_file()
+    finally:
+        store.stop()
 
 
 @pytest.fixture

@@ -58,7 +58,7 @@ OWNERS = {
     "isal": ["bgx.image"],
     "simplejpeg": ["bgx.image"],
     "torch": ["bgx.train"],
-    "obstore": ["bgx.storage.objects"],
+    "obstore": ["bgx.storage.client", "bgx.storage.listing", "bgx.storage.objects"],
     "watchfiles": ["bgx.run.watch"],
     "starlette": ["bgx.serve"],
     "uvicorn": ["bgx.serve.server"],
