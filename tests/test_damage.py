@@ -62,6 +62,19 @@ def _first(data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("kind", JPEGS)
+def test_pixels_are_pillow_s_and_belong_to_the_photo(kind: str) -> None:
+    image = read(JPEGS[kind]).image
+    expected = Image.open(io.BytesIO(_first(JPEGS[kind]))).convert("RGB")
+    assert difference(image, expected) <= 1
+    copy = image.copy()
+    image.paste((1, 2, 3), (0, 0, 8, 8))
+    assert image.getpixel((7, 7)) == (1, 2, 3)
+    assert copy.getpixel((7, 7)) == expected.getpixel((7, 7))
+    image.putalpha(0)
+    assert image.getpixel((399, 299)) == (*copy.getpixel((399, 299)), 0)
+
+
+@pytest.mark.parametrize("kind", JPEGS)
 def test_a_sound_file_is_read_without_a_word(kind: str) -> None:
     photo = read(JPEGS[kind])
     assert photo.notes == ()
