@@ -195,7 +195,7 @@ MISFITS = {
     "no output 1": f"net ({IN}) => (float[1,3,8,8] y) {{ y = Relu (x) }}",
     "Softmax may mix": f"net ({IN}) => (float[1,3,8,8] y) {{ y = Softmax <axis = 0> (x) }}",
     "joins along the batch": f"net ({IN}) => (float[2,3,8,8] y) {{ y = Concat <axis = 0> (x, x) }}",
-    "no whole multiple": f"""net ({IN}) => (float[1,3,12,12] y) <int64[4] s = {{1, 3, 12, 12}}>
+    "not a whole multiple": f"""net ({IN}) => (float[1,3,12,12] y) <int64[4] s = {{1, 3, 12, 12}}>
         {{ y = Resize <mode = "linear"> (x, , , s) }}""",
     "resizes": f"""net ({IN}) => (float[1,6,8,8] y) <int64[4] s = {{1, 6, 8, 8}}>
         {{ y = Resize <mode = "linear"> (x, , , s) }}""",
@@ -222,5 +222,5 @@ def test_weights_in_a_file_of_their_own_do_not_fit(tmp_path: Path) -> None:
     model = onnx.load(tiny_network(tmp_path / "tiny.onnx"))
     path = tmp_path / "split.onnx"
     onnx.save(model, path, save_as_external_data=True, location="split.bin", size_threshold=0)
-    with pytest.raises(DoesNotFit, match="file of their own"):
+    with pytest.raises(DoesNotFit, match="separate file"):
         prepare(path)

@@ -466,7 +466,7 @@ def test_remove_takes_the_file_and_what_was_recorded(store: Store, network: Path
 @pytest.mark.parametrize("name", ["u2net", "../victim", "shoes/../../victim"])
 def test_remove_touches_nothing_else(store: Store, tmp_path: Path, name: str) -> None:
     victim = put(store.folder / "victim.onnx", b"not yours")
-    with pytest.raises(MissingModelError, match="nothing removed"):
+    with pytest.raises(MissingModelError, match="nothing was removed"):
         store.remove(name)
     assert victim.exists()
 
