@@ -15,7 +15,7 @@ from PIL import Image
 from bgx.api import Remover
 from bgx.errors import UsageError
 from bgx.image.compose import cut_out, flatten
-from bgx.image.matte import multiply_alpha, stretch_map, upsample_matte
+from bgx.image.matte import multiply_alpha, stretch_matte, upsample_matte
 from bgx.image.read import read_photo
 from bgx.parsers import parse_colour
 from bgx.settings import ReadSettings
@@ -130,7 +130,7 @@ def test_golden_cut_out(file_format: str) -> None:
     # A network sees 320 x 320 and says low numbers and high ones, not 0 and 1.
     _, seen = product((426, 320))
     said = 0.1 + 0.7 * np.asarray(seen.resize((320, 320), Image.Resampling.BOX), np.float32) / 255
-    alpha = multiply_alpha(upsample_matte(stretch_map(said), photo.image.size), photo.alpha)
+    alpha = multiply_alpha(upsample_matte(stretch_matte(said), photo.image.size), photo.alpha)
     data = encode_file(cut_out(photo.image, alpha), "png", name="ball")
     with Image.open(io.BytesIO(data)) as result:
         assert (result.mode, result.size) == ("RGBA", size)

@@ -16,7 +16,7 @@ from bgx.image.matte import (
     SUBJECT_ALPHA,
     measure_matte,
     multiply_alpha,
-    stretch_map,
+    stretch_matte,
     upsample_matte,
 )
 from support.pictures import product
@@ -31,7 +31,7 @@ _probabilities = st.floats(0, 1, width=32)
 
 @given(arrays(np.float32, _maps, elements=st.floats(-100, 100, width=32)))
 def test_a_map_is_stretched_to_the_full_range_or_empty(values: NDArray[np.float32]) -> None:
-    matte = stretch_map(values)
+    matte = stretch_matte(values)
     assert matte.dtype == np.float32
     assert matte.shape == values.shape
     if float(values.max()) - float(values.min()) < FLAT:
@@ -45,7 +45,7 @@ def test_a_map_is_stretched_to_the_full_range_or_empty(values: NDArray[np.float3
 
 @given(arrays(np.float32, _maps, elements=_any_float))
 def test_whatever_the_network_says_the_matte_is_finite(values: NDArray[np.float32]) -> None:
-    matte = stretch_map(values)
+    matte = stretch_matte(values)
     assert np.isfinite(matte).all()
     assert upsample_matte(values, (5, 7)).size == (5, 7)
 
@@ -64,7 +64,7 @@ def test_whatever_the_network_says_the_matte_is_finite(values: NDArray[np.float3
     ids=["black", "white", "noise", "undefined", "partly undefined", "infinite", "minus infinite"],
 )
 def test_a_flat_or_undefined_map_has_no_subject(values: NDArray[Any]) -> None:
-    matte = upsample_matte(stretch_map(values.astype(np.float32)), (30, 20))
+    matte = upsample_matte(stretch_matte(values.astype(np.float32)), (30, 20))
     assert matte.getextrema() == (0, 0)
     assert measure_matte(matte) == (0.0, None)
 
@@ -72,7 +72,7 @@ def test_a_flat_or_undefined_map_has_no_subject(values: NDArray[Any]) -> None:
 def test_the_map_given_stays_untouched() -> None:
     values = np.array([[0.2, 0.9]], np.float32)
     values.flags.writeable = False
-    stretch_map(values)
+    stretch_matte(values)
     upsample_matte(values, (4, 4))
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from bgx.image.matte import stretch_map, upsample_matte
+from bgx.image.matte import stretch_matte, upsample_matte
 from bgx.image.trust import DOUBTFUL, Trust, measure_trust
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def test_confidence_is_the_overlap_to_be_expected() -> None:
 def test_a_fainter_map_is_trusted_less_though_its_matte_is_the_same(
     values: NDArray[np.float32], strength: float
 ) -> None:
-    matte = stretch_map(values)
+    matte = stretch_matte(values)
     assume(matte.any())
     faint = values * np.float32(strength)
 
@@ -183,7 +183,7 @@ def test_confidence_ranks_real_photos_as_their_true_masks_do(weights: Path, shar
     for photo in sorted((shared / "salient_dev" / "images").iterdir())[::3]:
         decoded = read_photo(photo, ReadSettings(), name=photo.name)
         [values] = session.run(make_tensor(decoded, session.entry))
-        matte = stretch_map(values)
+        matte = stretch_matte(values)
         with Image.open(shared / "salient_dev" / "masks" / f"{photo.stem}.png") as mask:
             true = np.asarray(mask.convert("L")) >= 128
         found = np.asarray(upsample_matte(matte, true.shape[::-1])) >= 128

@@ -14,7 +14,7 @@ from bgx.image.regions import grow_mask, label_regions
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    Map = NDArray[np.float32]
+    Matte = NDArray[np.float32]
 
 VEIL = 0.02
 """Values this close to 0 or 1 become 0 or 1; the values between are stretched to the full range."""
@@ -35,12 +35,12 @@ _FRINGE = 3
 """Pixels around a speck that are removed with it."""
 
 
-def clean_matte(matte: Map) -> Map:
+def clean_matte(matte: Matte) -> Matte:
     """The matte without specks, pin-holes and veil.
 
     matte and result: float32 [height, width], 0..1.
     """
-    cleaned: Map = ((matte - np.float32(VEIL)) / np.float32(1 - 2 * VEIL)).clip(0, 1)
+    cleaned: Matte = ((matte - np.float32(VEIL)) / np.float32(1 - 2 * VEIL)).clip(0, 1)
     parts, areas = label_regions(cleaned >= _VISIBLE)
     if areas.size == 1:
         return cleaned

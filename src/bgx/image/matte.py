@@ -23,8 +23,8 @@ _LOBES = 3
 _BLOCK = 64
 
 
-def stretch_map(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Stretch values, of any shape, to 0..1. Zeros if they span less than FLAT or hold NaN."""
+def stretch_matte(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Stretch a network's output to a matte, 0..1; zeros if it spans less than FLAT or has NaN."""
     low, high = float(values.min()), float(values.max())
     if not FLAT <= high - low < np.inf:  # also where either is NaN
         return np.zeros_like(values)

@@ -19,7 +19,7 @@ from bgx.errors import UnreadableError
 from bgx.image.clean import clean_matte
 from bgx.image.edge import edit_edge
 from bgx.image.foreground import restore_foreground
-from bgx.image.matte import measure_matte, multiply_alpha, stretch_map, upsample_matte
+from bgx.image.matte import measure_matte, multiply_alpha, stretch_matte, upsample_matte
 from bgx.image.parts import find_part
 from bgx.image.read import crop_photo, open_photo, working_size
 from bgx.image.refine import refine_matte
@@ -217,7 +217,7 @@ def make_tensor(photo: Photo, entry: ModelEntry) -> NDArray[np.float32]:
 
 def make_matte(values: NDArray[np.float32], entry: ModelEntry) -> NDArray[np.float32]:
     """The network's output as a matte of the same size, 0..1; stretched if the network needs it."""
-    return stretch_map(values) if entry.stretch else values
+    return stretch_matte(values) if entry.stretch else values
 
 
 def _find_subject(
