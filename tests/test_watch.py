@@ -19,7 +19,7 @@ from PIL import Image
 
 from bgx import files
 from bgx.errors import ExitCode
-from bgx.run.watch import SETTLE_S, Arrivals, mark
+from bgx.run.arrivals import SETTLE_S, Arrivals, mark
 from bgx.storage import open_folder
 from bgx.storage.local import LocalFolder
 from support.fakes import draw_photo, save_photo

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, cast
 
 from bgx.errors import UnreadableError, UsageError
 from bgx.files import move_aside
+from bgx.run.arrivals import SETTLE_S, Arrivals, mark
 from bgx.run.existing import skip_existing
 from bgx.run.outcome import Done, Failed, Skipped, ends_run
 from bgx.run.plan import Planner, check_places, check_writable, root_of
 from bgx.run.sources import Item
-from bgx.run.watch import SETTLE_S, Arrivals, mark
 from bgx.storage import explain_missing, is_object, open_file, open_folder
 from bgx.storage.base import fold
 from bgx.storage.local import LocalFolder
@@ -22,8 +22,8 @@ from bgx.storage.local import LocalFolder
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from bgx.run.arrivals import Arrival, Mark
     from bgx.run.outcome import Job, Outcome
-    from bgx.run.watch import Arrival, Mark
     from bgx.settings import Existing
     from bgx.storage.base import File, Folder
 
