@@ -30,7 +30,10 @@ remedy. Only :mod:`bgx.cli` turns an exception into an exit code.
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class ExitCode(IntEnum):
@@ -146,6 +149,14 @@ class OutputError(BgxError):
 
     exit_code = ExitCode.OUTPUT
     code = "output"
+
+
+def suggest(name: str, known: Iterable[str], otherwise: str) -> str:
+    """A remedy for an unknown name: the known name that is most like it, or else ``otherwise``."""
+    import difflib
+
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]}?" if near else otherwise
 
 
 def show_text(text: str) -> str:

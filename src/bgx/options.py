@@ -24,7 +24,7 @@ from typing import (
     get_type_hints,
 )
 
-from bgx.errors import UsageError
+from bgx.errors import UsageError, suggest
 from bgx.parsers import (
     Canvas,
     parse_align,
@@ -434,13 +434,10 @@ def find_option(name: str) -> Option:
     try:
         return OPTIONS[name.replace("-", "_")]
     except KeyError:
-        import difflib
-
         dash = "-" if "-" in name else "_"
         names = [known.replace("_", dash) for known in OPTIONS]
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise UsageError(f"{name}: no such option{hint}") from None
+        hint = suggest(name, names, f"use one of {', '.join(names)}")
+        raise UsageError(f"{name}: no such option; {hint}") from None
 
 
 # The decision -------------------------------------------------------------------------------------

@@ -7,13 +7,12 @@ Reading them loads neither numpy nor onnxruntime.
 from __future__ import annotations
 
 import datetime
-import difflib
 import os
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from bgx.errors import UsageError
+from bgx.errors import UsageError, suggest
 from bgx.options import find_option, settle
 from bgx.settings import expand_path
 from bgx.tables import read_tables
@@ -58,8 +57,7 @@ def find_preset(name: str) -> Preset:
     try:
         return presets[name]
     except KeyError:
-        near = difflib.get_close_matches(name.lower(), presets, n=1)
-        hint = f"did you mean {near[0]}?" if near else "see: bgx presets"
+        hint = suggest(name.lower(), presets, "see: bgx presets")
         raise UsageError(f"--preset {name}: no such preset; {hint}") from None
 
 

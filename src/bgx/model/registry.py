@@ -6,14 +6,13 @@ Reading them loads neither numpy nor onnxruntime.
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import MISSING, dataclass, fields
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from bgx.errors import UnknownModelError, UsageError
+from bgx.errors import UnknownModelError, UsageError, suggest
 from bgx.settings import is_address
 from bgx.tables import read_tables
 
@@ -182,9 +181,8 @@ def entry_from_table(name: str, table: Mapping[str, Any], source: Path) -> Model
     """
     for field in table:
         if field not in _FIELDS:
-            near = difflib.get_close_matches(field, _FIELDS, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise UsageError(f"{source}: [{name}] {field}: no such field{hint}")
+            hint = suggest(field, _FIELDS, f"use one of {', '.join(sorted(_FIELDS))}")
+            raise UsageError(f"{source}: [{name}] {field}: no such field; {hint}")
     for field in _REQUIRED:
         if field not in table:
             raise UsageError(f"{source}: [{name}] {field}: missing")
@@ -217,8 +215,7 @@ def find_entry(registry: Mapping[str, ModelEntry], name: str) -> ModelEntry:
     try:
         return registry[name]
     except KeyError:
-        near = difflib.get_close_matches(name.lower(), registry, n=1)
-        hint = f"did you mean {near[0]}?" if near else "see: bgx models list"
+        hint = suggest(name.lower(), registry, "see: bgx models list")
         raise UnknownModelError(f"{name}: no such model; {hint}") from None
 
 
