@@ -88,7 +88,7 @@ def test_half_precision_is_cut_right(tmp_path: Path, ports: bool) -> None:
 def test_what_was_seen_is_kept(store: Store, tmp_path: Path) -> None:
     file = plain_network(tmp_path / "mine.onnx", logits=True)
     first = entry_of(store, file)
-    [record] = store.prepared.glob("*-facts-*.json")
+    [record] = store.facts.iterdir()
     assert json.loads(record.read_bytes())["bounded"] is False
     assert entry_of(store, file) == first
     record.write_bytes(b"{}")

@@ -6,7 +6,7 @@
     FOLDER/models/NAME.json        for an added file: its hash and its registry entry
     FOLDER/stamps/….json           hash of a file, valid as long as its size and time are the same
     FOLDER/prepared/SHA256-….onnx  prepared copies of the file with that hash
-    FOLDER/prepared/SHA256-….json  what bgx.model.unknown found in it
+    FOLDER/facts/SHA256-….json     what bgx.model.unknown found in it
     FOLDER/optimized/SHA256-….onnx int8 and fp16 copies that passed here, each with a record .json
     FOLDER/engines/                engines and timings built by TensorRT and others
 """
@@ -98,6 +98,10 @@ class Store:
         return self.folder / "prepared"
 
     @property
+    def facts(self) -> Path:
+        return self.folder / "facts"
+
+    @property
     def optimized(self) -> Path:
         return self.folder / "optimized"
 
@@ -176,7 +180,7 @@ class Store:
         path = Path(model)
         _check_readable(path)
         digest = f"sha256:{self._digests(path).sha256}"
-        entry = describe(path, digest, registry, self.settings.family, self.prepared)
+        entry = describe(path, digest, registry, self.settings.family, self.facts)
         return ModelFile(entry, path, digest, "file")
 
     def _resolve_default(self, registry: Mapping[str, ModelEntry], *, progress: bool) -> ModelFile:
@@ -268,7 +272,7 @@ class Store:
         digest = f"sha256:{hash_file(file).sha256}"
         if name in published:
             entry = published[name]
-            own = read_own(file, digest, self.prepared)
+            own = read_own(file, digest, self.facts)
             if self.settings.family is not None:
                 raise UsageError(f"--as {self.settings.family}: {name} has a table of its own")
             if own is not None and own.feed != entry.feed:
@@ -276,7 +280,7 @@ class Store:
                     f"{file}: has other settings than {name}; add it under another name"
                 )
         else:
-            like = describe(file, digest, published, self.settings.family, self.prepared)
+            like = describe(file, digest, published, self.settings.family, self.facts)
             plain = replace(like, url=None, builtin=None, tried=False, licence="unknown")
             unmeasured = replace(plain, family="", quality="", cost="")
             entry = replace(unmeasured, name=name, about=f"added from {file.name}")
@@ -310,7 +314,7 @@ class Store:
             raise MissingModelError(f"{name}: has no file in {self.models}; nothing was removed")
         try:
             if files.is_file(path):
-                for folder in (self.prepared, self.optimized):
+                for folder in (self.prepared, self.optimized, self.facts):
                     for copy in files.found(folder, f"{self._digests(path).sha256}-*"):
                         copy.unlink(missing_ok=True)
             path.unlink(missing_ok=True)

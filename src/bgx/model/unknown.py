@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from bgx.errors import BadModelError, UsageError
 from bgx.files import write_whole
 from bgx.model.registry import ModelEntry, entry_from_table, find_family
+from bgx.settings import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -55,8 +56,9 @@ class Facts:
 
     table: registry fields stored in the file, or None. fault: why bgx cannot use it; empty if it
     can. size: width and height of its input; None if they are not fixed. output: index of the
-    matte. outputs: number of outputs. bounded: whether the matte is in 0..1; None if the graph does
-    not show it. family: recognised by the names of its layers; empty if unknown.
+    matte. outputs: number of outputs; 0 if the file is not a network. bounded: whether the matte is
+    in 0..1; None if the graph does not show it. family: recognised by the names of its layers;
+    empty if unknown.
     """
 
     table: dict[str, Any] | None = None
@@ -84,6 +86,8 @@ def describe(
         return _read_table(path, facts.table)
     if told is None and path.stem.lower() in registry:
         return registry[path.stem.lower()]
+    if not facts.outputs:
+        return registry[DEFAULT_MODEL]  # ONNX Runtime will say what is wrong
     if facts.fault:
         raise BadModelError(f"{path}: {facts.fault}")
     guessed = told or _guess_family(path, facts, registry)
@@ -193,7 +197,7 @@ def _keep(facts: Facts, digest: str, folder: Path) -> None:
 
 
 def _record(digest: str, folder: Path) -> Path:
-    return folder / f"{digest.partition(':')[2]}-facts-v{_VERSION}.json"
+    return folder / f"{digest.partition(':')[2]}-v{_VERSION}.json"
 
 
 def look(path: Path) -> Facts:
@@ -205,10 +209,9 @@ def look(path: Path) -> Facts:
         # With its format, because onnx would otherwise choose a parser by the suffix.
         model = onnx.load(path, format="protobuf", load_external_data=False)
     except (DecodeError, ValueError, OSError, RecursionError):
-        # ONNX Runtime's message will be clearer.
-        return Facts(size=(320, 320), bounded=True)
+        return Facts(outputs=0)
     if not model.graph.node:
-        return Facts(size=(320, 320), bounded=True)
+        return Facts(outputs=0)
     table = _find_table(model)
     if table is not None:
         return Facts(table=table)
