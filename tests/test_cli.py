@@ -1209,7 +1209,8 @@ def test_models_list() -> None:
     table = bgx("models", "list").out.decode().splitlines()
     rows = {row["name"]: row for row in json.loads(bgx("models", "list", "--json").out)}
 
-    assert table[0].split() == ["NAME", "SIZE", "INPUT", "LICENCE", "HERE", "COPIES", "TRIED"]
+    header = ["NAME", "SIZE", "INPUT", "LICENCE", "HERE", "COPIES", "TRIED", "QUALITY", "COST"]
+    assert table[0].split() == header
     assert [line.split()[0] for line in table[1:]] == list(rows)
     assert (rows["u2netp"]["present"], rows["u2netp"]["state"]) == (True, "added")
     assert (rows["u2net"]["present"], rows["u2net"]["path"]) == (False, None)
