@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-PATIENCE = 60
+PATIENCE = 240  # of a machine that does much else
 
 
 class Browser:

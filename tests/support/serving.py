@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-PATIENCE = 60
+PATIENCE = 240  # of a machine that does much else
 _LISTENING = re.compile(r"listening on http://\S+:(\d+)")
 
 
