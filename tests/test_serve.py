@@ -157,8 +157,9 @@ def test_a_second_request_is_a_hit(server: Server) -> None:
     assert [first.headers["x-cache"], second.headers["x-cache"]] == ["miss", "hit"]
     assert first.body == second.body
     assert server.figure('bgx_step_seconds_count{step="infer"}') == runs + 1
-    # Other options are another result.
+    # Other options are another result, and so is another network.
     assert server.send(photo, "?format=webp").headers["x-cache"] == "miss"
+    assert server.send(photo, "?model=lite").headers["x-cache"] == "miss"
 
 
 @pytest.mark.parametrize(

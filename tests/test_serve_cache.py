@@ -12,15 +12,21 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING, TextIO
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from bgx.errors import OutputError
 from bgx.files import temporary
-from bgx.serve.cache import Cache, make_entry
+from bgx.serve.asks import Ask
+from bgx.serve.cache import Cache, make_entry, reckon_address
+from bgx.serve.orders import make_order
+from bgx.settings import ReadSettings
+from support.pictures import encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -239,10 +245,46 @@ def test_what_killed_writers_left_goes_and_what_is_being_written_stays(
     assert not left.exists()
 
 
+def test_what_decides_on_a_result_decides_on_its_address() -> None:
+    photo = encode(Image.new("RGB", (40, 30), "red"), "PNG")
+    same = {"network": "a", "feed": "b", "precision": "fp32", "device": "cpu", "code": "c"}
+
+    def address(
+        source: bytes = photo,
+        background: bytes | None = None,
+        *,
+        max_size: int = 800,
+        changed: str = "",
+    ) -> str:
+        order = make_order(
+            Ask(source),
+            source,
+            background,
+            model=None,
+            identity=same | ({changed: "other"} if changed else {}),
+            read=ReadSettings(max_size),
+            address=partial(reckon_address, b"secret"),
+        )
+        return order.key
+
+    assert address() == address()
+    others = [
+        *(address(changed=name) for name in same),
+        address(max_size=900),
+        address(background=photo),
+        address(encode(Image.new("RGB", (40, 30), "blue"), "PNG")),
+    ]
+    assert len({address(), *others}) == 1 + len(others)
+
+
 _WORKER = """
 import hashlib, random, sys
 from pathlib import Path
-from bgx.serve.cache import Cache, make_entry
+from bgx.serve.asks import Ask
+from bgx.serve.cache import Cache, make_entry, reckon_address
+from bgx.serve.orders import make_order
+from bgx.settings import ReadSettings
+from support.pictures import encode
 
 cache = Cache(Path(sys.argv[1]), 60_000, touch_after=0)
 chance = random.Random(int(sys.argv[2]))

@@ -26,6 +26,14 @@ _MEMORY_PER_BYTE = 3
 """Of a network's file: weights, their copy for the runtime, and what loading takes."""
 
 
+_LIBRARIES = (
+    *("pillow", "pillow-heif", "simplejpeg", "numpy", "isal"),
+    *("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-ep-webgpu"),
+    "openvino",
+)
+"""Distributions that decode, reckon and encode."""
+
+
 class Networks:
     """The networks of the settings by name. Thread-safe."""
 
@@ -114,7 +122,7 @@ def code_fingerprint() -> str:
     version of any of them never meets results of this one.
     """
     digest = hashlib.sha256(bgx.__version__.encode())
-    for library in ("pillow", "numpy", "onnxruntime", "isal", "pillow-heif"):
+    for library in _LIBRARIES:
         try:
             digest.update(f"{library} {version(library)}\n".encode())
         except ModuleNotFoundError:
