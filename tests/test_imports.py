@@ -58,13 +58,8 @@ OWNERS = {
     "isal": ["bgx.image"],
     "simplejpeg": ["bgx.image"],
     "torch": ["bgx.train"],
-<<<<<<< HEAD
     "obstore": ["bgx.storage.client", "bgx.storage.listing", "bgx.storage.objects"],
     "watchfiles": ["bgx.run.arrivals"],
-=======
-    "obstore": ["bgx.storage.objects"],
-    "watchfiles": ["bgx.run.arrivals"],
->>>>>>> 9519d78 (run/arrivals is what finds arriving pictures; watch is the command)
     "starlette": ["bgx.serve"],
     "uvicorn": ["bgx.serve.server"],
     "python_multipart": ["bgx.serve.forms"],
