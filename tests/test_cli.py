@@ -24,7 +24,7 @@ from bgx.errors import ExitCode
 from bgx.image.matte import upsample_matte
 from bgx.install import install_hint
 from support.fakes import save_photo
-from support.networks import tiny_network
+from support.networks import plain_network, tiny_network
 from support.shell import Result, bgx, bgx_process, command, read_rows
 
 if TYPE_CHECKING:
@@ -1215,6 +1215,23 @@ def test_models_list() -> None:
     assert (rows["u2netp"]["present"], rows["u2netp"]["state"]) == (True, "added")
     assert (rows["u2net"]["present"], rows["u2net"]["path"]) == (False, None)
     assert rows["u2net"]["input"] == [320, 320]
+
+
+def test_a_file_without_a_table_is_named_on_stderr_and_as_names_its_family(tmp_path: Path) -> None:
+    file = plain_network(tmp_path / "übung 1.onnx", logits=True)
+    photo("in.jpg")
+    guessed = bgx("remove", "in.jpg", "out.png", "--model", file)
+    assert guessed.code == 0
+    [line] = guessed.err.splitlines()
+    assert "übung 1.onnx: unknown family, usual settings, 512 x 512" in line
+    named = bgx("remove", "in.jpg", "named.png", "--model", file, "--as", "birefnet")
+    assert (named.code, named.err) == (0, "")
+    wrong = bgx("remove", "in.jpg", "wrong.png", "--model", file, "--as", "unet")
+    assert wrong.code == ExitCode.USAGE
+    assert "--as unet: use one of u2net" in wrong.err
+    by_name = bgx("remove", "in.jpg", "wrong.png", "--model", "lite", "--as", "isnet")
+    assert by_name.code == ExitCode.USAGE
+    assert not Path("wrong.png").exists()
 
 
 def test_models_add_path_verify_remove(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

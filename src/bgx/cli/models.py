@@ -143,6 +143,7 @@ def path(name: str) -> None:
     default=64,
     help="Number of photos that the copy is made with.",
 )
+@as_family
 @option("--offline", is_flag=True, help="Never use the network.")
 @option("--quiet", is_flag=True, help="Print only errors.")
 def optimize(
@@ -151,6 +152,7 @@ def optimize(
     device: str,
     folder: Path,
     count: int,
+    family: str | None,
     offline: bool,
     quiet: bool,
 ) -> None:
@@ -166,7 +168,7 @@ def optimize(
 
     settings = DeviceSettings(device, precision=precision)
     prepare_process()
-    store = _open_store(offline=offline)
+    store = _open_store(offline=offline, family=family)
     console = Console(quiet=quiet)
     file = store.resolve(name, store.registry(), progress=not quiet)
     path, measured = make_copy(file, store, folder, count, settings, progress=console.print_note)
