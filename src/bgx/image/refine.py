@@ -104,6 +104,9 @@ STEEPER = (0.02, 0.08)
 """How much, at either end of alpha: by the first for each pixel of the photo along one of the
 sketch, up to the second. The sketch knows nothing of the photo's grain, which would show."""
 
+NEARLY = 0.01
+"""What is this close to 1 after the second fit becomes 1."""
+
 _PAIRS = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
 
 
@@ -313,7 +316,9 @@ def _apply(pixels: Map, model: Map) -> NDArray[np.uint8]:
     alpha = model[3]
     for plane in pixels:
         alpha += plane
-    return _round(alpha.clip(0, 1))
+    levels = _round(alpha.clip(0, 1))
+    levels[levels > 255 * (1 - NEARLY)] = 255
+    return levels
 
 
 def _round(alpha: Map) -> NDArray[np.uint8]:
