@@ -162,6 +162,8 @@ QUANTITIES = {
     "max F": ("max-F", ".3f"),
     "S": ("S-measure", ".3f"),
     "colour": ("colour error, 0 to 255", ".1f"),
+    "holes": ("holes left open", ".1%"),
+    "veil": ("half-transparent inside", ".1%"),
     "seconds": ("seconds", ".2f"),
     "of -a": ("of `rembg -a`'s time", ".0%"),
 }
@@ -171,6 +173,7 @@ SETS = {
     "matting_dev": "photos of alphamatting.com with true alpha",
     "salient_dev": "photos of PASCAL-S with masks",
     "scenes": "drawn scenes of known colours",
+    "shapes": "drawn shapes with holes",
 }
 """What the quality record's sets are."""
 
@@ -178,6 +181,7 @@ SHOWN = {
     "matting_dev": ("edge", "gradient", "SAD", "MSE", "seconds", "of -a"),
     "salient_dev": ("MAE", "max F", "S", "seconds", "of -a"),
     "scenes": ("colour",),
+    "shapes": ("holes", "veil"),
 }
 """The figures of each set that its table shows."""
 

@@ -8,7 +8,10 @@ measures mean absolute error, the highest F measure of mean precision and recall
 S-measure (Fan et al., ICCV 2017) and IoU; with alpha also SAD / 1000, mean squared error, and the
 mean errors of alpha (edge) and of its gradient within EDGE pixels of where the true alpha is
 between 0 and 1. On drawn scenes, whose foreground is known, it measures the mean colour error,
-0..255, in the soft edges of the cut-out on another background.
+0..255, in the soft edges of the cut-out on another background. Over all photos
+of a folder it measures holes, the share of the area of true holes that is transparent, and veil,
+the share of the true subjects' inside that is half transparent; also on drawn shapes: rings, wheels
+and frames with a patch nearly of the background's colour.
 
 Modes are named by the options that select them. "bgx (default)" has refined edges and the subject's
 colours; "bgx --no-refine" is the network's own matte enlarged by Lanczos, with the photo's colours,
@@ -37,13 +40,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter
 from tqdm import tqdm
 
 import measure
 import photos
 import vs_rembg
 from bgx.errors import MissingModelError
+from bgx.image.regions import label_regions
 from bgx.model.opening import open_session
 from bgx.model.store import Store
 from bgx.options import OutputSettings
@@ -85,6 +89,9 @@ EDGE = 5
 
 ROUNDS = 3
 """Of which --timing-photos takes the least."""
+
+VEIL = (0.05, 0.95)
+"""Alpha between these is half transparent."""
 
 SCENE = (800, 600)
 BESIDE = (40, 160, 90)
@@ -156,6 +163,44 @@ def draw_scenes(count: int) -> list[Scene]:
             pixels = np.rint(photo).astype(np.uint8)
             scenes.append(Scene(Image.fromarray(pixels), alpha, foreground, other))
     return scenes
+
+
+def draw_shapes(count: int) -> list[Scene]:
+    """Subjects with holes. A patch inside has four fifths of the background's colour."""
+    return [_draw_shape(seed) for seed in range(count)]
+
+
+def _draw_shape(seed: int) -> Scene:
+    generator = np.random.default_rng([seed, 11])
+    scale = photos.OVERSAMPLING
+    width, height = (side * scale for side in SCENE)
+    outline = Image.new("L", (width, height))
+    pen = ImageDraw.Draw(outline)
+    x, y = width / 2 + generator.uniform(-80, 80), height / 2
+    radius = generator.uniform(0.32, 0.4) * height
+    inner = radius * generator.uniform(0.45, 0.7)
+    if seed % 3 == 2:
+        pen.rectangle((x - radius, y - radius, x + radius, y + radius), fill=255)
+        pen.rectangle((x - inner, y - inner, x + inner, y + inner), fill=0)
+    else:
+        pen.circle((x, y), radius, fill=255)
+        pen.circle((x, y), inner, fill=0)
+    if seed % 3 == 1:
+        for turn in np.arange(6) * np.pi / 3 + generator.uniform(0, 1):
+            end = (x + inner * np.cos(turn), y + inner * np.sin(turn))
+            pen.line((x, y, *end), fill=255, width=40)
+    alpha = np.asarray(outline.resize(SCENE, Image.Resampling.BOX), np.float32) / np.float32(255)
+    tones = [(20, 140), (130, 250)]
+    foreground = _draw_colours(generator, *tones[seed % 2], grain=20)
+    behind = _draw_colours(generator, *tones[1 - seed % 2], grain=10)
+    patch = Image.new("L", SCENE)
+    middle, turn = (radius + inner) / 2 / scale, generator.uniform(0, 6.28)
+    at = (x / scale + middle * np.cos(turn), y / scale + middle * np.sin(turn))
+    ImageDraw.Draw(patch).circle(at, (radius - inner) / scale / 4, fill=204)
+    share = np.asarray(patch, np.float32) / np.float32(255)
+    foreground = _lay(behind[::-1, ::-1], share, foreground)
+    photo = Image.fromarray(np.rint(_lay(foreground, alpha, behind)).astype(np.uint8))
+    return Scene(photo, alpha, foreground, behind)
 
 
 def _draw_colours(generator: np.random.Generator, low: int, high: int, grain: int) -> Map:
@@ -287,6 +332,28 @@ def measure_mask(alpha: Map, truth: Map) -> dict[str, float]:
     }
 
 
+def measure_inside(alphas: Sequence[Map], truths: Sequence[Map]) -> dict[str, float]:
+    """Transparent share of all true holes, and half-transparent share of all true insides.
+
+    A hole is background that does not reach the picture's edge; the inside keeps EDGE pixels from
+    what is not subject. What there is none of is left out.
+    """
+    open_area = holes = veiled = inside = 0
+    for alpha, truth in zip(alphas, truths, strict=True):
+        labels, _ = label_regions(truth < 0.5, diagonal=False)
+        outside = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+        hole = (labels > 0) & ~np.isin(labels, outside)
+        solid = Image.fromarray((truth > 0.98).astype(np.uint8) * 255)
+        deep = np.asarray(solid.filter(ImageFilter.MinFilter(2 * EDGE + 1))) > 0
+        holes += np.count_nonzero(hole)
+        open_area += np.count_nonzero(hole & (alpha < 0.5))
+        inside += np.count_nonzero(deep)
+        veiled += np.count_nonzero(deep & (alpha > VEIL[0]) & (alpha < VEIL[1]))
+    return ({"holes": open_area / holes} if holes else {}) | (
+        {"veil": veiled / inside} if inside else {}
+    )
+
+
 def max_f(alphas: Iterable[Map], truths: Iterable[Map]) -> float:
     """The highest F over 256 thresholds, of precision and recall averaged over the pictures."""
     precisions, recalls = [], []
@@ -361,6 +428,7 @@ def summarize(cases: Sequence[Case], results: dict[str, Result]) -> dict[str, di
             rows.append(row)
         means = {name: statistics.mean(row[name] for row in rows) for name in rows[0]}
         means["max F"] = max_f(alphas, (case.truth for case in cases))
+        means |= measure_inside(alphas, [case.truth for case in cases])
         summary[mode] = means | take_times(mode, results)
     return summary
 
@@ -485,17 +553,31 @@ def measure_folder(
     return len(cases), summarize(cases, results)
 
 
-def measure_scenes(count: int, tools: Tools) -> tuple[int, dict[str, dict[str, float]]]:
-    """How many photos were drawn, and the mean colour error by mode."""
-    scenes = draw_scenes(count)
+def cut_scenes(scenes: Sequence[Scene], tools: Tools) -> dict[str, Result]:
+    """All modes over drawn photos."""
     with tempfile.TemporaryDirectory(prefix="bgx-scenes-") as folder:
         paths = [Path(folder) / f"{number}.png" for number in range(len(scenes))]
         for path, scene in zip(paths, scenes, strict=True):
             scene.photo.save(path, compress_level=1)
-        results = tools.cut(paths)
+        return tools.cut(paths)
+
+
+def measure_scenes(count: int, tools: Tools) -> tuple[int, dict[str, dict[str, float]]]:
+    """How many photos were drawn, and the mean colour error by mode."""
+    scenes = draw_scenes(count)
     return len(scenes), {
         mode: {"colour": statistics.mean(map(measure_colours, result.cutouts, scenes))}
-        for mode, result in results.items()
+        for mode, result in cut_scenes(scenes, tools).items()
+    }
+
+
+def measure_shapes(count: int, tools: Tools) -> tuple[int, dict[str, dict[str, float]]]:
+    """How many shapes were drawn, and what became of their holes and insides, by mode."""
+    shapes = draw_shapes(count)
+    truths = [shape.alpha for shape in shapes]
+    return len(shapes), {
+        mode: measure_inside([alpha_of(cutout) for cutout in result.cutouts], truths)
+        for mode, result in cut_scenes(shapes, tools).items()
     }
 
 
@@ -513,6 +595,7 @@ def measure_all(asked: argparse.Namespace, tools: Tools) -> dict[str, Any]:
         note(folder.name, found)
     if asked.scenes:
         note("scenes", measure_scenes(asked.scenes, tools))
+        note("shapes", measure_shapes(2 * asked.scenes, tools))
     return measure.make_record(
         "quality",
         settings={

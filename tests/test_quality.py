@@ -85,6 +85,28 @@ def test_structure_falls_with_what_is_wrong() -> None:
     assert scores[2] < 0.1
 
 
+def test_holes_and_veils_are_shares_of_their_area() -> None:
+    truth = square(60)
+    truth[50:60, 40:60] = 0
+    found = truth.copy()
+    found[50:60, 40:50] = 1
+    inside = np.zeros_like(truth, bool)
+    inside[70:84, 30:74] = True
+    found[inside] = 0.5
+
+    measured = quality.measure_inside([found, square()], [truth, square()])
+
+    assert measured["holes"] == 0.5
+    assert 0 < measured["veil"] < 1
+    assert quality.measure_inside([truth], [truth]) == {"holes": 1, "veil": 0}
+    assert quality.measure_inside([square()], [square()]) == {"veil": 0}
+
+
+def test_drawn_shapes_have_holes() -> None:
+    for shape in quality.draw_shapes(3):
+        assert quality.measure_inside([shape.alpha], [shape.alpha]) == {"holes": 1, "veil": 0}
+
+
 def test_the_edge_is_around_what_is_soft() -> None:
     truth = np.zeros((60, 60), np.float32)
     truth[:, 30] = 0.5
@@ -247,7 +269,7 @@ def test_record_has_every_mode_and_no_path_of_this_machine(
     assert str(photo_set) not in text
     hardware = {"cpu", "usable_cores", "instructions", "architecture", "system"}
     assert set(record["machine"]) == hardware
-    assert record["settings"]["photos"] == {"masked": 2, "soft": 2, "scenes": 2}
+    assert record["settings"]["photos"] == {"masked": 2, "soft": 2, "scenes": 2, "shapes": 2}
     assert record["settings"]["modes"] == quality.OPTIONS
     for rows in record["summary"].values():
         assert list(rows) == list(quality.OPTIONS)

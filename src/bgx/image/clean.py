@@ -61,7 +61,7 @@ def fill_inside(matte: Matte) -> Matte:
         return matte
     raised = _lower(np.where(behind, cells, np.float32(1)), cells) - cells
     filling = Image.fromarray(raised).resize(picture.size, Image.Resampling.BILINEAR)
-    filled: Map = np.minimum(matte + np.asarray(filling), 1)
+    filled: Matte = np.minimum(matte + np.asarray(filling), 1)
     return filled
 
 
