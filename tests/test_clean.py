@@ -95,7 +95,7 @@ def test_the_networks_map_is_not_changed() -> None:
 
 def test_a_veil_becomes_as_opaque_as_what_encloses_it() -> None:
     matte = disc()
-    matte[120:200, 130:180] = 0.4
+    matte[120:200, 130:180] = 0.5
 
     filled = fill_inside(matte)
 

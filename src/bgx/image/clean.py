@@ -26,7 +26,7 @@ SPECK = 1 / 200
 PINHOLE = 1 / 2000
 """A gap is a pin-hole if its area is less than this share of the largest region's."""
 
-BEHIND = 0.3
+BEHIND = 0.4
 """Alpha up to which a cell shows the background for sure. A hole that the network saw has such
 cells and stays open; a veil over an opaque subject has none."""
 
