@@ -275,6 +275,7 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "help of bgx batch": lambda: show_help("batch"),
     "help of bgx serve": lambda: show_help("serve"),
     "help of bgx train": lambda: show_help("train"),
+    "help of bgx worker": lambda: show_help("worker"),
     "speed summary": show_speed_summary,
     "speed": show_speed,
     "speed of bgx serve": show_serve_speed,

@@ -22,7 +22,7 @@ from tqdm import tqdm
 import measure
 import photos
 import vs_rembg
-from bgx.cli.memory import keep_memory
+from bgx.allocator import keep_memory
 from bgx.image.clean import clean_matte
 from bgx.image.compose import compose_picture
 from bgx.image.encode import encode_picture

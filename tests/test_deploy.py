@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from bgx.cli.serve import serve
+from bgx.cli.worker import worker
 from support.pictures import encode
 from support.serving import PATIENCE, serving
 
@@ -160,16 +161,16 @@ def test_systemd_understands_the_unit(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("name", ["Dockerfile", "compose.yaml", "bgx.service"])
+@pytest.mark.parametrize("name", ["Dockerfile", "compose.yaml", "keda.yaml", "bgx.service"])
 def test_variables_are_those_that_bgx_reads(name: str) -> None:
     known = {"BGX_HOME"}
-    for parameter in serve.params:
+    for parameter in [*serve.params, *worker.params]:
         given = parameter.envvar or []
         known |= {given} if isinstance(given, str) else set(given)
 
     named = set(re.findall(r"BGX_[A-Z_]*[A-Z]", (DEPLOY / name).read_text(encoding="utf-8")))
 
-    assert named - {"BGX_SERVE"} <= known
+    assert named - {"BGX_SERVE", "BGX_REDIS_PASSWORD"} <= known
 
 
 def dockerfile() -> dict[str, list[str]]:

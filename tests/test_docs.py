@@ -24,7 +24,7 @@ from bgx.model.registry import load_registry
 from bgx.presets import load_presets
 from bgx.storage import open_file, open_folder
 from support.networks import tiny_network
-from support.services import ObjectStore
+from support.services import ObjectStore, Redis
 from support.serving import serving
 from support.shell import bgx, read_rows
 from support.watching import watching
@@ -100,7 +100,8 @@ def _add_cutouts(folder: Path) -> None:
 
 def test_no_block_is_left_out() -> None:
     known = {"sh", "sh setup", "json", "toml", "python", "text"}
-    known |= {"sh server", "python server", "json server", "sh watch", "sh bucket"}
+    known |= {"sh server", "python server", "json server"}
+    known |= {"sh watch", "sh bucket", "sh cluster"}
     assert {block.language for block in BLOCKS} <= known
     # Nothing is hidden by a fence that is not recognised.
     assert all(text.count("```") % 2 == 0 for text in PAGES.values())
@@ -183,6 +184,33 @@ def server(sandbox: Path) -> Iterator[Server]:
     """One that has all that the examples ask for."""
     with serving("--model", "u2netp", "--api-key", "secret", "--log-json", "--no-page") as running:
         yield running
+
+
+@pytest.mark.programs("redis-server")
+@pytest.mark.parametrize("block", _of("sh cluster"), ids=str)
+def test_examples_of_more_than_one_machine_run(block: Block, sandbox: Path) -> None:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    redis = Redis()
+    redis.start()
+    workers = []
+    try:
+        for line in block.text.splitlines():
+            here = line.replace("redis://broker", redis.url).replace("/srv/shop", str(sandbox))
+            words = ["bash", "-c", f"exec {here}"]
+            started = subprocess.Popen(
+                words, cwd=sandbox, env=os.environ | {"PATH": path}, start_new_session=True
+            )
+            if line.startswith("bgx worker") and "--check" not in line:
+                workers.append(started)
+            else:
+                assert started.wait(240) == 0
+    finally:
+        for worker in workers:
+            worker.terminate()
+            worker.wait(60)
+        redis.stop()
+    if workers:
+        assert (sandbox / "cut" / "sub" / "hat.png").is_file()
 
 
 @pytest.mark.programs("bash", "curl")

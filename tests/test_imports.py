@@ -24,14 +24,14 @@ PACKAGE = Path(bgx.__file__).parent
 # A room may import from the rooms below it and from itself. Rooms side by side do not know each
 # other.
 FLOORS = [
-    {"errors", "install", "machine", "threads"},
+    {"allocator", "errors", "install", "machine", "threads"},
     {"settings", "tables", "files"},
     {"parsers"},
     {"options"},
     {"presets"},
     {"image", "model", "storage"},
     {"run"},
-    {"train", "serve"},
+    {"train", "serve", "cluster"},
     {"cli", "api"},
     {"__main__"},
 ]
@@ -65,6 +65,9 @@ OWNERS = {
     "python_multipart": ["bgx.serve.forms"],
     "h11": ["bgx.serve.fetch"],
     "prometheus_client": ["bgx.serve.metrics"],
+    "celery": ["bgx.cluster"],
+    "kombu": ["bgx.cluster"],
+    "billiard": ["bgx.cluster"],
 }
 
 HEAVY = {"numpy", "PIL", "onnxruntime", "onnx", "openvino", "watchfiles"}
@@ -72,6 +75,9 @@ HEAVY |= {"pooch", "requests", "tqdm", "platformdirs"}
 
 SERVER = {"starlette", "uvicorn", "h11", "python_multipart", "prometheus_client", "asyncio"}
 """What the server alone needs."""
+
+BROKER = {"celery", "kombu", "billiard", "redis"}
+"""What more than one machine needs."""
 
 
 @dataclass(frozen=True)
@@ -215,18 +221,20 @@ def loaded_by(code: str, libraries: Collection[str] = HEAVY) -> set[str]:
         ),
         ["serve", "--help"],
         ["watch", "--help"],
+        ["worker", "--help"],
     ],
 )
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     code = f"from bgx.cli.main import run; run({json.dumps(arguments)})"
-    assert loaded_by(code, HEAVY | SERVER) == set()
+    assert loaded_by(code, HEAVY | SERVER | BROKER) == set()
 
 
-def test_a_batch_loads_no_server(stocked_home: Path, tmp_path: Path) -> None:
+def test_a_batch_loads_no_server_and_no_broker(stocked_home: Path, tmp_path: Path) -> None:
     Image.new("RGB", (64, 48), "white").save(tmp_path / "a.png")
     arguments = ["batch", str(tmp_path / "a.png"), "-o", str(tmp_path / "cut")]
 
-    assert loaded_by(f"from bgx.cli.main import run; run({arguments!r})", SERVER) == set()
+    code = f"from bgx.cli.main import run; run({arguments!r})"
+    assert loaded_by(code, SERVER | BROKER) == set()
     assert (tmp_path / "cut" / "a.png").is_file()
 
 

@@ -58,7 +58,7 @@ def test_the_memory_of_one_picture_serves_the_next() -> None:
     if platform.libc_ver()[0] != "glibc":
         pytest.skip("glibc alone can be told")
     program = (
-        "import resource, sys; from bgx.cli.memory import keep_memory;"
+        "import resource, sys; from bgx.allocator import keep_memory;"
         "sys.argv[1:] and keep_memory();"
         "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt;"
         "before = faults(); [len([b'1' * (16 << 20) for _ in range(4)]) for _ in range(10)];"

@@ -11,8 +11,10 @@
     │   ├── RegionError             --region reaches beyond this photo
     │   ├── EmptyRegionError        --region holds no pixel of this photo
     │   ├── UnwritableError         this one target cannot be written (name too long, say)
+    │   ├── CrashedError            its worker's process ended over it, in every try
     │   └── BugError         70     an unexpected exception: a bug of bgx
     ├── UsageError            2   invalid or contradictory options or arguments
+    │   └── BrokerError             the broker, which carries tasks to workers, does not answer
     ├── ModelError            3   the network's file
     │   ├── UnknownModelError       no such name in the registry
     │   ├── MissingModelError       not on this machine, and cannot be downloaded now
@@ -92,6 +94,10 @@ class UnwritableError(PictureError):
     code = "unwritable"
 
 
+class CrashedError(PictureError):
+    code = "crashed"
+
+
 class BugError(PictureError):
     """An unexpected exception; the message asks the user to report a bug."""
 
@@ -104,6 +110,10 @@ class UsageError(BgxError):
 
     exit_code = ExitCode.USAGE
     code = "usage"
+
+
+class BrokerError(UsageError):
+    code = "broker"
 
 
 class ModelError(BgxError):

@@ -164,3 +164,23 @@ def find_free_port() -> int:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
         return port
+
+
+class Redis(Server):
+    """A Redis that keeps nothing: after a stop it is empty."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def command(self) -> Sequence[str]:
+        return (
+            *("redis-server", "--bind", "127.0.0.1", "--port", str(self.port)),
+            *("--save", "", "--appendonly", "no"),
+        )
+
+    def ask(self, *words: str) -> str:
+        """A command's answer."""
+        command = ("redis-cli", "-p", str(self.port), *words)
+        return subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip()

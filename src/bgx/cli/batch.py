@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from itertools import chain
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from bgx.cli.console import Console, print_result, set_up_logging
 from bgx.cli.request import (
     batch_size_option,
+    broker_option,
     make_request,
+    need_cluster,
     option,
     picture_options,
     review_option,
@@ -28,8 +32,10 @@ if TYPE_CHECKING:
 
     from bgx.cli.interrupt import Interruption
     from bgx.cli.request import Request
+    from bgx.run.batch import Admission
     from bgx.run.outcome import Job, Skipped
     from bgx.run.plan import Plan
+    from bgx.run.recipe import Recipe
     from bgx.run.report import Report
     from bgx.run.sheet import Sheet
     from bgx.storage.base import File
@@ -48,6 +54,8 @@ if TYPE_CHECKING:
     metavar="FILE.html|.jpg",
     help="Contact sheet: before and after, doubtful ones first.",
 )
+@broker_option(help="Have the pictures done by workers of this broker, redis://HOST say.")
+@option("--queue", default="bgx", help="Queue of the broker that the workers take tasks from.")
 @option("--dry-run", is_flag=True, help="Only print what would be done.")
 @picture_options
 def batch(
@@ -57,6 +65,8 @@ def batch(
     null: bool,
     review: str | None,
     sheet: str | None,
+    broker: str | None,
+    queue: str,
     dry_run: bool,
     **options: Any,
 ) -> ExitCode:
@@ -68,12 +78,24 @@ def batch(
     request = make_request(**options)
     console = Console(quiet=request.quiet)
     set_up_logging(console, request.verbose)
+    if broker is not None:
+        need_cluster()
+        _refuse_workers_options()
     named = _read_inputs(inputs, files_from, null)
     plan = _plan(named, files_from, output, review, sheet, request)
     if dry_run:
         _show(plan, console)
         return ExitCode.OK
-    return _run(plan, request, console)
+    return _run(plan, request, console, (broker, queue) if broker is not None else None)
+
+
+def _refuse_workers_options() -> None:
+    """Raise UsageError for options of a network that is run by others."""
+    context = click.get_current_context()
+    for name in ("device", "workers", "threads", "batch_size"):
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{flag}: is the workers' own; give it to bgx worker")
 
 
 def _read_inputs(inputs: tuple[str, ...], files_from: str | None, null: bool) -> list[str]:
@@ -144,7 +166,10 @@ def _tell_ignored(ignored: int, console: Console) -> None:
         console.print_note(f"{ignored} files in the folders are not pictures; -v names them")
 
 
-def _run(plan: Plan, request: Request, console: Console) -> ExitCode:
+def _run(
+    plan: Plan, request: Request, console: Console, broker: tuple[str, str] | None
+) -> ExitCode:
+    """broker: its URL and the queue, None to do the pictures here."""
     from bgx.cli.interrupt import interruptible
     from bgx.cli.report_file import open_report
     from bgx.run.report import Report
@@ -163,7 +188,8 @@ def _run(plan: Plan, request: Request, console: Console) -> ExitCode:
                 for outcome in part.skipped:
                     report.add(outcome)
                 if part.jobs:
-                    _cut(part, parts, report, request, console, interruption)
+                    cut = partial(_cut_elsewhere, *broker) if broker else _cut
+                    cut(part, parts, report, request, console, interruption)
                 if interruption.stop.is_set():
                     break
         finally:
@@ -190,26 +216,86 @@ def _cut(
 ) -> None:
     """Cut out the pictures of this part and of the other parts."""
     from bgx.cli.loading import note_network, open_network
-    from bgx.run.outcome import Failed, Skipped
+
+    with _reporting_all(part, report), interruption.raising():
+        network = open_network(request, pictures=len(part.jobs))
+        # Imported while the network loads.
+        from bgx.run.engine import Engine
+        from bgx.run.recipe import Recipe
+
+        recipe = Recipe(request.read, request.output, preview=part.sheet is not None)
+        sheet = _open_sheet(part.sheet)
+        session = network.wait()
+    note_network(report, request, session)
+    engine = Engine(lambda _: session, workers=request.device.workers, remote=part.remote)
+    _add_outcomes(part, others, report, recipe, engine, sheet, console, interruption)
+
+
+def _cut_elsewhere(
+    broker: str,
+    queue: str,
+    part: Plan,
+    others: Iterator[Plan],
+    report: Report,
+    request: Request,
+    console: Console,
+    interruption: Interruption,
+) -> None:
+    """Have the pictures of this part and of the other parts cut out by workers."""
+    from bgx.run.recipe import Recipe
+
+    with _reporting_all(part, report), interruption.raising():
+        from bgx.cluster.order import make_order
+        from bgx.cluster.producer import Cluster
+        from bgx.model.store import Store
+
+        recipe = Recipe(request.read, request.output, preview=part.sheet is not None)
+        sheet = _open_sheet(part.sheet)
+        store = Store(request.models)
+        order = make_order(
+            store.identify(request.model, store.registry()),
+            request.device.precision,
+            request.read,
+            request.layers,
+            create=request.existing == "skip",
+            preview=part.sheet is not None,
+        )
+        report.model = request.model or order.model
+        cluster = Cluster(broker, queue, order, pictures=len(part.jobs), warn=console.print_error)
+    try:
+        _add_outcomes(part, others, report, recipe, cluster, sheet, console, interruption)
+    finally:
+        cluster.close()
+        report.device, report.precision = cluster.ran_on()
+
+
+@contextlib.contextmanager
+def _reporting_all(part: Plan, report: Report) -> Iterator[None]:
+    """Where the block fails, the part's jobs have their rows all the same."""
+    from bgx.run.outcome import Skipped
 
     try:
-        with interruption.raising():
-            network = open_network(request, pictures=len(part.jobs))
-            # Imported while the network loads.
-            from bgx.run.batch import run_batch
-            from bgx.run.engine import Engine
-            from bgx.run.recipe import Recipe
-
-            recipe = Recipe(request.read, request.output, preview=part.sheet is not None)
-            sheet = _open_sheet(part.sheet)
-            session = network.wait()
+        yield
     except BaseException as error:
         interrupted = isinstance(error, KeyboardInterrupt)
         for job in part.jobs:
             report.add(Skipped(job, "interrupted" if interrupted else "stopped"))
         raise
-    note_network(report, request, session)
-    engine = Engine(lambda _: session, workers=request.device.workers, remote=part.remote)
+
+
+def _add_outcomes(
+    part: Plan,
+    others: Iterator[Plan],
+    report: Report,
+    recipe: Recipe,
+    engine: Admission,
+    sheet: Sheet | None,
+    console: Console,
+    interruption: Interruption,
+) -> None:
+    """Report what becomes of the pictures, as they are finished."""
+    from bgx.run.batch import run_batch
+    from bgx.run.outcome import Failed, Skipped
 
     def begin(other: Plan) -> list[Job | Skipped]:
         _announce(other, report, console)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bgx.allocator import keep_memory
 from bgx.cli.console import Console, print_result, set_up_logging
-from bgx.cli.memory import keep_memory
 from bgx.cli.request import make_request, network_options, option
 from bgx.errors import ExitCode, UsageError
 from bgx.storage import open_file, open_folder

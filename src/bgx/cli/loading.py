@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bgx.cli.memory import keep_memory
+from bgx.allocator import keep_memory
 
 if TYPE_CHECKING:
     from bgx.cli.request import Request

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import codecs
 import os
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import click
 from click.core import ParameterSource
 
 from bgx.errors import UsageError
+from bgx.install import install_hint
 from bgx.options import OPTIONS, settle
 from bgx.settings import (
     DEFAULT_MAX_PIXELS,
@@ -127,6 +129,17 @@ batch_size_option = option(
 review_option = option("--review", metavar="FOLDER", help="Folder for copies of doubtful results.")
 
 
+def broker_option(**attributes: Any) -> Callable[[Any], Any]:
+    """The option that leads to other machines."""
+    return option("--broker", metavar="URL", show_default=False, **attributes)
+
+
+def need_cluster() -> None:
+    """Raise UsageError where the packages for more than one machine are not installed."""
+    if any(find_spec(name) is None for name in ("celery", "redis")):
+        raise UsageError(f"--broker needs more packages; run: {install_hint('cluster')}")
+
+
 def network_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of every command that runs a network."""
     for decorate in reversed(_NETWORK_OPTIONS):
@@ -153,6 +166,8 @@ class Request(NamedTuple):
     report: str | None
     quiet: bool
     verbose: int
+    layers: tuple[PictureOptions, PictureOptions, PictureOptions]
+    """Of which output was settled: typed, of the environment, of a preset."""
 
     @property
     def also_read(self) -> list[str | Path]:
@@ -204,21 +219,18 @@ def make_request(
         from bgx.presets import find_preset
 
         named = find_preset(preset).options
+    typed, environment = given(ParameterSource.COMMANDLINE), given(ParameterSource.ENVIRONMENT)
     return Request(
         model=model,
         models=ModelSettings.from_environment(offline=offline, family=family),
         device=DeviceSettings(device, workers, threads, batch_size, precision),
         read=ReadSettings(max_size, max_pixels),
-        output=settle(
-            given(ParameterSource.COMMANDLINE),
-            environment=given(ParameterSource.ENVIRONMENT),
-            preset=named,
-            target=target,
-        ),
+        output=settle(typed, environment=environment, preset=named, target=target),
         existing=existing,
         report=report,
         quiet=quiet,
         verbose=verbose,
+        layers=(typed, environment, named),
     )
 
 

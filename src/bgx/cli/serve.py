@@ -133,7 +133,7 @@ def serve(*, quiet: bool, verbose: int, **options: Any) -> ExitCode:
         console.print_error(
             f"--host {settings.host}: other machines may send pictures, and no --api-key is set"
         )
-    from bgx.cli.memory import keep_memory
+    from bgx.allocator import keep_memory
     from bgx.image.read import prepare_process
     from bgx.serve.server import serve as run
 

@@ -183,6 +183,25 @@ class Store:
         entry = describe(path, digest, registry, self.settings.family, self.facts)
         return ModelFile(entry, path, digest, "file")
 
+    def identify(self, model: str | None, registry: Mapping[str, ModelEntry]) -> tuple[str, str]:
+        """Name and hash (``sha256:…`` or ``md5:…``) of a network as of :meth:`resolve`.
+
+        Nothing is fetched: it need not be on this machine where the registry has its hash. Raises
+        as :meth:`resolve`.
+        """
+        if model is not None and _is_path(model):
+            file = self.resolve(model, registry)
+            return file.entry.name, file.digest
+        entry = find_entry(registry, model or DEFAULT_MODEL)
+        if found := self.locate(entry):
+            return entry.name, found.digest
+        if entry.hash is None:
+            raise MissingModelError(
+                f"{entry.name}: the registry has no hash of it, so that workers could not tell it "
+                f"from another one; run: bgx models download {entry.name}"
+            )
+        return entry.name, entry.hash
+
     def _resolve_default(self, registry: Mapping[str, ModelEntry], *, progress: bool) -> ModelFile:
         entry = find_entry(registry, DEFAULT_MODEL)
         try:

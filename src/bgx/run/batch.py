@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from contextlib import suppress
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from bgx.errors import BgxError
 from bgx.run.outcome import Done, Failed, Job, Skipped, ends_run
@@ -25,10 +25,23 @@ _PIXELS_AHEAD = 50_000_000
 """Largest total size of finished cut-outs that the caller has not taken yet, pixels."""
 
 
+class Admission(Protocol):
+    """What cuts out a batch's pictures: an :class:`bgx.run.engine.Engine`, or other machines."""
+
+    def places(self) -> int:
+        """As :meth:`bgx.run.engine.Engine.places`."""
+
+    def submit(self, job: Job, recipe: Recipe) -> Future[Outcome]:
+        """As :meth:`bgx.run.engine.Engine.submit`."""
+
+    def withdraw(self, futures: Sequence[Future[Outcome]]) -> None:
+        """As :meth:`bgx.run.engine.Engine.withdraw`."""
+
+
 def run_batch(
     parts: Iterable[Sequence[Job | Skipped]],
     recipe: Recipe,
-    engine: Engine,
+    engine: Admission,
     *,
     stop: threading.Event | None = None,
     sheet: Sheet | None = None,
@@ -103,13 +116,13 @@ def cut_in_order(jobs: Iterable[Job], recipe: Recipe, engine: Engine) -> Iterato
                 return
             yield wait_for(waiting.popleft())
     finally:
-        _abandon(waiting)
+        _abandon(engine, waiting)
 
 
 def _cut_as_finished(
     jobs: Iterator[Job | Skipped | None],
     recipe: Recipe,
-    engine: Engine,
+    engine: Admission,
     stopped: Callable[[], bool],
 ) -> Iterator[Outcome | Job]:
     """Yield outcomes in the order in which pictures are finished.
@@ -138,8 +151,7 @@ def _cut_as_finished(
                 waiting[future] = job
                 future.add_done_callback(finished.put)
             if stopped():
-                for future in list(waiting):
-                    future.cancel()
+                engine.withdraw(list(waiting))
             if not waiting:
                 if ended or stopped():
                     break
@@ -150,12 +162,14 @@ def _cut_as_finished(
                 yield job if future.cancelled() else future.result()
         yield from (job for job in jobs if job is not None)
     finally:
-        _abandon(waiting)
+        _abandon(engine, waiting)
 
 
-def _abandon(futures: Iterable[Future[Outcome]]) -> None:
+def _abandon(engine: Admission, futures: Iterable[Future[Outcome]]) -> None:
     """Cancel jobs that have not begun and wait for the others: none may write after this."""
-    wait_for_all([future for future in futures if not future.cancel()])
+    futures = list(futures)
+    engine.withdraw(futures)
+    wait_for_all([future for future in futures if not future.cancelled()])
 
 
 def _count_held(futures: Iterable[Future[Outcome]]) -> int:

@@ -12,7 +12,7 @@ from bgx.run.picture import process
 from bgx.threads import POLL, Workers, holding
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from concurrent.futures import Future
 
     from bgx.run.gather import Gatherer
@@ -101,6 +101,11 @@ class Engine:
             raise
         future.add_done_callback(lambda _: self._release())
         return future
+
+    def withdraw(self, futures: Iterable[Future[Outcome]]) -> None:
+        """Cancel those of these pictures that are not in work yet."""
+        for future in futures:
+            future.cancel()
 
     def close(self) -> None:
         """Finish all submitted pictures and end the threads; nothing may be submitted after it."""

@@ -1,0 +1,223 @@
+"""A worker's process: one engine, one network, and what it tells the producers.
+
+A task is done with when its last picture has a place in the engine, so that the next one follows
+without a gap; what is still in work then is finished all the same.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from bgx.allocator import keep_memory
+from bgx.cluster.answers import Answers
+from bgx.cluster.order import make_job, read_order, reply_of, write_outcome
+from bgx.errors import BgxError, BugError, ModelError, UsageError
+from bgx.image.read import prepare_process
+from bgx.machine import count_cores, memory_used
+from bgx.model.opening import open_session
+from bgx.model.registry import find_entry
+from bgx.model.store import Store
+from bgx.run.engine import Engine
+from bgx.run.memory import plan_memory
+from bgx.run.recipe import Recipe
+from bgx.storage import is_object, open_folder
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from celery import Celery
+
+    from bgx.cluster.answers import Work
+    from bgx.cluster.order import Order
+    from bgx.cluster.settings import WorkerSettings
+    from bgx.model.session import Session
+    from bgx.model.store import ModelFile
+    from bgx.run.outcome import Job, Outcome
+    from bgx.settings import DeviceSettings
+
+log = logging.getLogger(__name__)
+
+_GIVE_BACK = 3
+"""After this fraction of the time limit a task's pictures that are not in work are given back."""
+
+_REFUSED_S = 3.0
+"""A process that cannot do a task waits so long: the next worker may be quicker to get the next."""
+
+_WATCH_S = 0.5
+
+
+def check_allowed(job: Job, allow: tuple[str, ...]) -> None:
+    """Raise UsageError for a job that reads or writes elsewhere than its worker's operator said."""
+    for file in (job.source, job.target, job.review):
+        if file is None:
+            continue
+        name = str(file)
+        if not allow and is_object(name):
+            continue
+        # A source may be a link; of what is written, only its folder is followed.
+        place = open_folder(name if file is job.source else name.rpartition("/")[0] or "/")
+        if not any(open_folder(root).contains(place) for root in allow):
+            raise UsageError(
+                f"{name}: the worker may not go there; start it with --allow and a place around it"
+            )
+
+
+class Hand:
+    """The work of one process; its tasks come one after the other."""
+
+    def __init__(self, app: Celery, settings: WorkerSettings, number: int) -> None:
+        prepare_process()
+        keep_memory()
+        self._settings = settings
+        self._device = settings.devices[number % len(settings.devices)]
+        self._store = Store(settings.models)
+        self._stopped = threading.Event()
+        self._session: tuple[tuple[str, str], Session] | None = None
+        self._engine: Engine | None = None
+        self._remote = False
+        self._recipe: tuple[object, Recipe] | None = None
+        self._answers = Answers(app)
+        self._watch = _Watch(self._answers, settings.memory, settings.task_limit)
+
+    def stop(self) -> None:
+        """Take no other picture; what is in work is finished."""
+        self._stopped.set()
+
+    def close(self) -> None:
+        """Finish what is in work and tell of it."""
+        self.stop()
+        if self._engine is not None:
+            self._engine.close()
+        self._answers.close()
+
+    def cut(self, task: str, message: object) -> None:
+        """Do a task's pictures; never raises."""
+        reply = reply_of(message)
+        if reply is None:
+            log.warning("a task without a sender was dropped")
+            return
+        work = self._answers.begin(task, reply)
+        try:
+            self._cut(work, message)
+        except Exception as error:  # noqa: BLE001 - told to the producer
+            if not isinstance(error, BgxError):
+                error = BugError(f"unexpected {error!r}; please report this as a bug")
+            log.warning("a task was refused: %s", error)
+            self._answers.put(work, refused={"code": error.code, "message": str(error)})
+            self._stopped.wait(_REFUSED_S)
+        finally:
+            self._answers.end(work)
+
+    def _cut(self, work: Work, message: object) -> None:
+        order, pictures = read_order(message)
+        output = order.output
+        jobs = [(picture.number, make_job(picture, order, output)) for picture in pictures]
+        for _, job in jobs:
+            check_allowed(job, self._settings.allow)
+        places = [place for _, job in jobs for place in (job.source, job.target)]
+        engine = self._open(order, remote=any(is_object(str(place)) for place in places))
+        recipe = self._make_recipe(order)
+        if order.alone:
+            self._answers.wait_for_others(work)
+        end = time.monotonic() + self._settings.task_limit / _GIVE_BACK
+        for place, (number, job) in enumerate(jobs):
+            if self._stopped.is_set() or time.monotonic() > end:
+                self._answers.put(work, back=[number for number, _ in jobs[place:]])
+                break
+            self._answers.hold(work)
+            future = engine.submit(job, recipe)
+            future.add_done_callback(partial(self._tell, work, number))
+        if order.alone:
+            self._answers.wait_for(work)
+
+    def _tell(self, work: Work, number: int, future: Future[Outcome]) -> None:
+        self._answers.put(work, rows=[[number, write_outcome(future.result())]])
+        self._answers.end(work)
+
+    def _make_recipe(self, order: Order) -> Recipe:
+        key = (order.layers, order.read, order.preview)
+        if self._recipe is None or self._recipe[0] != key:
+            self._recipe = key, Recipe(order.read, order.output, preview=order.preview)
+        return self._recipe[1]
+
+    def _open(self, order: Order, *, remote: bool) -> Engine:
+        """The engine for a task. Raises ModelError and DeviceError."""
+        key = (order.hash, order.precision)
+        if self._session is None or self._session[0] != key:
+            device = replace(self._device, precision=order.precision)
+            session = open_session(self._find(order), device, self._store)
+            self._answers.device = session.device, session.precision
+            self._close_engine()
+            self._session = key, session
+        if self._engine is None or remote != self._remote:
+            self._close_engine()
+            session = self._session[1]
+            most = self._device.workers or count_cores()
+            memory = plan_memory(most, session.entry.largest, limit=self._settings.memory)
+            self._remote = remote
+            self._engine = Engine(
+                lambda _: session, workers=self._device.workers, memory=memory, remote=remote
+            )
+        return self._engine
+
+    def _close_engine(self) -> None:
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+
+    def _find(self, order: Order) -> ModelFile:
+        """The task's network on this machine. Raises ModelError, also for another one's hash."""
+        registry = self._store.registry()
+        if self._settings.model is not None:
+            file = self._store.resolve(self._settings.model, registry)
+        else:
+            # Not `resolve`: a task names no file.
+            file = self._store.download(find_entry(registry, order.model))
+        if order.hash not in (file.digest, file.entry.hash):
+            raise ModelError(
+                f"{order.model}: the task is for a network of hash {order.hash}, this worker's is "
+                f"{file.digest}; start the worker with the same file: bgx worker --model FILE.onnx"
+            )
+        return file
+
+
+def load_network(settings: WorkerSettings, device: DeviceSettings) -> str:
+    """Load the network as a process would; what it is. Raises ModelError and DeviceError."""
+    prepare_process()
+    store = Store(settings.models)
+    file = store.resolve(settings.model, store.registry())
+    session = open_session(file, device, store)
+    return f"{file.entry.name} {file.digest} on {session.device} in {session.precision}"
+
+
+class _Watch:
+    """Ends the process where it takes more memory or time than it may: nothing else can."""
+
+    def __init__(self, answers: Answers, memory: int, limit: float) -> None:
+        self._answers = answers
+        self._memory = memory
+        self._limit = limit
+        threading.Thread(target=self._run, name="watch", daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            time.sleep(_WATCH_S)
+            used = memory_used()
+            if used > self._memory:
+                _end(f"takes {used:,} bytes of memory, more than --memory {self._memory:,}")
+            if time.monotonic() > self._answers.oldest + self._limit:
+                _end(f"takes more than {self._limit:g} s for a task; see --task-limit")
+
+
+def _end(reason: str) -> None:
+    log.error("process %d %s: it is ended", os.getpid(), reason)
+    if hasattr(signal, "SIGKILL"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    os._exit(1)

@@ -1,0 +1,140 @@
+"""Celery's worker with bgx's task, and the look at what it needs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import warnings
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import billiard
+from celery.apps.worker import Worker
+from celery.platforms import SecurityWarning
+from celery.worker import state
+
+from bgx.cluster.broker import connect, make_app, show
+from bgx.errors import BgxError, ExitCode, UsageError
+from bgx.storage import is_object, open_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from bgx.cluster.settings import WorkerSettings
+    from bgx.settings import DeviceSettings
+
+log = logging.getLogger(__name__)
+
+_SOFT = 0.7
+"""A process that takes more than this share of its memory is replaced after its task."""
+
+
+def run_worker(
+    broker: str, queues: Sequence[str], settings: WorkerSettings, tell: Callable[[str], None]
+) -> int:
+    """Do tasks until a signal ends it; the exit code. tell: is called with notices.
+
+    Raises UsageError, and BrokerError where the broker does not answer.
+    """
+    for place in settings.allow:
+        _check_place(place)
+    count = len(settings.devices)
+    app = make_app(
+        broker,
+        queues,
+        task_limit=settings.task_limit,
+        include=["bgx.cluster.tasks"],
+        worker_max_memory_per_child=int(_SOFT * settings.memory / 1024),
+        bgx_worker=settings,
+    )
+    connect(app).release()
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        tell("runs as root, and takes orders from whoever reaches the broker: use another user")
+    tell(
+        f"takes tasks of {', '.join(queues)} from {show(broker)}, in {count} "
+        f"process{'es' if count > 1 else ''}; Ctrl-C ends it when its pictures are done"
+    )
+    # Said by a process of billiard's once this one has ended, of what the system has back by then.
+    quiet = "ignore:semaphore_tracker:UserWarning"
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [os.getenv("PYTHONWARNINGS"), quiet]))
+    worker = _Worker(app=app, concurrency=count, quiet=True)
+    worker.start()
+    return int(worker.exitcode or ExitCode.OK)
+
+
+class _Worker(Worker):  # type: ignore[misc]
+    """Celery's, ended in one way by all signals."""
+
+    def on_before_init(self, **options: Any) -> None:
+        # Its billiard would tell of each process.
+        billiard.util.get_logger().setLevel(logging.WARNING)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SecurityWarning)  # said by run_worker
+            super().on_before_init(**options)
+
+    def install_platform_tweaks(self, worker: object) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._stop)
+
+    def _stop(self, *_: object) -> None:
+        """Pictures in work are finished; asked again, it ends at once."""
+        if state.should_stop is not None:
+            for process in billiard.active_children():
+                with suppress(OSError):
+                    os.kill(process.pid, signal.SIGKILL)
+            os._exit(ExitCode.INTERRUPTED)
+        state.should_stop = int(ExitCode.OK)
+        for process in billiard.active_children():
+            with suppress(OSError):
+                os.kill(process.pid, signal.SIGTERM)
+
+
+def check_worker(
+    broker: str, queues: Sequence[str], settings: WorkerSettings
+) -> Iterator[tuple[str, str | BgxError]]:
+    """What a worker needs, one after the other: its name, and what it is or why it is not."""
+
+    def attempt(check: Callable[[], str]) -> str | BgxError:
+        try:
+            return check()
+        except BgxError as error:
+            return error
+
+    yield "broker", attempt(lambda: _check_broker(broker, queues))
+    for place in settings.allow:
+        yield "storage", attempt(lambda place=place: _check_place(place))  # type: ignore[misc]
+    if not settings.allow:
+        yield "storage", "all buckets that the environment has credentials for, and no folder"
+    for device in settings.devices:
+        yield "network", attempt(lambda device=device: _check_network(settings, device))  # type: ignore[misc]
+
+
+def _check_broker(broker: str, queues: Sequence[str]) -> str:
+    app = make_app(broker, queues)
+    counts = []
+    with connect(app) as connection:
+        for queue in app.conf.task_queues:
+            waiting = queue(connection.default_channel).queue_declare().message_count
+            counts.append(f"{waiting} tasks wait in {queue.name}")
+    return f"{show(broker)}, {', '.join(counts)}"
+
+
+def _check_place(name: str) -> str:
+    """Raises UsageError, OutputError and UnwritableError."""
+    folder = open_folder(name)
+    if is_object(name):
+        folder.make()
+    else:
+        status = folder.status()
+        if status is None or status.kind != "folder":
+            raise UsageError(f"--allow {name}: no such folder; make it or mount it first")
+    folder.check_writable()
+    return str(folder)
+
+
+def _check_network(settings: WorkerSettings, device: DeviceSettings) -> str:
+    # A worker itself loads none.
+    from bgx.cluster.hand import load_network
+
+    return load_network(settings, device)
