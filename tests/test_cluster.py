@@ -397,6 +397,23 @@ def two_machines() -> Iterator[tuple[list[str], list[str]]]:
             subprocess.run(["ip", "netns", "delete", name], capture_output=True)
 
 
+def test_a_watched_folder(redis: Redis) -> None:
+    Path("in").mkdir()
+    with workers("--allow", Path.cwd()):
+        watching = subprocess.Popen(command("watch", "in", "-o", "cut", "--poll"))
+        try:
+            for name in ("a.png", "b.png"):
+                draw_photo((48, 36)).save(f"in/{name}")
+                end = time.monotonic() + PATIENCE
+                while not Path("cut", name).exists():
+                    assert watching.poll() is None
+                    assert time.monotonic() < end
+                    time.sleep(0.05)
+        finally:
+            watching.terminate()
+            assert watching.wait(PATIENCE) == ExitCode.OK
+
+
 def test_a_worker_goes_nowhere_else_than_it_may(redis: Redis, photos: Path) -> None:
     with workers("--allow", Path.cwd()):
         done = bgx_process("batch", photos, "-o", "cut")

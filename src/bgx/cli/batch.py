@@ -9,14 +9,13 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from bgx.cli.console import Console, print_result, set_up_logging
 from bgx.cli.request import (
     batch_size_option,
-    broker_option,
+    cluster_options,
+    find_broker,
     make_request,
-    need_cluster,
     option,
     picture_options,
     review_option,
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from bgx.cli.interrupt import Interruption
-    from bgx.cli.request import Request
+    from bgx.cli.request import Broker, Request
     from bgx.run.batch import Admission
     from bgx.run.outcome import Job, Skipped
     from bgx.run.plan import Plan
@@ -54,8 +53,7 @@ if TYPE_CHECKING:
     metavar="FILE.html|.jpg",
     help="Contact sheet: before and after, doubtful ones first.",
 )
-@broker_option(help="Have the pictures done by workers of this broker, redis://HOST say.")
-@option("--queue", default="bgx", help="Queue of the broker that the workers take tasks from.")
+@cluster_options
 @option("--dry-run", is_flag=True, help="Only print what would be done.")
 @picture_options
 def batch(
@@ -78,24 +76,13 @@ def batch(
     request = make_request(**options)
     console = Console(quiet=request.quiet)
     set_up_logging(console, request.verbose)
-    if broker is not None:
-        need_cluster()
-        _refuse_workers_options()
+    workers = find_broker(broker, queue)
     named = _read_inputs(inputs, files_from, null)
     plan = _plan(named, files_from, output, review, sheet, request)
     if dry_run:
         _show(plan, console)
         return ExitCode.OK
-    return _run(plan, request, console, (broker, queue) if broker is not None else None)
-
-
-def _refuse_workers_options() -> None:
-    """Raise UsageError for options of a network that is run by others."""
-    context = click.get_current_context()
-    for name in ("device", "workers", "threads", "batch_size"):
-        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            flag = f"--{name.replace('_', '-')}"
-            raise UsageError(f"{flag}: is the workers' own; give it to bgx worker")
+    return _run(plan, request, console, workers)
 
 
 def _read_inputs(inputs: tuple[str, ...], files_from: str | None, null: bool) -> list[str]:
@@ -166,10 +153,7 @@ def _tell_ignored(ignored: int, console: Console) -> None:
         console.print_note(f"{ignored} files in the folders are not pictures; -v names them")
 
 
-def _run(
-    plan: Plan, request: Request, console: Console, broker: tuple[str, str] | None
-) -> ExitCode:
-    """broker: its URL and the queue, None to do the pictures here."""
+def _run(plan: Plan, request: Request, console: Console, broker: Broker | None) -> ExitCode:
     from bgx.cli.interrupt import interruptible
     from bgx.cli.report_file import open_report
     from bgx.run.report import Report
@@ -188,7 +172,7 @@ def _run(
                 for outcome in part.skipped:
                     report.add(outcome)
                 if part.jobs:
-                    cut = partial(_cut_elsewhere, *broker) if broker else _cut
+                    cut = partial(_cut_elsewhere, broker) if broker else _cut
                     cut(part, parts, report, request, console, interruption)
                 if interruption.stop.is_set():
                     break
@@ -232,8 +216,7 @@ def _cut(
 
 
 def _cut_elsewhere(
-    broker: str,
-    queue: str,
+    broker: Broker,
     part: Plan,
     others: Iterator[Plan],
     report: Report,
@@ -245,23 +228,11 @@ def _cut_elsewhere(
     from bgx.run.recipe import Recipe
 
     with _reporting_all(part, report), interruption.raising():
-        from bgx.cluster.order import make_order
-        from bgx.cluster.producer import Cluster
-        from bgx.model.store import Store
+        from bgx.cli.loading import open_workers
 
         recipe = Recipe(request.read, request.output, preview=part.sheet is not None)
         sheet = _open_sheet(part.sheet)
-        store = Store(request.models)
-        order = make_order(
-            store.identify(request.model, store.registry()),
-            request.device.precision,
-            request.read,
-            request.layers,
-            create=request.existing == "skip",
-            preview=part.sheet is not None,
-        )
-        report.model = request.model or order.model
-        cluster = Cluster(broker, queue, order, pictures=len(part.jobs), warn=console.print_error)
+        cluster = open_workers(broker, request, report, console, preview=part.sheet is not None)
     try:
         _add_outcomes(part, others, report, recipe, cluster, sheet, console, interruption)
     finally:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 from bgx.allocator import keep_memory
 
 if TYPE_CHECKING:
-    from bgx.cli.request import Request
+    from bgx.cli.console import Console
+    from bgx.cli.request import Broker, Request
+    from bgx.cluster.producer import Cluster
     from bgx.model.opening import PendingSession
     from bgx.model.session import Session
     from bgx.model.store import ModelFile, Store
@@ -37,6 +39,30 @@ def open_network(request: Request, *, pictures: int | None) -> PendingSession:
 
     prepare_process()
     return network
+
+
+def open_workers(
+    broker: Broker, request: Request, report: Report, console: Console, *, preview: bool = False
+) -> Cluster:
+    """Connect to the broker, whose workers do the pictures, and set the report's model.
+
+    preview: workers send small pictures for a contact sheet.
+    """
+    from bgx.cluster.order import make_order
+    from bgx.cluster.producer import Cluster
+    from bgx.model.store import Store
+
+    store = Store(request.models)
+    order = make_order(
+        store.identify(request.model, store.registry()),
+        request.device.precision,
+        request.read,
+        request.layers,
+        create=request.existing == "skip",
+        preview=preview,
+    )
+    report.model = request.model or order.model
+    return Cluster(broker.url, broker.queue, order, warn=console.print_error)
 
 
 def note_network(report: Report, request: Request, session: Session) -> None:

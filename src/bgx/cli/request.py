@@ -134,6 +134,36 @@ def broker_option(**attributes: Any) -> Callable[[Any], Any]:
     return option("--broker", metavar="URL", show_default=False, **attributes)
 
 
+def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of commands whose pictures workers may do."""
+    command = option(
+        "--queue", default="bgx", help="Queue of the broker that the workers take tasks from."
+    )(command)
+    named = broker_option(help="Have workers of this broker do the pictures, redis://HOST say.")
+    decorated: Callable[..., Any] = named(command)
+    return decorated
+
+
+class Broker(NamedTuple):
+    """Where tasks go."""
+
+    url: str
+    queue: str
+
+
+def find_broker(url: str | None, queue: str) -> Broker | None:
+    """What :func:`cluster_options` ask for. Raises UsageError where workers cannot do it."""
+    if url is None:
+        return None
+    need_cluster()
+    context = click.get_current_context()
+    for name in ("device", "workers", "threads", "batch_size"):
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{flag}: is the workers' own; give it to bgx worker")
+    return Broker(url, queue)
+
+
 def need_cluster() -> None:
     """Raise UsageError where the packages for more than one machine are not installed."""
     if any(find_spec(name) is None for name in ("celery", "redis")):

@@ -13,6 +13,8 @@ import click
 from bgx.cli.console import Console, set_up_logging
 from bgx.cli.request import (
     batch_size_option,
+    cluster_options,
+    find_broker,
     make_request,
     option,
     picture_options,
@@ -25,10 +27,12 @@ from bgx.settings import DEFAULT_MODEL
 from bgx.storage import open_folder
 
 if TYPE_CHECKING:
-    from bgx.cli.request import Request
+    from bgx.cli.request import Broker, Request
+    from bgx.run.batch import Admission
     from bgx.run.hot import HotFolder
     from bgx.run.outcome import Outcome
-    from bgx.run.report import Stream
+    from bgx.run.recipe import Recipe
+    from bgx.run.report import Report, Stream
 
 
 @click.command()
@@ -40,6 +44,7 @@ if TYPE_CHECKING:
 @workers_option
 @batch_size_option
 @review_option
+@cluster_options
 @picture_options
 def watch(
     folder: str,
@@ -48,6 +53,8 @@ def watch(
     done: str | None,
     failed: str | None,
     review: str | None,
+    broker: str | None,
+    queue: str,
     **options: Any,
 ) -> ExitCode:
     """Cut out pictures as they arrive in a folder.
@@ -59,6 +66,7 @@ def watch(
     console = Console(quiet=request.quiet)
     set_up_logging(console, request.verbose)
     logging.getLogger("bgx").handlers[0].addFilter(_Once())
+    workers = find_broker(broker, queue)
     if not poll and find_spec("watchfiles") is None:
         raise UsageError(
             f"bgx watch needs one more package; run: {install_hint('watch')}, or add --poll"
@@ -78,7 +86,7 @@ def watch(
         written=request.also_written,
         poll=poll,
     )
-    return _run(hot, folder, output, request, console)
+    return _run(hot, folder, output, request, console, workers)
 
 
 class _Once(logging.Filter):
@@ -100,27 +108,27 @@ class _Once(logging.Filter):
         return True
 
 
-def _run(hot: HotFolder, folder: str, output: str, request: Request, console: Console) -> ExitCode:
+def _run(
+    hot: HotFolder,
+    folder: str,
+    output: str,
+    request: Request,
+    console: Console,
+    broker: Broker | None,
+) -> ExitCode:
     from bgx.cli.interrupt import interruptible
-    from bgx.cli.loading import note_network, open_network
     from bgx.run.report import Report
 
     with interruptible(console.print_error) as interruption, contextlib.ExitStack() as opened:
         with interruption.raising():
             stream = opened.enter_context(_open_report(request.report))
-            network = open_network(request, pictures=None)
-            # Imported while the network loads.
+            report = Report(request.model or DEFAULT_MODEL, stream=stream)
+            engine, recipe = _open_engine(hot, request, report, console, broker, opened)
             from bgx.run.batch import run_batch
-            from bgx.run.engine import Engine
-            from bgx.run.recipe import Recipe
 
-            recipe = Recipe(request.read, request.output)
-            session = network.wait()
-        report = Report(request.model or DEFAULT_MODEL, stream=stream)
-        note_network(report, request, session)
-        engine = Engine(lambda _: session, workers=request.device.workers, remote=hot.remote)
         opened.enter_context(hot)
-        console.print_note(f"watching {folder} on {report.device}; results go to {output}")
+        where = f" on {report.device}" if report.device else ""
+        console.print_note(f"watching {folder}{where}; results go to {output}")
         try:
             for outcome in run_batch(hot.parts(), recipe, engine, stop=interruption.stop):
                 final = hot.settle(outcome)
@@ -133,6 +141,34 @@ def _run(hot: HotFolder, folder: str, output: str, request: Request, console: Co
             console.print_note(str(report))
     # A service, which has no end of its own, is stopped by SIGTERM.
     return ExitCode.OK if interruption.number == signal.SIGTERM else ExitCode.INTERRUPTED
+
+
+def _open_engine(
+    hot: HotFolder,
+    request: Request,
+    report: Report,
+    console: Console,
+    broker: Broker | None,
+    opened: contextlib.ExitStack,
+) -> tuple[Admission, Recipe]:
+    """What cuts the pictures out: this machine, or workers."""
+    from bgx.cli.loading import note_network, open_network, open_workers
+
+    if broker is not None:
+        from bgx.run.recipe import Recipe
+
+        cluster = open_workers(broker, request, report, console)
+        opened.callback(cluster.close)
+        return cluster, Recipe(request.read, request.output)
+    network = open_network(request, pictures=None)
+    # Imported while the network loads.
+    from bgx.run.engine import Engine
+    from bgx.run.recipe import Recipe
+
+    recipe = Recipe(request.read, request.output)
+    session = network.wait()
+    note_network(report, request, session)
+    return Engine(lambda _: session, workers=request.device.workers, remote=hot.remote), recipe
 
 
 def _open_report(name: str | None) -> contextlib.AbstractContextManager[Stream | None]:

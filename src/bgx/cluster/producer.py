@@ -103,22 +103,20 @@ class _Task:
 class Cluster:
     """Takes a batch's jobs as an :class:`bgx.run.engine.Engine` does; workers do them.
 
-    broker: its URL. queue: of the tasks. order: how pictures are made. pictures: how many there are
-    at least. warn: is called with what a person should know.
+    broker: its URL. queue: of the tasks. order: how pictures are made. warn: is called with what a
+    person should know.
 
     Raises UsageError, and BrokerError where the broker does not answer.
     """
 
     def __init__(
-        self, broker: str, queue: str, order: Order, *, pictures: int, warn: Callable[[str], None]
+        self, broker: str, queue: str, order: Order, *, warn: Callable[[str], None]
     ) -> None:
         self._devices: set[tuple[str, str]] = set()
         self._url = show(broker)
         self._app: Celery = make_app(broker, [queue])
         [self._queue] = self._app.conf.task_queues
         self._order = order
-        # A few tasks for each worker of a small run, few messages in a large one.
-        self._size = min(max(LEAST, pictures // _AHEAD), MOST)
         self._warn = warn
         self._told: set[object] = set()
         self._inbox: deque[_Out] = deque()
@@ -146,6 +144,12 @@ class Cluster:
         self._connection: Connection | None = connect(self._app)
         self._consumer: Consumer | None = None
         self._thread = begin(self._run, "cluster")
+
+    @property
+    def _size(self) -> int:
+        """Pictures of a task: a few tasks for each worker of a small run, few messages in a large
+        one."""
+        return min(max(LEAST, self._numbers // _AHEAD), MOST)
 
     def places(self) -> int:
         """Pictures that may be out at once: in the tasks at work, and in more that wait, so that
