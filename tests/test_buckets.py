@@ -254,7 +254,7 @@ def test_a_line_that_is_cut_in_mid_run_loses_nothing(
             assert run.poll() is None
             time.sleep(0.01)
         line.cut()
-        threading.Timer(8.0, line.mend).start()
+        threading.Timer(10.0, line.mend).start()
         _, err = run.communicate(timeout=PATIENCE)
 
     assert run.returncode == 0, err
