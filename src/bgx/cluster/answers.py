@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from bgx.cluster.broker import reply_queue, troubles
+from bgx.cluster.broker import open_connection, reply_queue, troubles
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -105,7 +105,7 @@ class Answers:
         return {"task": work.task, "worker": self._worker, "device": self.device}
 
     def _run(self) -> None:
-        connection = self._app.connection_for_write()
+        connection = open_connection(self._app)
         beat = time.monotonic() + BEAT_S
         closing = False
         while not closing:

@@ -53,7 +53,9 @@ def make_app(
     app = Celery("bgx", loader="app", set_as_current=True)
     app.conf.update(
         broker_url=url,
-        broker_transport_options={} if scheme.startswith("amqp") else _redis_options(task_limit),
+        broker_transport_options={"confirm_publish": True}
+        if scheme.startswith("amqp")
+        else _redis_options(task_limit),
         # What is open for longer would be cut by routers that forget quiet connections.
         broker_heartbeat=30,
         broker_connection_timeout=_ANSWER_S,
@@ -114,9 +116,14 @@ def reply_queue(name: str) -> Queue:
     return Queue(name, Exchange(""), routing_key=name, expires=_REPLIES_S)
 
 
+def open_connection(app: Celery) -> Connection:
+    """It connects when it is used; without heartbeats, for nobody sends them while it waits."""
+    return app.connection_for_write(heartbeat=0)
+
+
 def connect(app: Celery) -> Connection:
     """A connection that works. Raises BrokerError within half a minute."""
-    connection = app.connection_for_write()
+    connection = open_connection(app)
     try:
         connection.ensure_connection(max_retries=2, interval_start=1, timeout=20)
         connection.default_channel  # noqa: B018 - Redis is asked for the first time

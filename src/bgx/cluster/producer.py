@@ -27,7 +27,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from bgx.cluster.answers import BEAT_S
-from bgx.cluster.broker import TASK, connect, make_app, reply_queue, show, troubles
+from bgx.cluster.broker import TASK, connect, make_app, open_connection, reply_queue, show, troubles
 from bgx.cluster.order import LEAST, MOST, Picture, make_refusal, read_outcome
 from bgx.errors import BgxError, BrokerError, CrashedError, UnreadableError, UnwritableError
 from bgx.run.outcome import Failed, Skipped
@@ -205,7 +205,7 @@ class Cluster:
         connection = self._connection
         try:
             if connection is None:
-                connection = self._app.connection_for_write()
+                connection = open_connection(self._app)
             if self._consumer is None:
                 self._connection = connection
                 self._listen(connection)
@@ -218,7 +218,7 @@ class Cluster:
                 self._look_next = time.monotonic() + _LOOK_S
                 self._look_after(connection)
             self._answered = time.monotonic()
-        except troubles(connection or self._app.connection_for_write()) as error:
+        except troubles(connection or open_connection(self._app)) as error:
             self._reconnect(error)
 
     def _forgive(self) -> None:

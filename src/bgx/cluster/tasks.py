@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import billiard
 from celery import shared_task, signals
 
-from bgx.cluster.broker import TASK, troubles
+from bgx.cluster.broker import TASK, open_connection, troubles
 from bgx.cluster.order import reply_of
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def _tell_lost(
     from bgx.cluster.answers import publish
 
     app = sender.app
-    with app.connection_for_write() as connection:
+    with open_connection(app) as connection:
         try:
             publish(connection, reply, [{"task": task_id, "lost": _explain(exception)}])
         except troubles(connection) as error:
