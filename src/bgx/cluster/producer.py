@@ -272,6 +272,8 @@ class Cluster:
                 _cancel(out.future)
         if self._connection is not None:
             with suppress(Exception):
+                if self._consumer is not None:
+                    self._consumer.cancel()
                 # What comes for this run from now on has no reader.
                 reply_queue(self._order.reply)(self._connection.default_channel).delete()
             self._connection.release()
