@@ -61,7 +61,12 @@ _PIECES = {1: MOST, 2: 8, 3: 1}
 _PATIENCE_S = 600.0
 """A broker that does not answer for so long in mid-run ends it, seconds."""
 
-_TURN_S = 0.1
+_IDLE_S = 0.25
+"""A turn waits so long for answers; shorter would cost a percent of a core."""
+
+_BUSY_S = 0.02
+"""While something else is expected: pictures to send, results that are looked for."""
+
 _LOOK_S = 1.0
 _LONGEST_LOOK_S = 300.0
 _LOOKERS = 16
@@ -127,6 +132,7 @@ class Cluster:
         self._again: list[_Out] = []
         self._unseen: set[_Out] = set()
         self._to_look: list[_Out] = []
+        self._looking = 0
         self._looked: SimpleQueue[tuple[_Out, bool]] = SimpleQueue()
         self._lookers = Workers(_LOOKERS, "look")
         self._begun = 0
@@ -282,7 +288,8 @@ class Cluster:
 
     def _hear(self, connection: Connection) -> None:
         """Take what has come; wait a moment where nothing has."""
-        timeout = _TURN_S
+        busy = self._looking or len(self._inbox) != self._grown
+        timeout = _BUSY_S if busy else _IDLE_S
         with suppress(socket.timeout, TimeoutError):
             for _ in range(1000):
                 connection.drain_events(timeout=timeout)
@@ -353,11 +360,13 @@ class Cluster:
     def _see(self) -> None:
         """Take what was found of results, and have others looked for."""
         some, self._to_look = self._to_look, []
+        self._looking += len(some)
         for first in range(min(len(some), _LOOKERS)):
             self._lookers.submit(partial(self._look_for, some[first::_LOOKERS]))
         with suppress(Empty):
             while True:
                 out, there = self._looked.get_nowait()
+                self._looking -= 1
                 if out.future.done():
                     continue
                 if there:
