@@ -896,6 +896,26 @@ def test_an_unknown_model_is_exit_3_and_the_nearest_name_is_told() -> None:
     assert result.err == "bgx: u2nett: no such model; did you mean u2net?\n"
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["remove", "s3://shop/a.jpg", "a.png"],
+        ["remove", "a.jpg", "s3://shop/a.png"],
+        ["batch", "s3://shop/photos", "-o", "out"],
+        ["batch", "photos", "-o", "s3://shop/cut"],
+        ["batch", "photos", "-o", "out", "--broker", "redis://broker"],
+        ["batch", "photos", "-o", "out", "--report", "s3://shop/report.jsonl"],
+        ["watch", "photos", "-o", "s3://shop/cut"],
+        ["serve", "--fetch-urls"],
+    ],
+    ids=" ".join,
+)
+def test_offline_nothing_on_the_network_is_asked_for(arguments: list[str]) -> None:
+    result = bgx(*arguments, "--offline")
+    assert result.code == ExitCode.USAGE
+    assert "--offline" in result.err
+
+
 def test_a_missing_model_offline_is_exit_3_with_the_remedy() -> None:
     photo("in.jpg")
 

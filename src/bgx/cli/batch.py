@@ -18,6 +18,7 @@ from bgx.cli.request import (
     make_request,
     option,
     picture_options,
+    refuse_network,
     review_option,
     split_list,
     workers_option,
@@ -74,10 +75,13 @@ def batch(
     what is missing.
     """
     request = make_request(**options)
+    places = [*inputs, output, files_from, review, sheet, request.report, broker]
+    refuse_network(places, offline=request.models.offline)
     console = Console(quiet=request.quiet)
     set_up_logging(console, request.verbose)
     workers = find_broker(broker, queue)
     named = _read_inputs(inputs, files_from, null)
+    refuse_network(named, offline=request.models.offline)
     plan = _plan(named, files_from, output, review, sheet, request)
     if dry_run:
         _show(plan, console)

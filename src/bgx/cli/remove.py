@@ -10,7 +10,7 @@ import click
 
 from bgx.cli.console import Console, set_up_logging
 from bgx.cli.pipes import Stdin, Stdout
-from bgx.cli.request import make_request, picture_options
+from bgx.cli.request import make_request, picture_options, refuse_network
 from bgx.errors import ExitCode, PictureError, UsageError
 from bgx.settings import DEFAULT_MODEL
 from bgx.storage import explain_missing, open_file
@@ -33,6 +33,7 @@ def remove(source: str, target: str | None, **options: Any) -> ExitCode:
     INPUT and OUTPUT may be - for stdin and stdout. OUTPUT's suffix names the format; without OUTPUT
     photo.jpg gives photo-cut.png beside it.
     """
+    refuse_network([source, target, options["report"]], offline=options["offline"])
     # Before the options: if OUTPUT is a folder, that is reported rather than its missing suffix.
     written = None if target in {None, "-"} else _open_target(str(target))
     request = make_request(target=None if written is None else str(written), **options)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import re
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
@@ -29,10 +30,12 @@ from bgx.settings import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from bgx.options import Option, OutputSettings, PictureOptions
+
+_ON_NETWORK = re.compile(r"[a-z][a-z0-9+]+://")
 
 
 def option(*names: str, **attributes: Any) -> Callable[[Any], Any]:
@@ -262,6 +265,13 @@ def make_request(
         verbose=verbose,
         layers=(typed, environment, named),
     )
+
+
+def refuse_network(names: Iterable[str | None], *, offline: bool) -> None:
+    """Raise UsageError for the first name on the network, if offline."""
+    for name in names if offline else ():
+        if name is not None and _ON_NETWORK.match(name):
+            raise UsageError(f"{name}: is on the network, which --offline forbids; leave out one")
 
 
 def split_list(data: bytes, *, null: bool) -> list[str]:

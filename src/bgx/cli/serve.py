@@ -171,6 +171,8 @@ def _make_settings(
     from bgx.serve.settings import ServeSettings
 
     files = ModelSettings.from_environment(offline=offline, family=family)
+    if files.offline and same["fetch_urls"]:
+        raise UsageError("--fetch-urls and --offline: leave one of them out")
     if no_cache and cache is not None:
         raise UsageError("--cache and --no-cache: leave one of them out")
     folder = None if no_cache else Path(cache) if cache else Store(files).folder / "serve"

@@ -18,6 +18,7 @@ from bgx.cli.request import (
     make_request,
     option,
     picture_options,
+    refuse_network,
     review_option,
     workers_option,
 )
@@ -63,6 +64,7 @@ def watch(
     or SIGTERM stops it; the same command continues.
     """
     request = make_request(**options)
+    refuse_network([output, review, broker], offline=request.models.offline)
     console = Console(quiet=request.quiet)
     set_up_logging(console, request.verbose)
     logging.getLogger("bgx").handlers[0].addFilter(_Once())
