@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from support.networks import tiny_network
+from support.services import ObjectStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,6 +77,23 @@ def stocked_home(_stocked_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("BGX_HOME", str(_stocked_home))
     monkeypatch.setenv("BGX_MODEL", "u2netp")
     return _stocked_home
+
+
+@pytest.fixture(scope="module")
+def _object_store() -> Iterator[ObjectStore]:
+    server = ObjectStore()
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def object_store(_object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
+    """The environment leads to it; it holds one empty bucket."""
+    for name, value in _object_store.environment.items():
+        monkeypatch.setenv(name, value)
+    _object_store.empty("shop")
+    return _object_store
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -21,30 +21,16 @@ from support.fakes import draw_photo, save_photo
 from support.services import Line, ObjectStore
 from support.shell import PATIENCE, bgx, command, read_rows
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 BUCKET = "s3://shop"
-
-
-@pytest.fixture(scope="module")
-def _server() -> Iterator[ObjectStore]:
-    server = ObjectStore()
-    server.start()
-    yield server
-    server.stop()
 
 
 @pytest.fixture
 def store(
-    _server: ObjectStore, stocked_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    object_store: ObjectStore, stocked_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> ObjectStore:
-    """The environment leads to it; it holds one empty bucket."""
-    for name, value in _server.environment.items():
-        monkeypatch.setenv(name, value)
+    """In an empty working folder."""
     monkeypatch.chdir(tmp_path)
-    _server.empty("shop")
-    return _server
+    return object_store
 
 
 def upload(key: str, size: tuple[int, int] = (48, 36)) -> None:

@@ -328,26 +328,18 @@ def test_names_that_are_no_text_and_folders_that_cannot_be_searched(redis: Redis
     assert {os.fsencode(name) for name in contents("cut")} == {b"\xff b.png", "ü+c.png".encode()}
 
 
-def test_a_bucket_to_a_bucket(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    server = ObjectStore()
-    server.start()
-    try:
-        for name, value in server.environment.items():
-            monkeypatch.setenv(name, value)
-        server.empty("shop")
-        draw_photo((48, 36)).save("photo.png")
-        names = ["ä b+c.png", *(f"{number % 3}/{number:02}.png" for number in range(39))]
-        for name in names:
-            open_file(f"s3://shop/in/{name}").write(Path("photo.png").read_bytes())
+def test_a_bucket_to_a_bucket(redis: Redis, object_store: ObjectStore) -> None:
+    draw_photo((48, 36)).save("photo.png")
+    names = ["ä b+c.png", *(f"{number % 3}/{number:02}.png" for number in range(39))]
+    for name in names:
+        open_file(f"s3://shop/in/{name}").write(Path("photo.png").read_bytes())
 
-        with workers(count=2):
-            batch = Batch("s3://shop/in", "-o", "s3://shop/cut")
-            rows = batch.end()
+    with workers(count=2):
+        batch = Batch("s3://shop/in", "-o", "s3://shop/cut")
+        rows = batch.end()
 
-        assert (batch.code, statuses(rows)) == (0, {"done": 40}), batch.err
-        assert sorted(found.below for found in open_folder("s3://shop/cut").walk()) == sorted(names)
-    finally:
-        server.stop()
+    assert (batch.code, statuses(rows)) == (0, {"done": 40}), batch.err
+    assert sorted(found.below for found in open_folder("s3://shop/cut").walk()) == sorted(names)
 
 
 def test_two_machines(redis: Redis, photos: Path, alone: Path) -> None:

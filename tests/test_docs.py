@@ -159,24 +159,14 @@ def test_examples_of_watching_run(block: Block, sandbox: Path) -> None:
 
 
 @pytest.mark.parametrize("block", _of("sh bucket"), ids=str)
-def test_examples_with_buckets_run(
-    block: Block, sandbox: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = ObjectStore()
-    store.start()
-    try:
-        for name, value in store.environment.items():
-            monkeypatch.setenv(name, value)
-        store.empty("shop")
-        for name in ("shoe.jpg", "sub/hat.jpg"):
-            open_file(f"s3://shop/photos/{name}").write((sandbox / "photos" / name).read_bytes())
-        for line in block.text.splitlines():
-            assert bgx(*shlex.split(line)[1:]).code == ExitCode.OK, line
-        for folder in ("s3://shop/cut", "cut", "s3://shop/cut2"):
-            assert open_folder(folder).file("sub/hat.png").is_there()
-        assert (sandbox / "shoe.png").is_file()
-    finally:
-        store.stop()
+def test_examples_with_buckets_run(block: Block, sandbox: Path, object_store: ObjectStore) -> None:
+    for name in ("shoe.jpg", "sub/hat.jpg"):
+        open_file(f"s3://shop/photos/{name}").write((sandbox / "photos" / name).read_bytes())
+    for line in block.text.splitlines():
+        assert bgx(*shlex.split(line)[1:]).code == ExitCode.OK, line
+    for folder in ("s3://shop/cut", "cut", "s3://shop/cut2"):
+        assert open_folder(folder).file("sub/hat.png").is_there()
+    assert (sandbox / "shoe.png").is_file()
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ from bgx.storage import find_folder, match, open_file, open_folder
 from support.services import Line, ObjectStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 BUCKET = "s3://shop"
@@ -28,23 +27,6 @@ ODD = [
 ]
 
 
-@pytest.fixture(scope="module")
-def _server() -> Iterator[ObjectStore]:
-    server = ObjectStore()
-    server.start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def store(_server: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
-    """The environment leads to it; it holds one empty bucket."""
-    for name, value in _server.environment.items():
-        monkeypatch.setenv(name, value)
-    _server.empty("shop")
-    return _server
-
-
 def put(key: str, content: bytes = b"content") -> None:
     open_file(f"{BUCKET}/{key}").write(content)
 
@@ -54,7 +36,7 @@ def keys(folder: str = BUCKET) -> list[str]:
 
 
 @pytest.mark.parametrize("key", ODD)
-def test_an_odd_key_is_whole(store: ObjectStore, key: str) -> None:
+def test_an_odd_key_is_whole(object_store: ObjectStore, key: str) -> None:
     put(f"a b/{key}", key.encode())
 
     assert keys() == [f"a b/{key}"]
@@ -64,7 +46,9 @@ def test_an_odd_key_is_whole(store: ObjectStore, key: str) -> None:
     assert open_file(str(found.file)) == found.file
 
 
-def test_a_walk_is_in_order_and_leaves_out_what_is_hidden_or_left_out(store: ObjectStore) -> None:
+def test_a_walk_is_in_order_and_leaves_out_what_is_hidden_or_left_out(
+    object_store: ObjectStore,
+) -> None:
     names = ["b.jpg", "a/2.jpg", "a/1.jpg", "a.jpg", "z/.hidden/1.jpg", "@eaDir/1.jpg", "out/1.jpg"]
     for name in [*names, ".hidden.jpg", "outside/1.jpg"]:
         put(f"photos/{name}")
@@ -77,12 +61,12 @@ def test_a_walk_is_in_order_and_leaves_out_what_is_hidden_or_left_out(store: Obj
     assert str(folder) == f"{BUCKET}/photos"
 
 
-def test_a_listing_knows_what_is_there_without_further_requests(store: ObjectStore) -> None:
+def test_a_listing_knows_what_is_there_without_further_requests(object_store: ObjectStore) -> None:
     put("photos/1.jpg", b"12345")
     [found] = open_folder(f"{BUCKET}/photos").walk()
     names = [f"{number}.jpg" for number in range(100)]
     files = dict(zip(names, open_folder(f"{BUCKET}/photos").files(names), strict=True))
-    store.stop()
+    object_store.stop()
     try:
         status = found.file.status()
         assert status is not None
@@ -91,17 +75,19 @@ def test_a_listing_knows_what_is_there_without_further_requests(store: ObjectSto
         assert files["1.jpg"].status() == status
         assert files["2.jpg"].status() is None
     finally:
-        store.start()
+        object_store.start()
 
 
-def test_more_than_a_page_is_listed(store: ObjectStore) -> None:
-    store.fill("shop", [f"photos/{number:04}.jpg" for number in range(1100)])
+def test_more_than_a_page_is_listed(object_store: ObjectStore) -> None:
+    object_store.fill("shop", [f"photos/{number:04}.jpg" for number in range(1100)])
 
     assert keys() == [f"photos/{number:04}.jpg" for number in range(1100)]
 
 
-def test_one_name_that_cannot_be_asked_for_costs_its_folder_alone(store: ObjectStore) -> None:
-    store.fill("shop", ["photos/1.jpg", "photos/bad//2.jpg", "photos/good/3.jpg"])
+def test_one_name_that_cannot_be_asked_for_costs_its_folder_alone(
+    object_store: ObjectStore,
+) -> None:
+    object_store.fill("shop", ["photos/1.jpg", "photos/bad//2.jpg", "photos/good/3.jpg"])
 
     found = list(open_folder(f"{BUCKET}/photos").walk())
 
@@ -115,7 +101,7 @@ def test_one_name_that_cannot_be_asked_for_costs_its_folder_alone(store: ObjectS
         open_file(f"{BUCKET}/photos/bad//2.png").write(b"")
 
 
-def test_create_leaves_what_is_there_unless_it_is_empty(store: ObjectStore) -> None:
+def test_create_leaves_what_is_there_unless_it_is_empty(object_store: ObjectStore) -> None:
     file = open_file(f"{BUCKET}/cut/1.png")
 
     assert file.write(b"fir", b"st", create=True)
@@ -128,7 +114,7 @@ def test_create_leaves_what_is_there_unless_it_is_empty(store: ObjectStore) -> N
     assert file.head(2) == b"fo"
 
 
-def test_of_many_that_create_one_wins(store: ObjectStore) -> None:
+def test_of_many_that_create_one_wins(object_store: ObjectStore) -> None:
     file = open_file(f"{BUCKET}/cut/1.png")
     start = threading.Barrier(8)
     won: list[bytes] = []
@@ -148,7 +134,7 @@ def test_of_many_that_create_one_wins(store: ObjectStore) -> None:
     assert [file.open().read()] == won
 
 
-def test_removing_is_no_error_where_there_is_nothing(store: ObjectStore) -> None:
+def test_removing_is_no_error_where_there_is_nothing(object_store: ObjectStore) -> None:
     put("a/1.jpg")
     open_file(f"{BUCKET}/a/1.jpg").remove()
     open_file(f"{BUCKET}/a/1.jpg").remove()
@@ -156,7 +142,7 @@ def test_removing_is_no_error_where_there_is_nothing(store: ObjectStore) -> None
     assert keys() == []
 
 
-def test_what_is_a_folder(store: ObjectStore) -> None:
+def test_what_is_a_folder(object_store: ObjectStore) -> None:
     put("photos/2024/1.jpg")
     put("photos/2024.jpg/1.jpg")
 
@@ -174,17 +160,17 @@ def test_what_is_a_folder(store: ObjectStore) -> None:
     assert open_folder(BUCKET).contains(folder)
 
 
-def test_links_of_a_page_lead_to_objects_beside_it(store: ObjectStore) -> None:
+def test_links_of_a_page_lead_to_objects_beside_it(object_store: ObjectStore) -> None:
     page = open_file(f"{BUCKET}/cut/sheet/page.html")
 
     assert open_file(f"{BUCKET}/photos/ü 1.jpg").link(page) == "../../photos/%C3%BC%201.jpg"
     assert open_file("s3://other/1 2.jpg").link(page) == "s3://other/1%202.jpg"
 
 
-def test_the_type_is_that_of_the_suffix(store: ObjectStore) -> None:
+def test_the_type_is_that_of_the_suffix(object_store: ObjectStore) -> None:
     put("cut/1.png")
 
-    assert store.head("shop", "cut/1.png")["Content-Type"] == "image/png"
+    assert object_store.head("shop", "cut/1.png")["Content-Type"] == "image/png"
 
 
 @pytest.mark.parametrize(
@@ -195,14 +181,14 @@ def test_the_type_is_that_of_the_suffix(store: ObjectStore) -> None:
         ("s3://shop/", "s3://shop/: is a bucket; name an object in it"),
     ],
 )
-def test_names_that_are_no_object(store: ObjectStore, name: str, message: str) -> None:
+def test_names_that_are_no_object(object_store: ObjectStore, name: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:
         open_file(name)
 
     assert str(caught.value) == message
 
 
-def test_a_missing_bucket_is_told(store: ObjectStore) -> None:
+def test_a_missing_bucket_is_told(object_store: ObjectStore) -> None:
     reason = "there is no bucket s3://none"
     with pytest.raises(UsageError, match=rf"^s3://none/in: cannot be searched: {reason}$"):
         find_folder("s3://none/in")
@@ -214,12 +200,14 @@ def test_a_missing_bucket_is_told(store: ObjectStore) -> None:
         open_file("s3://none/1.png").write(b"1", create=True)
 
 
-def test_a_missing_object_is_told(store: ObjectStore) -> None:
+def test_a_missing_object_is_told(object_store: ObjectStore) -> None:
     with pytest.raises(FileNotFoundError, match="no such object"):
         open_file(f"{BUCKET}/1.jpg").open()
 
 
-def test_no_credentials_are_told(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_credentials_are_told(
+    object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     # Where a cloud's machine has credentials; nobody listens here.
@@ -230,7 +218,7 @@ def test_no_credentials_are_told(store: ObjectStore, monkeypatch: pytest.MonkeyP
 
 
 def test_an_address_that_is_none_is_told(
-    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+    object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "localhost:9000")
 
@@ -239,9 +227,9 @@ def test_an_address_that_is_none_is_told(
 
 
 def test_where_nobody_answers_the_first_request_says_so_soon(
-    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+    object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    line = Line(store.port)
+    line = Line(object_store.port)
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{line.port}")
 
     with pytest.raises(UsageError, match="the object store does not answer"):
@@ -249,9 +237,9 @@ def test_where_nobody_answers_the_first_request_says_so_soon(
 
 
 def test_a_cut_line_is_waited_for(
-    store: ObjectStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with Line(store.port) as line:
+    with Line(object_store.port) as line:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{line.port}")
         put("1.jpg", b"1" * 2_000_000)
         line.cut()
@@ -266,9 +254,9 @@ def test_a_cut_line_is_waited_for(
 
 
 def test_a_write_whose_answer_got_lost_counts_as_written(
-    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+    object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Line(store.port) as line:
+    with Line(object_store.port) as line:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{line.port}")
         put("0.jpg")
         line.lose_answers()
@@ -279,7 +267,7 @@ def test_a_write_whose_answer_got_lost_counts_as_written(
         mend.join()
 
 
-def test_a_bucket_to_a_folder(store: ObjectStore, tmp_path: Path) -> None:
+def test_a_bucket_to_a_folder(object_store: ObjectStore, tmp_path: Path) -> None:
     """Places of both kinds are told apart."""
     assert not open_folder(BUCKET).contains(open_folder(tmp_path))
     assert not open_folder(tmp_path).contains(open_folder(BUCKET))
