@@ -391,7 +391,7 @@ def test_the_default_network_is_not_waited_for_again_and_again(
         store = Store(settings, first_answer=1.0)
         assert store.resolve(None, registry).entry.name == "lite"
     assert len(server.paths) == 1
-    assert caplog.text.count("taking lite") == 3
+    assert caplog.text.count("using lite") == 3
     assert "u2net: its server did not answer" in caplog.text
 
     # One that is named is asked for, and so is another server.
