@@ -303,9 +303,7 @@ def test_an_8_bit_copy_that_bgx_refuses_ends_the_comparison_in_its_words(
     write = photos.write
     monkeypatch.setattr(photos, "write", write_too_few)
 
-    with pytest.raises(
-        SystemExit, match=r"no 8-bit copy to measure: (?s:.*) at least 8 are"
-    ):
+    with pytest.raises(SystemExit, match=r"no 8-bit copy to measure: (?s:.*) at least 8 are"):
         vs_rembg.make_int8(bgx, tmp_path / "too-few", 4)
 
 
