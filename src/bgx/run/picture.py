@@ -17,6 +17,7 @@ from PIL import Image, ImageChops
 
 from bgx.errors import UnreadableError
 from bgx.image.clean import clean_matte, fill_inside
+from bgx.image.closer import find_neighbourhood, finds_again, place_values
 from bgx.image.edge import edit_edge
 from bgx.image.foreground import restore_foreground
 from bgx.image.matte import measure_matte, multiply_alpha, stretch_matte, upsample_matte
@@ -63,6 +64,20 @@ class Subject:
     colours: Image.Image
     alpha: Image.Image
     trust: Trust
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What the network saw of a photo.
+
+    box: the part of the photo that it looked at. photo: that part, or the photo itself. values: the
+    network's output for it, float32 [height, width]. matte: made of the output, same shape, 0..1.
+    """
+
+    box: Box
+    photo: Photo
+    values: NDArray[np.float32]
+    matte: NDArray[np.float32]
 
 
 class Network(Protocol):
@@ -142,8 +157,8 @@ def _carry_out(
 def _estimate(opened: OpenedPhoto, recipe: Recipe, entry: ModelEntry) -> int:
     """Bytes that a picture takes in work."""
     most = recipe.read.max_size
-    # A region may have any shape.
-    whole = recipe.output.region is None
+    # A region may have any shape, and so may what is looked at closer.
+    whole = recipe.output.region is None and not recipe.output.refine
     working = working_size(opened.upright_size, most) if whole else (most, most)
     return estimate_memory(recipe.count_pixels(opened.size), entry.size_for(working))
 
@@ -188,23 +203,56 @@ def _cut_out(
     output = recipe.output
     with clock.measure("read"):
         photo = opened.decode(metadata=output.keep_metadata, reduced=not output.needs_colours)
-        box = whole = (0, 0, *photo.size)
+        region = (0, 0, *photo.size)
         if output.region is not None:
-            box = output.region.box(photo.size, name=name)
-        seen = photo if box == whole else crop_photo(photo, box, recipe.read)
-        tensor = make_tensor(seen, network.entry)
-    with clock.measure("infer"):
-        [values] = network.run(tensor)
+            region = output.region.box(photo.size, name=name)
+    look = _look(photo, region, recipe, network, clock)
+    if _may_look_closer(look, network.entry, output):
+        look = _look_closer(photo, look, recipe, network, clock)
     with clock.measure("compose"):
-        subject = _find_subject(seen, values, network.entry, output)
-        if seen is not photo:
-            subject = _put_back(subject, photo, box, output)
-        # A region's pixels are not needed for what follows.
-        del seen, tensor
+        subject = _find_subject(look, region, output)
+        if look.photo is not photo:
+            subject = _put_back(subject, photo, look.box, output)
+        # The pixels of a part are not needed for what follows.
+        del look
         cutout = _finish(photo, subject, recipe, name=name)
     measured = replace(cutout.measured, seconds=clock.seconds)
     preview = _make_preview(photo, cutout) if recipe.preview else None
     return replace(cutout, measured=measured), preview
+
+
+def _look(photo: Photo, box: Box, recipe: Recipe, network: Network, clock: Clock) -> Look:
+    """Run the network on a box of the photo. Raises InferenceError."""
+    with clock.measure("read"):
+        seen = photo if box == (0, 0, *photo.size) else crop_photo(photo, box, recipe.read)
+        tensor = make_tensor(seen, network.entry)
+    with clock.measure("infer"):
+        [values] = network.run(tensor)
+    return Look(box, seen, values, make_matte(values, network.entry))
+
+
+def _may_look_closer(look: Look, entry: ModelEntry, output: OutputSettings) -> bool:
+    """Whether a look at less than this one could show more, and is wanted."""
+    # Without refinement the matte is the network's own, as rembg's is.
+    if not _refines(look.photo, output):
+        return False
+    # The subject nearest to the centre is that of the photo or the region, not of a smaller box.
+    if output.keep == "centre":
+        return False
+    width, height = entry.size_for(look.photo.working.size)
+    return look.photo.size[0] > width or look.photo.size[1] > height
+
+
+def _look_closer(photo: Photo, first: Look, recipe: Recipe, network: Network, clock: Clock) -> Look:
+    """A second look, at a small subject's neighbourhood; the first if that shows all there is."""
+    near = find_neighbourhood(first.matte, first.photo.size)
+    if near is None:
+        return first
+    left, top, _, _ = first.box
+    box = near[0] + left, near[1] + top, near[2] + left, near[3] + top
+    second = _look(photo, box, recipe, network, clock)
+    matte = place_values(second.matte, box, first.box, first.matte.shape)
+    return second if finds_again(first.matte, matte) else first
 
 
 def make_tensor(photo: Photo, entry: ModelEntry) -> NDArray[np.float32]:
@@ -220,15 +268,13 @@ def make_matte(values: NDArray[np.float32], entry: ModelEntry) -> NDArray[np.flo
     return stretch_matte(values) if entry.stretch else values
 
 
-def _find_subject(
-    photo: Photo, values: NDArray[np.float32], entry: ModelEntry, output: OutputSettings
-) -> Subject:
-    """The subject with the matte that was asked for.
+def _find_subject(look: Look, region: Box, output: OutputSettings) -> Subject:
+    """The subject with the matte that was asked for, in the box of the look.
 
-    The photo's pixels may be changed, those of its working image are not. values: the network's
-    output for it, float32 [height, width].
+    The photo's pixels may be changed, those of its working image are not. region: box of the photo
+    of which the subject's trust is told.
     """
-    matte = make_matte(values, entry)
+    photo, values, matte = look.photo, look.values, look.matte
     alpha = _make_alpha(photo, matte, output)
     part = None if output.keep == "all" else find_part(alpha, output.keep)
     if part is not None:
@@ -237,6 +283,10 @@ def _find_subject(
         values, matte = values * share, matte * share
     shown = _edit_edge(photo, alpha, output)
     colours = _make_colours(photo, alpha, shown, output)
+    if look.box != region:
+        values, matte = (
+            place_values(each, look.box, region, each.shape) for each in (values, matte)
+        )
     return Subject(colours, shown, measure_trust(values, matte))
 
 
