@@ -411,6 +411,24 @@ def test_a_picture_that_is_long_in_coming_does_not_hold_up_the_others() -> None:
     gatherer.close()
 
 
+def test_pictures_may_be_run_again_while_others_wait() -> None:
+    network = FakeNetwork(gpu_plan(2))
+    gatherer = Gatherer(network, patience=PATIENCE)
+    expected = [gatherer.expect(contextlib.nullcontext()) for _ in range(4)]
+
+    def run_twice(number: int) -> list[float]:
+        with expected[number] as one:
+            return [float(one.run(*make_tensors([value])).max()) for value in (number, number + 10)]
+
+    with ThreadPoolExecutor(4) as threads:
+        futures = [threads.submit(run_twice, number) for number in range(4)]
+        values = [future.result(PATIENCE) for future in futures]
+    gatherer.close()
+
+    assert values == [[number, number + 10] for number in range(4)]
+    assert sum(network.batches) == 8
+
+
 # Threads ------------------------------------------------------------------------------------------
 
 

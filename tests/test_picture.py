@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
+    from numpy.typing import NDArray
+
     from bgx.run.cutout import Cutout
     from bgx.run.picture import Network
 
@@ -210,6 +212,92 @@ def test_a_region_must_lie_in_the_photo(region: str, error: type[BgxError], word
     with pytest.raises(error, match=r"^photo\.jpg: ") as raised:
         cut(THREE, region=region)
     assert words in str(raised.value)
+
+
+# A second look -----------------------------------------------------------------------------------
+
+
+def draw_subjects(*boxes: tuple[int, int, int, int]) -> Image.Image:
+    """White ellipses on black, 400 x 300: larger than the network's input."""
+    image = Image.new("RGB", (400, 300))
+    for box in boxes:
+        ImageDraw.Draw(image).ellipse(box, fill="white")
+    return image
+
+
+@pytest.mark.parametrize(
+    ("subjects", "options", "runs"),
+    [
+        ([(300, 200, 340, 240)], {}, 2),
+        ([(300, 200, 340, 240)], {"matte": "solid", "keep": "largest", "mask_only": True}, 2),
+        ([(40, 30, 90, 80), (120, 90, 170, 150)], {}, 2),
+        ([(30, 20, 360, 270)], {}, 1),
+        # Together, several small subjects may fill the photo.
+        ([(10, 10, 50, 50), (340, 240, 380, 280)], {}, 1),
+        ([], {}, 1),
+        # The network's own matte, as rembg has it.
+        ([(300, 200, 340, 240)], {"refine": False}, 1),
+        # Which one is in the centre is a matter of the whole photo.
+        ([(300, 200, 340, 240)], {"keep": "centre"}, 1),
+        ([(300, 200, 340, 240)], {"region": (290, 190, 350, 250)}, 1),
+        ([(300, 200, 340, 240)], {"region": "50%,50%,100%,100%"}, 2),
+    ],
+)
+def test_only_small_subjects_are_looked_at_again(
+    subjects: list[tuple[int, int, int, int]], options: dict[str, Any], runs: int
+) -> None:
+    network = FakeNetwork()
+    cut(draw_subjects(*subjects), network, **{"refine": True, **options})
+    assert network.batches == [1] * runs
+
+
+def test_what_the_network_has_seen_in_full_is_not_looked_at_again() -> None:
+    network = FakeNetwork()
+    small = draw_subjects((300, 200, 340, 240)).resize((32, 24))
+    cut(small, network, refine=True)
+    assert network.batches == [1]
+
+
+def test_a_small_subject_has_a_sharper_edge_at_the_second_look() -> None:
+    box = (300, 200, 341, 241)
+    photo = draw_subjects((300, 200, 340, 240))
+    cutout = cut(photo, refine=True)
+
+    truth = np.asarray(photo.convert("L"), np.float32)
+    alpha = np.asarray(cutout.image.getchannel("A"), np.float32)
+    assert np.abs(alpha - truth).sum() < 0.05 * truth.sum()
+    assert cutout.measured.bbox == pytest.approx(box, abs=2)
+    assert cutout.image.size == photo.size
+    # As a part of the whole photo, not of what was looked at.
+    assert cutout.measured.trust.fill == pytest.approx(41 / 300, abs=0.04)
+    assert cutout.measured.trust.touches_border == ()
+    assert cutout.image.tobytes() == cut(photo, refine=True).image.tobytes()
+
+
+def test_a_small_subject_at_the_border_touches_it() -> None:
+    cutout = cut(draw_subjects((350, 120, 420, 180)), refine=True)
+    assert cutout.measured.trust.touches_border == ("right",)
+
+
+class NarrowNetwork(FakeNetwork):
+    """At every look after the first it sees only the left half."""
+
+    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        matte = super().run(batch)
+        if len(self.batches) > 1:
+            matte[..., SIZE // 2 :] = 0
+        return matte
+
+
+def test_what_only_the_first_look_saw_is_not_lost() -> None:
+    photo = draw_subjects((40, 30, 90, 80), (120, 90, 170, 150))
+    network = NarrowNetwork()
+
+    cutout = cut(photo, network, refine=True)
+
+    assert network.batches == [1, 1]
+    assert cutout.measured.trust.subjects == 2
+    assert cutout.measured.bbox == pytest.approx((40, 30, 171, 151), abs=8)
 
 
 # One of several subjects, and its edge ------------------------------------------------------------
