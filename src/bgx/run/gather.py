@@ -103,13 +103,15 @@ class Expected:
         return self._network.plan
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Like :meth:`Network.run`, for this one picture."""
+        """Like :meth:`Network.run`, for this one picture. It may be run again; none waits for that."""
         if self._queue is None:
             return self._network.run(batch)
         request = _Request(batch)
         with self._queue.changed:
             self._queue.requests.append(request)
             self._arrive()
+            # A picture that is run again has arrived before.
+            self._queue.changed.notify_all()
         self._slots.__exit__(None, None, None)
         try:
             return wait_for(request.answer)
