@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from bgx.errors import DeviceUnavailableError, InferenceError
 from bgx.options import CanvasSettings, OutputSettings
@@ -35,13 +36,12 @@ from support.fakes import (
     draw_photo,
     gpu_plan,
 )
-from support.running import make_engine, make_recipe
+from support.running import make_engine, make_recipe, run_all
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-    from PIL import Image
 
     from bgx.model.engines import EnginePlan
     from bgx.run.picture import Network
@@ -427,6 +427,17 @@ def test_pictures_may_be_run_again_while_others_wait() -> None:
 
     assert values == [[number, number + 10] for number in range(4)]
     assert sum(network.batches) == 8
+
+
+def test_small_subjects_of_a_batch_are_all_looked_at_again() -> None:
+    photo = Image.new("RGB", (200, 150))
+    photo.paste("white", (20, 20, 50, 50))
+    network = FakeNetwork(gpu_plan(4))
+
+    outcomes = list(run_all([Job(InMemory(photo)) for _ in range(9)], network, refine=True))
+
+    assert [type(outcome) for outcome in outcomes] == [Done] * 9
+    assert sum(network.batches) == 18
 
 
 # Threads ------------------------------------------------------------------------------------------

@@ -103,7 +103,7 @@ class Expected:
         return self._network.plan
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Like :meth:`Network.run`, for this one picture. It may be run again; none waits for that."""
+        """Like :meth:`Network.run`, for this one picture. It may be called again."""
         if self._queue is None:
             return self._network.run(batch)
         request = _Request(batch)
