@@ -280,11 +280,7 @@ def test_what_decides_on_a_result_decides_on_its_address() -> None:
 _WORKER = """
 import hashlib, random, sys
 from pathlib import Path
-from bgx.serve.asks import Ask
-from bgx.serve.cache import Cache, make_entry, reckon_address
-from bgx.serve.orders import make_order
-from bgx.settings import ReadSettings
-from support.pictures import encode
+from bgx.serve.cache import Cache, make_entry
 
 cache = Cache(Path(sys.argv[1]), 60_000, touch_after=0)
 chance = random.Random(int(sys.argv[2]))
