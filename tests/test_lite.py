@@ -29,7 +29,7 @@ def test_the_main_job_needs_no_download(
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert "u2net: not on this machine" in lines[0]
-    assert "taking lite" in lines[0]
+    assert "using lite" in lines[0]
     with Image.open(target) as cutout:
         assert cutout.size == (1200, 900)
         alpha = np.asarray(cutout.getchannel("A"))
@@ -69,7 +69,7 @@ def test_a_fetch_that_fails_is_said_in_one_line(
     assert run(["remove", str(SAMPLE), str(tmp_path / "out.png")]) == ExitCode.OK
     [line] = capsys.readouterr().err.splitlines()
     assert "u2net" in line
-    assert "taking lite" in line
+    assert "using lite" in line
 
 
 def test_a_damaged_default_is_not_passed_over(tmp_path: Path) -> None:
