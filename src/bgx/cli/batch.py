@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from functools import partial
 from itertools import chain
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
@@ -176,8 +175,7 @@ def _run(plan: Plan, request: Request, console: Console, broker: Broker | None) 
                 for outcome in part.skipped:
                     report.add(outcome)
                 if part.jobs:
-                    cut = partial(_cut_elsewhere, broker) if broker else _cut
-                    cut(part, parts, report, request, console, interruption)
+                    _cut(part, parts, report, request, console, interruption, broker)
                 if interruption.stop.is_set():
                     break
         finally:
@@ -201,47 +199,26 @@ def _cut(
     request: Request,
     console: Console,
     interruption: Interruption,
+    broker: Broker | None,
 ) -> None:
-    """Cut out the pictures of this part and of the other parts."""
-    from bgx.cli.loading import note_network, open_network
+    """Cut out the pictures of this part and of the other parts, or have workers do it."""
+    with contextlib.ExitStack() as opened:
+        with _reporting_all(part, report), interruption.raising():
+            from bgx.cli.loading import open_engine
 
-    with _reporting_all(part, report), interruption.raising():
-        network = open_network(request, pictures=len(part.jobs))
-        # Imported while the network loads.
-        from bgx.run.engine import Engine
-        from bgx.run.recipe import Recipe
-
-        recipe = Recipe(request.read, request.output, preview=part.sheet is not None)
-        sheet = _open_sheet(part.sheet)
-        session = network.wait()
-    note_network(report, request, session)
-    engine = Engine(lambda _: session, workers=request.device.workers, remote=part.remote)
-    _add_outcomes(part, others, report, recipe, engine, sheet, console, interruption)
-
-
-def _cut_elsewhere(
-    broker: Broker,
-    part: Plan,
-    others: Iterator[Plan],
-    report: Report,
-    request: Request,
-    console: Console,
-    interruption: Interruption,
-) -> None:
-    """Have the pictures of this part and of the other parts cut out by workers."""
-    from bgx.run.recipe import Recipe
-
-    with _reporting_all(part, report), interruption.raising():
-        from bgx.cli.loading import open_workers
-
-        recipe = Recipe(request.read, request.output, preview=part.sheet is not None)
-        sheet = _open_sheet(part.sheet)
-        cluster = open_workers(broker, request, report, console, preview=part.sheet is not None)
-    try:
-        _add_outcomes(part, others, report, recipe, cluster, sheet, console, interruption)
-    finally:
-        cluster.close()
-        report.device, report.precision = cluster.ran_on()
+            sheet = _open_sheet(part.sheet)
+            engine, recipe = opened.enter_context(
+                open_engine(
+                    request,
+                    report,
+                    console,
+                    broker,
+                    pictures=len(part.jobs),
+                    remote=part.remote,
+                    preview=sheet is not None,
+                )
+            )
+        _add_outcomes(part, others, report, recipe, engine, sheet, console, interruption)
 
 
 @contextlib.contextmanager

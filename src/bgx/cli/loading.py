@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from bgx.allocator import keep_memory
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from bgx.cli.console import Console
     from bgx.cli.request import Broker, Request
     from bgx.cluster.producer import Cluster
     from bgx.model.opening import PendingSession
     from bgx.model.session import Session
     from bgx.model.store import ModelFile, Store
+    from bgx.run.batch import Admission
+    from bgx.run.recipe import Recipe
     from bgx.run.report import Report
 
 
@@ -41,13 +46,51 @@ def open_network(request: Request, *, pictures: int | None) -> PendingSession:
     return network
 
 
-def open_workers(
-    broker: Broker, request: Request, report: Report, console: Console, *, preview: bool = False
-) -> Cluster:
-    """Connect to the broker, whose workers do the pictures, and set the report's model.
+@contextmanager
+def open_engine(
+    request: Request,
+    report: Report,
+    console: Console,
+    broker: Broker | None,
+    *,
+    pictures: int | None,
+    remote: bool,
+    preview: bool = False,
+) -> Iterator[tuple[Admission, Recipe]]:
+    """What cuts out a run's pictures, this machine or workers, and how; sets the report's model.
 
-    preview: workers send small pictures for a contact sheet.
+    The report's device and precision are set too, those of workers only after the block. pictures:
+    as for :func:`open_network`. remote: as for :class:`bgx.run.engine.Engine`. preview: make small
+    pictures for a contact sheet.
     """
+    if broker is not None:
+        cluster = _open_workers(broker, request, report, console, preview=preview)
+        try:
+            yield cluster, _make_recipe(request, preview=preview)
+        finally:
+            cluster.close()
+            report.device, report.precision = cluster.ran_on()
+        return
+    network = open_network(request, pictures=pictures)
+    # Imported while the network loads.
+    from bgx.run.engine import Engine
+
+    recipe = _make_recipe(request, preview=preview)
+    session = network.wait()
+    note_network(report, request, session)
+    yield Engine(lambda _: session, workers=request.device.workers, remote=remote), recipe
+
+
+def _make_recipe(request: Request, *, preview: bool) -> Recipe:
+    from bgx.run.recipe import Recipe
+
+    return Recipe(request.read, request.output, preview=preview)
+
+
+def _open_workers(
+    broker: Broker, request: Request, report: Report, console: Console, *, preview: bool
+) -> Cluster:
+    """Connect to the broker, whose workers do the pictures."""
     from bgx.cluster.order import make_order
     from bgx.cluster.producer import Cluster
     from bgx.model.store import Store

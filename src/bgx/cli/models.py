@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bgx.cli.console import Console, print_result, set_up_logging
-from bgx.cli.request import as_family, option
+from bgx.cli.request import as_family, offline_option, option, quiet_option
 from bgx.errors import BadModelError, MissingModelError
 from bgx.settings import DeviceSettings
 
@@ -43,8 +43,8 @@ def list_models(as_json: bool) -> None:
 
 @models.command()
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
-@option("--offline", is_flag=True, help="Never use the network.")
-@option("--quiet", is_flag=True, help="Print only errors.")
+@offline_option
+@quiet_option
 def download(names: tuple[str, ...], offline: bool, quiet: bool) -> None:
     """Download networks. One that is on this computer and undamaged is not downloaded again."""
     from bgx.model.registry import find_entry
@@ -144,8 +144,8 @@ def path(name: str) -> None:
     help="Number of photos that the copy is made with.",
 )
 @as_family
-@option("--offline", is_flag=True, help="Never use the network.")
-@option("--quiet", is_flag=True, help="Print only errors.")
+@offline_option
+@quiet_option
 def optimize(
     name: str,
     precision: Precision,

@@ -73,6 +73,19 @@ as_family = option(
     "[default: as its graph tells]",
 )
 
+threads_option = option(
+    "--threads", type=int, help="Threads of one network run.  [default: chosen]"
+)
+offline_option = option("--offline", is_flag=True, help="Never use the network.")
+quiet_option = option("--quiet", is_flag=True, help="Print only errors.")
+verbose_option = option(
+    "--verbose",
+    "-v",
+    count=True,
+    show_default=False,
+    help="Print more; -vv prints everything.",
+)
+
 _NETWORK_OPTIONS = (
     option(
         "--model",
@@ -88,22 +101,16 @@ _NETWORK_OPTIONS = (
         help="auto, cpu, cuda[:N], tensorrt[:N], directml[:N], coreml, openvino or webgpu; several "
         "GPUs as cuda:0,1.",
     ),
-    option("--threads", type=int, help="Threads of one network run.  [default: chosen]"),
+    threads_option,
     option(
         "--precision",
         type=click.Choice(get_args(Precision)),
         default="auto",
         help="int8 (CPU), fp16 (GPU): what `bgx models optimize` made; auto takes what passed.",
     ),
-    option("--offline", is_flag=True, help="Never use the network."),
-    option("--quiet", is_flag=True, help="Print only errors."),
-    option(
-        "--verbose",
-        "-v",
-        count=True,
-        show_default=False,
-        help="Print more; -vv prints everything.",
-    ),
+    offline_option,
+    quiet_option,
+    verbose_option,
 )
 
 _PICTURE_OPTIONS = (

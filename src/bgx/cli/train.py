@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bgx.cli.console import Console, print_result, set_up_logging
-from bgx.cli.request import option
+from bgx.cli.request import offline_option, option, quiet_option
 from bgx.errors import ExitCode
 from bgx.settings import ModelSettings
 
@@ -58,8 +58,8 @@ if TYPE_CHECKING:
     envvar=None,  # BGX_DEVICE is a device of onnxruntime
     help="Where to train.",
 )
-@option("--offline", is_flag=True, help="Never use the network.")
-@option("--quiet", is_flag=True, help="Print only errors.")
+@offline_option
+@quiet_option
 def train(
     photos: Path,
     cutouts: Path | None,

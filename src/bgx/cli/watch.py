@@ -29,11 +29,9 @@ from bgx.storage import open_folder
 
 if TYPE_CHECKING:
     from bgx.cli.request import Broker, Request
-    from bgx.run.batch import Admission
     from bgx.run.hot import HotFolder
     from bgx.run.outcome import Outcome
-    from bgx.run.recipe import Recipe
-    from bgx.run.report import Report, Stream
+    from bgx.run.report import Stream
 
 
 @click.command()
@@ -119,13 +117,16 @@ def _run(
     broker: Broker | None,
 ) -> ExitCode:
     from bgx.cli.interrupt import interruptible
+    from bgx.cli.loading import open_engine
     from bgx.run.report import Report
 
     with interruptible(console.print_error) as interruption, contextlib.ExitStack() as opened:
         with interruption.raising():
             stream = opened.enter_context(_open_report(request.report))
             report = Report(request.model or DEFAULT_MODEL, stream=stream)
-            engine, recipe = _open_engine(hot, request, report, console, broker, opened)
+            engine, recipe = opened.enter_context(
+                open_engine(request, report, console, broker, pictures=None, remote=hot.remote)
+            )
             from bgx.run.batch import run_batch
 
         opened.enter_context(hot)
@@ -143,34 +144,6 @@ def _run(
             console.print_note(str(report))
     # A service, which has no end of its own, is stopped by SIGTERM.
     return ExitCode.OK if interruption.number == signal.SIGTERM else ExitCode.INTERRUPTED
-
-
-def _open_engine(
-    hot: HotFolder,
-    request: Request,
-    report: Report,
-    console: Console,
-    broker: Broker | None,
-    opened: contextlib.ExitStack,
-) -> tuple[Admission, Recipe]:
-    """What cuts the pictures out: this machine, or workers."""
-    from bgx.cli.loading import note_network, open_network, open_workers
-
-    if broker is not None:
-        from bgx.run.recipe import Recipe
-
-        cluster = open_workers(broker, request, report, console)
-        opened.callback(cluster.close)
-        return cluster, Recipe(request.read, request.output)
-    network = open_network(request, pictures=None)
-    # Imported while the network loads.
-    from bgx.run.engine import Engine
-    from bgx.run.recipe import Recipe
-
-    recipe = Recipe(request.read, request.output)
-    session = network.wait()
-    note_network(report, request, session)
-    return Engine(lambda _: session, workers=request.device.workers, remote=hot.remote), recipe
 
 
 def _open_report(name: str | None) -> contextlib.AbstractContextManager[Stream | None]:

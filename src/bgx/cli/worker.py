@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING
 import click
 
 from bgx.cli.console import Console, print_result, set_up_logging
-from bgx.cli.request import as_family, broker_option, need_cluster, option
+from bgx.cli.request import (
+    as_family,
+    batch_size_option,
+    broker_option,
+    need_cluster,
+    option,
+    quiet_option,
+    threads_option,
+    verbose_option,
+)
 from bgx.errors import BgxError, ExitCode
 from bgx.machine import memory_limit
 from bgx.parsers import parse_bytes
@@ -46,8 +55,8 @@ _SHARE = 0.9
 )
 @as_family
 @option("--workers", type=int, help="Pictures in work at once in a process.  [default: chosen]")
-@option("--threads", type=int, help="Threads of one network run.  [default: chosen]")
-@option("--batch-size", type=int, help="Pictures of one network run on a GPU.  [default: chosen]")
+@threads_option
+@batch_size_option
 @option("--queues", default="bgx", metavar="NAME,…", help="Take tasks from these.")
 @option(
     "--memory",
@@ -63,8 +72,8 @@ _SHARE = 0.9
 )
 @option("--check", is_flag=True, envvar=None, help="Say whether broker, storage and network work.")
 @option("--offline", is_flag=True, help="Never fetch a network.")
-@option("--quiet", is_flag=True, help="Say nothing but errors.")
-@option("--verbose", "-v", count=True, show_default=False, help="Say more; -vv says everything.")
+@quiet_option
+@verbose_option
 def worker(
     broker: str,
     allow: Sequence[str],
