@@ -5,8 +5,9 @@ them. It sees more of it in the subject's neighbourhood alone.
 
 Of 64 photos with masks, 13 are looked at a second time by u2netp. There it takes 5 % of the error
 at the edge and of the mean error; on drawn scenes and on photos pasted into others, small, 12 % to
-15 % at the edge. What did not pay: the mean of both looks (half of the gain); a second look that
-shows nothing beyond what the first one saw (a fifth of the gain lost); larger boxes.
+15 % at the edge. What did not pay, on some of these photos: the mean of both looks (half of the
+gain); a second look that shows nothing beyond what the first one saw (a fifth of the gain lost);
+larger boxes.
 """
 
 from __future__ import annotations

@@ -33,6 +33,16 @@ OF_FILE = "file"
 ANY_SIZE = "multiple of 32, up to 1024"
 """Input of a network of unknown family whose input size is not fixed."""
 
+_USUAL = ModelEntry(
+    OF_FILE,
+    input=ANY_SIZE,
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+    scale=255,
+    stretch=False,
+)
+"""How most networks are fed: with the mean and deviation of ImageNet's pictures."""
+
 _VERSION = 1
 """Part of the file name of stored facts: to be raised when other facts are looked for."""
 
@@ -144,18 +154,7 @@ def _guess_family(
 
 def _feed(facts: Facts, like: ModelEntry | None) -> ModelEntry:
     """The entry for a file: its own size and output; everything else from `like`, or as usual."""
-    activation = like.activation if like and not facts.bounded else "none"
-    if like is None:
-        return ModelEntry(
-            OF_FILE,
-            input=facts.size or ANY_SIZE,
-            mean=(0.485, 0.456, 0.406),
-            std=(0.229, 0.224, 0.225),
-            scale=255,
-            output=facts.output,
-            activation=activation,
-            stretch=False,
-        )
+    like = like or _USUAL
     return ModelEntry(
         OF_FILE,
         input=facts.size or like.input,
@@ -163,7 +162,7 @@ def _feed(facts: Facts, like: ModelEntry | None) -> ModelEntry:
         std=like.std,
         scale=like.scale,
         output=facts.output,
-        activation=activation,
+        activation="none" if facts.bounded else like.activation,
         stretch=like.stretch,
     )
 
