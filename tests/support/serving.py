@@ -5,21 +5,16 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import os
 import re
-import signal
-import subprocess
-import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from support.http import multipart
-from support.shell import command
+from support.processes import Running, running
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 PATIENCE = 240  # of a machine that does much else
@@ -40,12 +35,16 @@ class Answer:
 
 
 @dataclass
-class Server:
+class Server(Running):
     """A running ``bgx serve``."""
 
-    process: subprocess.Popen[bytes]
     port: int = 0
-    lines: list[str] = field(default_factory=list)
+    patience = PATIENCE
+
+    def take(self, line: str) -> None:
+        super().take(line)
+        if found := _LISTENING.search(line):
+            self.port = int(found[1])
 
     def request(
         self,
@@ -92,18 +91,6 @@ class Server:
                 return float(line.split()[1])
         return 0.0
 
-    def wait_for(self, reached: Callable[[], bool], what: str) -> None:
-        """Ask again and again until something holds."""
-        end = time.monotonic() + PATIENCE
-        while not reached():
-            assert time.monotonic() < end, f"never: {what}; {self.lines[-20:]}"
-            assert self.process.poll() is None, self.lines[-20:]
-            time.sleep(0.02)
-
-    def stop(self, number: int = signal.SIGTERM) -> int:
-        self.process.send_signal(number)
-        return self.process.wait(PATIENCE)
-
 
 def _named(headers: Mapping[str, str]) -> dict[str, str]:
     return {name.replace("_", "-"): value for name, value in headers.items()}
@@ -114,39 +101,7 @@ def serving(
     *options: str | Path, env: Mapping[str, str] | None = None, ready: bool = True
 ) -> Iterator[Server]:
     """Run ``bgx serve`` on a free port. ready: wait until it takes pictures."""
-    process = subprocess.Popen(
-        command("serve", "--port", "0", *options),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        env={**os.environ, **(env or {})},
-    )
-    server = Server(process)
-    told = threading.Event()
-    reader = threading.Thread(target=_read_lines, args=(server, told), daemon=True)
-    reader.start()
-    try:
+    with running(Server, "serve", "--port", "0", *options, env=env) as server:
         if ready:
-            assert told.wait(PATIENCE), server.lines
-            assert server.port, server.lines
+            server.wait_for(lambda: server.port > 0, "listening")
         yield server
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.wait()
-        reader.join()
-        if process.stderr is not None:
-            process.stderr.close()
-
-
-def _read_lines(server: Server, told: threading.Event) -> None:
-    stream = server.process.stderr
-    if stream is None:
-        return
-    for line in stream:
-        text = line.decode(errors="replace").rstrip()
-        server.lines.append(text)
-        found = _LISTENING.search(text)
-        if found:
-            server.port = int(found[1])
-            told.set()
-    told.set()
