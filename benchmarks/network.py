@@ -92,9 +92,7 @@ def main() -> None:
             "rounds": asked.repeats,
             "bgx options": asked.bgx_options,
         },
-        versions={
-            tool.name: measure.versions(tool.python, ("rembg", *measure.PACKAGES)) for tool in tools
-        },
+        versions=vs_rembg.versions(tools),
         measurements=measurements,
         summary=summary,
     )

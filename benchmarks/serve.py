@@ -235,10 +235,7 @@ def main() -> None:
             "options": {name: rival.options for name, rival in rivals.items()},
             "forms": {name: asdict(rival.form) for name, rival in rivals.items()},
         },
-        versions={
-            tool.name: measure.versions(tool.python, ("rembg", *measure.PACKAGES))
-            for tool in (rembg, bgx)
-        },
+        versions=vs_rembg.versions((rembg, bgx)),
         measurements={
             "loads": {name: [asdict(load) for load in mine] for name, mine in loads.items()},
             "batches": {name: [asdict(usage) for usage in mine] for name, mine in batches.items()},

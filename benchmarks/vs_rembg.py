@@ -41,7 +41,7 @@ from bgx.model.store import Store
 from bgx.settings import DeviceSettings, ModelSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -273,6 +273,12 @@ def _alpha(path: Path) -> NDArray[np.int16]:
         return np.asarray(picture.getchannel("A")).astype(np.int16)
 
 
+def versions(tools: Iterable[Tool]) -> dict[str, dict[str, str]]:
+    """By the tools' names, the versions of what each runs on."""
+    packages = ("rembg", *measure.PACKAGES)
+    return {tool.name: measure.versions(tool.python, packages) for tool in tools}
+
+
 def installed_bytes(environment: Path) -> int:
     """Bytes of all files of an environment."""
     return sum(
@@ -359,9 +365,7 @@ def main() -> None:
             "rounds": asked.repeats,
             "bgx options": asked.bgx_options,
         },
-        versions={
-            tool.name: measure.versions(tool.python, ("rembg", *measure.PACKAGES)) for tool in tools
-        },
+        versions=versions(tools),
         measurements=measurements,
         summary=summary,
     )
