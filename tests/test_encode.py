@@ -68,6 +68,14 @@ def test_png_at_every_level(level: PngLevel, mode: str) -> None:
     assert written.tobytes() == picture.tobytes()
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "L"])
+def test_a_large_png_has_the_same_bytes_on_any_number_of_threads(mode: str) -> None:
+    picture = cut_out_product((2500, 2000)).convert(mode)
+    alone = encode_file(picture, "png", name="out", threads=1)
+    assert all(encode_file(picture, "png", name="out", threads=n) == alone for n in (2, 3, 64))
+    assert reopen(alone).tobytes() == picture.tobytes()
+
+
 @pytest.mark.parametrize("file_format", ALPHA_FORMATS)
 @pytest.mark.parametrize("quality", [None, 80])
 def test_alpha_comes_back_exactly(file_format: Format, quality: int | None) -> None:

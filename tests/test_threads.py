@@ -44,9 +44,10 @@ def test_a_pool_without_threads_does_its_tasks_itself() -> None:
 
 
 def test_items_have_their_results_in_order() -> None:
-    assert map_at_once(lambda item: 2 * item, [1, 2, 3], "test") == [2, 4, 6]
+    for threads in (1, 2, 8):
+        assert map_at_once(lambda item: 2 * item, [1, 2, 3], threads, "test") == [2, 4, 6]
     with no_threads():
-        assert map_at_once(lambda item: 2 * item, [1, 2, 3], "test") == [2, 4, 6]
+        assert map_at_once(lambda item: 2 * item, [1, 2, 3], 2, "test") == [2, 4, 6]
 
 
 def test_a_task_without_a_thread_is_done_at_once() -> None:

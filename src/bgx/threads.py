@@ -129,13 +129,15 @@ class Workers:
 
 
 def map_at_once(
-    task: Callable[[_Item], _Result], items: Sequence[_Item], name: str
+    task: Callable[[_Item], _Result], items: Sequence[_Item], threads: int, name: str
 ) -> list[_Result]:
-    """Apply the task to all items at once, each on its own thread; the results in order.
+    """Apply the task to the items, as many at once as there are threads; the results in order.
 
     Raises what the first failing task, in that order, raised.
     """
-    workers = Workers(len(items), name)
+    if min(threads, len(items)) <= 1:
+        return [task(item) for item in items]
+    workers = Workers(min(threads, len(items)), name)
     try:
         futures = [workers.submit(partial(task, item)) for item in items]
         return [wait_for(future) for future in futures]
