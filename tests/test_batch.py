@@ -300,7 +300,7 @@ def test_a_part_is_asked_for_when_it_is_needed_and_not_after_a_stop(tmp_path: Pa
             yield jobs[start : start + 10]
 
     outcomes = []
-    for outcome in run_batch(parts(), make_recipe(), make_engine(FakeNetwork()), stop=stop):
+    for outcome in run_batch(parts(), make_recipe(), make_engine(FakeNetwork()), stop=stop.is_set):
         outcomes.append(outcome)
         if len(outcomes) == 12:
             stop.set()
@@ -411,7 +411,7 @@ def test_after_a_stop_what_is_in_work_is_written_and_the_rest_is_skipped(
     user = threading.Thread(target=interrupt)
     user.start()
     engine = make_engine(network, workers=2)
-    outcomes = by_job(jobs, run_batch([jobs], make_recipe(), engine, stop=stop))
+    outcomes = by_job(jobs, run_batch([jobs], make_recipe(), engine, stop=stop.is_set))
     user.join()
 
     done = [job for job, outcome in outcomes.items() if isinstance(outcome, Done)]
@@ -427,7 +427,7 @@ def test_a_run_stopped_before_it_begins_does_nothing(tmp_path: Path) -> None:
     stop = threading.Event()
     stop.set()
 
-    outcomes = list(run_batch([jobs], make_recipe(), make_engine(FakeNetwork()), stop=stop))
+    outcomes = list(run_batch([jobs], make_recipe(), make_engine(FakeNetwork()), stop=stop.is_set))
 
     assert outcomes == [Skipped(job, "interrupted") for job in jobs]
 

@@ -247,7 +247,7 @@ def test_a_second_ctrl_c_ends_it_at_once(run: Callable[..., subprocess.Popen[str
 
 @posix
 def test_a_terminal_that_is_closed_ends_the_run_as_ctrl_c_does() -> None:
-    """Its progress bar has nowhere to go, and the signal comes twice: once from the shell."""
+    """Its progress bar has nowhere to go, and the signal comes again: the shell sends it, too."""
     terminal, line = os.openpty()
     start = (
         "import fcntl, os, signal, sys, termios; os.setsid();"
@@ -267,6 +267,32 @@ def test_a_terminal_that_is_closed_ends_the_run_as_ctrl_c_does() -> None:
     assert len(rows) == len({row["source"] for row in rows}) == PHOTOS
     assert {row["target"] for row in rows if row["status"] == "done"} == set(outputs())
     assert 2 <= last["done"] < PHOTOS
+
+
+@posix
+def test_a_signal_may_come_at_any_line_of_the_handling_of_another() -> None:
+    script = """
+import signal, sys
+from bgx.cli.interrupt import interruptible
+
+def at_line(number):
+    lines = 0
+    def trace(*_):
+        nonlocal lines
+        lines += 1
+        if lines == number:
+            signal.raise_signal(signal.SIGHUP)
+        return trace
+    return trace
+
+for number in range(1, 50):
+    with interruptible(lambda _: None) as interruption:
+        sys.settrace(at_line(number))
+        signal.raise_signal(signal.SIGHUP)
+        sys.settrace(None)
+    assert interruption.stopped()
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=PATIENCE)
 
 
 @posix

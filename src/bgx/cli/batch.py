@@ -176,13 +176,13 @@ def _run(plan: Plan, request: Request, console: Console, broker: Broker | None) 
                     report.add(outcome)
                 if part.jobs:
                     _cut(part, parts, report, request, console, interruption, broker)
-                if interruption.stop.is_set():
+                if interruption.stopped():
                     break
         finally:
             report.close()
             _tell_ignored(report.ignored, console)
             console.print_note(str(report))
-    return ExitCode.INTERRUPTED if interruption.stop.is_set() else report.exit_code
+    return ExitCode.INTERRUPTED if interruption.stopped() else report.exit_code
 
 
 def _announce(part: Plan, report: Report, console: Console) -> None:
@@ -255,7 +255,7 @@ def _add_outcomes(
 
     work: Iterator[Sequence[Job | Skipped]] = chain([part.jobs], map(begin, others))
     with console.progress():
-        for outcome in run_batch(work, recipe, engine, stop=interruption.stop, sheet=sheet):
+        for outcome in run_batch(work, recipe, engine, stop=interruption.stopped, sheet=sheet):
             report.add(outcome)
             # Other errors end the run, and are raised and printed at its end.
             if isinstance(outcome, Failed) and isinstance(outcome.error, PictureError):

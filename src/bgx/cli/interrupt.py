@@ -22,35 +22,41 @@ _HANGUP: int | None = getattr(signal, "SIGHUP", None)
 class Interruption:
     """Handles Ctrl-C and the signals that mean the same.
 
-    stop: set by the first signal. number: of the first signal. A second one ends bgx at once,
-    unless it is SIGHUP, which may be sent twice when a terminal is closed.
+    number: of the first signal. A second one ends bgx at once, unless it is SIGHUP, which may be
+    sent twice when a terminal is closed.
     """
 
     def __init__(self, notice: Callable[[str], None]) -> None:
-        self.stop = threading.Event()
         self.number: int | None = None
         self._notice = notice
         self._raises = False
+
+    def stopped(self) -> bool:
+        """Whether a signal has come."""
+        return self.number is not None
 
     @contextmanager
     def raising(self) -> Iterator[None]:
         """In this block no picture is in work: the first signal raises KeyboardInterrupt."""
         self._raises = True
         try:
-            if self.stop.is_set():
+            if self.stopped():
                 raise KeyboardInterrupt
             yield
         finally:
             self._raises = False
 
     def handle(self, number: int, _: FrameType | None) -> None:
-        """The signal handler."""
-        if self.stop.is_set():
+        """The signal handler.
+
+        It takes no lock: the thread that it interrupts, or a handler that it interrupts, may hold
+        the same one.
+        """
+        if self.stopped():
             if number != _HANGUP:
                 os._exit(ExitCode.INTERRUPTED)
             return
         self.number = number
-        self.stop.set()
         if self._raises:
             raise KeyboardInterrupt
         with contextlib.suppress(RuntimeError):  # the signal came while stderr was being written

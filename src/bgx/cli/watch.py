@@ -133,7 +133,7 @@ def _run(
         where = f" on {report.device}" if report.device else ""
         console.print_note(f"watching {folder}{where}; results go to {output}")
         try:
-            for outcome in run_batch(hot.parts(), recipe, engine, stop=interruption.stop):
+            for outcome in run_batch(hot.parts(), recipe, engine, stop=interruption.stopped):
                 final = hot.settle(outcome)
                 if final is not None:
                     report.add(final)

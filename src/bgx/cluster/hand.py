@@ -78,7 +78,7 @@ class Hand:
         self._settings = settings
         self._device = settings.devices[number % len(settings.devices)]
         self._store = Store(settings.models)
-        self._stopped = threading.Event()
+        self._stopped = False
         self._session: tuple[tuple[str, str], Session] | None = None
         self._engine: Engine | None = None
         self._remote = False
@@ -87,8 +87,11 @@ class Hand:
         self._watch = _Watch(self._answers, settings.memory, settings.task_limit)
 
     def stop(self) -> None:
-        """Take no other picture; what is in work is finished."""
-        self._stopped.set()
+        """Take no other picture; what is in work is finished.
+
+        A signal handler calls it, so it takes no lock: what it interrupts may hold the same one.
+        """
+        self._stopped = True
 
     def close(self) -> None:
         """Finish what is in work and tell of it."""
@@ -111,7 +114,9 @@ class Hand:
                 error = BugError(f"unexpected {error!r}; please report this as a bug")
             log.warning("a task was refused: %s", error)
             self._answers.put(work, refused={"code": error.code, "message": str(error)})
-            self._stopped.wait(_REFUSED_S)
+            end = time.monotonic() + _REFUSED_S
+            while not self._stopped and time.monotonic() < end:
+                time.sleep(_WATCH_S)
         finally:
             self._answers.end(work)
 
@@ -128,7 +133,7 @@ class Hand:
             self._answers.wait_for_others(work)
         end = time.monotonic() + self._settings.task_limit / _GIVE_BACK
         for place, (number, job) in enumerate(jobs):
-            if self._stopped.is_set() or time.monotonic() > end:
+            if self._stopped or time.monotonic() > end:
                 self._answers.put(work, back=[number for number, _ in jobs[place:]])
                 break
             self._answers.hold(work)

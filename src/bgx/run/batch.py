@@ -12,7 +12,6 @@ from bgx.run.outcome import Done, Failed, Job, Skipped, ends_run
 from bgx.threads import POLL, wait_for, wait_for_all
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from concurrent.futures import Future
 
@@ -43,14 +42,14 @@ def run_batch(
     recipe: Recipe,
     engine: Admission,
     *,
-    stop: threading.Event | None = None,
+    stop: Callable[[], bool] | None = None,
     sheet: Sheet | None = None,
 ) -> Iterator[Outcome]:
     """Cut out and write pictures; yields exactly one outcome per job, in the order they finish.
 
     parts: lists of jobs, each taken when the one before has been started; jobs that are already
     skipped are yielded as they are. An empty list means that there is nothing to do now; the next
-    one is asked for a moment later. stop: once it is set, pictures in work are finished, the other
+    one is asked for a moment later. stop: once it is true, pictures in work are finished, the other
     jobs of the current part are yielded as skipped, and no further part is taken. sheet: gets every
     outcome; it is written at the end, and once without pictures at the start, to find out early if
     it cannot be written.
@@ -62,7 +61,7 @@ def run_batch(
     fatal: BgxError | None = None
 
     def stopped() -> bool:
-        return fatal is not None or (stop is not None and stop.is_set())
+        return fatal is not None or (stop is not None and stop())
 
     def take() -> Iterator[Job | Skipped | None]:
         nonlocal fatal
