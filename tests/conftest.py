@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,9 +31,6 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],  # of a machine that is busy, too
 )
 settings.load_profile("bgx")
-
-_skipped_for_weights = pytest.StashKey[int]()
-_skipped_for_programs = pytest.StashKey[dict[str, int]]()
 
 
 @pytest.fixture(autouse=True)
@@ -108,39 +106,20 @@ def shared() -> Path:
     return SHARED / "data"
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    _skip_for_programs(config, items)
-    if WEIGHTS.is_file():
-        return
-    marked = [item for item in items if item.get_closest_marker("weights")]
-    for item in marked:
-        item.add_marker(pytest.mark.skip(reason=f"needs {WEIGHTS}"))
-    config.stash[_skipped_for_weights] = len(marked)
-
-
-def _skip_for_programs(config: pytest.Config, items: list[pytest.Item]) -> None:
-    counts: dict[str, int] = {}
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         for marker in item.iter_markers("programs"):
             missing = ", ".join(name for name in marker.args if shutil.which(name) is None)
             if missing:
-                item.add_marker(pytest.mark.skip(reason=f"needs {missing}"))
-                counts[missing] = counts.get(missing, 0) + 1
-    config.stash[_skipped_for_programs] = counts
+                item.add_marker(pytest.mark.skip(reason=f"{missing} is not installed"))
+        if item.get_closest_marker("weights") and not WEIGHTS.is_file():
+            item.add_marker(pytest.mark.skip(reason=f"{WEIGHTS} is absent"))
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> Iterator[None]:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
+    """Say how many tests were skipped for each reason."""
     yield
-    for missing, count in config.stash.get(_skipped_for_programs, {}).items():
-        terminalreporter.write_line(
-            f"skipped because {missing} is not installed: {count} tests", yellow=True
-        )
-    number = config.stash.get(_skipped_for_weights, 0)
-    if number:
-        terminalreporter.write_line(
-            f"skipped because {WEIGHTS} is absent: {number} tests with the real weights",
-            yellow=True,
-        )
+    reasons = Counter(report.longrepr[2] for report in terminalreporter.stats.get("skipped", []))
+    for reason, count in reasons.items():
+        terminalreporter.write_line(f"{count} tests: {reason}", yellow=True)

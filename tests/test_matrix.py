@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 SAMPLE = 200
 """Cases of the matrix that every run tries; the marker ``matrix`` tries all."""
 
+SHARES = 8
+"""Parts of the matrix that can be tried at once."""
+
 
 def _check(case: Picture) -> str | None:
     """What is wrong, in words."""
@@ -75,5 +78,6 @@ def test_a_sample_of_all_varieties() -> None:
 
 
 @pytest.mark.matrix
-def test_all_varieties() -> None:
-    assert not _wrong(all_cases())
+@pytest.mark.parametrize("share", range(SHARES))
+def test_all_varieties(share: int) -> None:
+    assert not _wrong(itertools.islice(all_cases(), share, None, SHARES))
