@@ -106,6 +106,15 @@ def _show_comparison(record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+SERVERS = {
+    "rembg": "`rembg s`",
+    "bgx": "bgx",
+    "bgx, 8 bits": "bgx `--precision int8`",
+    "bgx, refined": "bgx, edges refined",
+}
+"""How the table calls the servers of the record."""
+
+
 def show_serve_speed() -> str:
     """A row for each server and number of clients."""
     record = _read_record("serve")
@@ -118,7 +127,7 @@ def show_serve_speed() -> str:
     ]
     for clients, rows in record["summary"].items():
         for name, row in rows.items():
-            shown = {"rembg": "`rembg s`", "bgx": "bgx", "bgx, refined": "bgx, edges refined"}[name]
+            shown = SERVERS[name]
             ratio = f"{row['times rembg']:.1f}" if "times rembg" in row else ""
             cells = (
                 *(clients.removesuffix(" at once"), shown, f"{row['photos per second']:.2f}"),
@@ -178,8 +187,8 @@ SETS = {
 """What the quality record's sets are."""
 
 SHOWN = {
-    "matting_dev": ("edge", "gradient", "SAD", "MSE", "seconds", "of -a"),
-    "salient_dev": ("MAE", "max F", "S", "seconds", "of -a"),
+    "matting_dev": ("edge", "gradient", "SAD", "MSE", "veil", "seconds", "of -a"),
+    "salient_dev": ("MAE", "max F", "S", "veil", "seconds", "of -a"),
     "scenes": ("colour",),
     "shapes": ("holes", "veil"),
 }

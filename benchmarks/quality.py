@@ -15,8 +15,9 @@ and frames with a patch nearly of the background's colour.
 
 Modes are named by the options that select them. "bgx (default)" has refined edges and the subject's
 colours; "bgx --no-refine" is the network's own matte enlarged by Lanczos, with the photo's colours,
-as in rembg. Both run in float32; "bgx --no-refine --precision int8" uses the 8-bit copy made by
-`bgx models optimize`, if bgx's folder has one.
+as in rembg; "bgx --matte solid" leaves only edges half transparent. These run in float32; "bgx
+--no-refine --precision int8" uses the 8-bit copy made by `bgx models optimize`, if bgx's folder has
+one.
 
 Seconds are from file to cut-out in memory, with all cores on one photo and the network loaded
 before: the median over a folder; "of -a" is the median share of the time of `rembg -a` for the same
@@ -69,14 +70,17 @@ if TYPE_CHECKING:
 
 PLAIN = "bgx --no-refine"
 DEFAULT = "bgx (default)"
+SOLID = "bgx --matte solid"
 MODES = {
     PLAIN: OutputSettings(matte="raw", refine=False),
     DEFAULT: OutputSettings(matte="raw", refine=True),
+    SOLID: OutputSettings(matte="solid", refine=True),
 }
 INT8 = "bgx --no-refine --precision int8"
 OPTIONS = {
     PLAIN: "--matte raw --no-refine --precision fp32",
     DEFAULT: "--matte raw --refine --precision fp32",
+    SOLID: "--matte solid --refine --precision fp32",
     INT8: "--matte raw --no-refine --precision int8",
 }
 """bgx's modes in full."""

@@ -4,8 +4,9 @@
 
 64 photos are sent by 1, 4 and 32 clients at once. The server is restarted for each number, and
 nothing is cached. rembg and bgx answer `POST /api/remove` with a PNG cut out by the network's own
-matte, the same from both; bgx also answers `POST /cutouts`, with refined edges, its default. `bgx
-batch` on the same photos shows the cost of HTTP. Latencies are of single requests, from sending to
+matte, the same from both; bgx also with the 8-bit copy of the network that it makes first. bgx also
+answers `POST /cutouts`, with refined edges, its default. `bgx batch` on the same photos shows the
+cost of HTTP. Latencies are of single requests, from sending to
 the end of the answer; memory is the peak of the server's process.
 """
 
@@ -205,14 +206,17 @@ def main() -> None:
         bgx = vs_rembg.bgx_tool(folder / "bgx-home", model_file, ())
         work = vs_rembg.Work.prepare(folder, photos.SIZES["1600"], asked.n)
         files = [path.read_bytes() for path in sorted(work.photos.iterdir())]
+        copy = vs_rembg.make_int8(bgx, folder / "calibration")
         serve = (
-            *("serve", "--model", vs_rembg.MODEL, "--device", "cpu", "--precision", "fp32"),
+            *("serve", "--model", vs_rembg.MODEL, "--device", "cpu"),
             *("--no-cache", "--queue", "64", "--timeout", "300"),
         )
+        fine, coarse = (("--precision", precision) for precision in ("fp32", "int8"))
         rivals = {
             "rembg": Rival(rembg, ("s", "--no-ui", "--host", "127.0.0.1"), OF_REMBG),
-            "bgx": Rival(bgx, serve, OF_REMBG, ("--no-refine",)),
-            "bgx, refined": Rival(bgx, serve, OF_BGX, ("--refine",)),
+            "bgx": Rival(bgx, (*serve, *fine), OF_REMBG, (*fine, "--no-refine")),
+            "bgx, 8 bits": Rival(bgx, (*serve, *coarse), OF_REMBG, (*coarse, "--no-refine")),
+            "bgx, refined": Rival(bgx, (*serve, *fine), OF_BGX, (*fine, "--refine")),
         }
         loads: dict[str, list[Load]] = {name: [] for name in rivals}
         batches: dict[str, list[measure.Usage]] = {
@@ -237,6 +241,7 @@ def main() -> None:
         },
         versions=vs_rembg.versions((rembg, bgx)),
         measurements={
+            "int8_copy": copy,
             "loads": {name: [asdict(load) for load in mine] for name, mine in loads.items()},
             "batches": {name: [asdict(usage) for usage in mine] for name, mine in batches.items()},
         },

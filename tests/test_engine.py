@@ -193,6 +193,21 @@ def test_one_picture_alone_has_its_own_network_and_others_share_one() -> None:
     engine.close()
 
 
+@pytest.mark.parametrize("both", [False, True])
+def test_a_picture_that_comes_alone_later_has_all_cores_again_where_both_are_kept(
+    both: bool,
+) -> None:
+    single, shared = FakeNetwork(cpu_plan(1)), FakeNetwork(cpu_plan(2))
+    engine = Engine(lambda alone: single if alone else shared, both=both)
+    engine.places()  # several may come
+
+    for _ in range(3):
+        assert isinstance(wait_for(engine.submit(make_job(), make_recipe(), alone=True)), Done)
+
+    assert (single.batches, shared.batches) == (([1] * 3, []) if both else ([], [1] * 3))
+    engine.close()
+
+
 def test_a_network_that_cannot_be_loaded_is_the_submitters_error() -> None:
     def load(_: bool) -> Network:
         raise DeviceUnavailableError("no such device")

@@ -370,6 +370,21 @@ def test_uploads_health_and_hits_answer_while_the_cores_are_busy(tmp_path: Path)
 
 
 @pytest.mark.usefixtures("slow")
+@pytest.mark.usefixtures("stocked_home")
+def test_results_that_were_answered_take_no_memory() -> None:
+    """Fifty of two or three megabytes each, beside what the first of them took."""
+    size = (1000, 800)
+    with serving("--no-cache") as server:
+        server.send_many([noise(seed, size) for seed in range(8)], "?refine=false", 8)
+        before = server.figure("bgx_memory_bytes")
+
+        answers = server.send_many([noise(seed, size) for seed in range(50)], "?refine=false", 8)
+
+        assert {answer.status for answer in answers} == {200}
+        assert sum(len(answer.body) for answer in answers) > 100_000_000
+        assert server.figure("bgx_memory_bytes") < before + 70_000_000
+
+
 @pytest.mark.parametrize("cached", [True, False])
 def test_fifty_who_ask_for_the_same_share_one_run(tmp_path: Path, cached: bool) -> None:
     options = ["--cache", tmp_path / "cache"] if cached else ["--no-cache"]

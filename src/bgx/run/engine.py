@@ -40,14 +40,15 @@ class Engine:
     memory. On a CPU a worker does every step of its picture, so that pixels stay in its cache; on a
     GPU pictures are gathered into batches between reading and composing.
 
-    A single picture runs on all cores. As soon as a second one comes, all pictures share a session
-    that runs one picture per core.
+    A single picture runs on all cores. As soon as a second one comes, further pictures share a
+    session that runs one picture per core.
 
     load: opens the network when it is first needed; its argument is True for the session that runs
     a single picture on all cores. workers: pictures in work at once (with a GPU: pictures that are
     read or composed at once); None chooses to suit the network. memory: bytes that pictures in work
     may take; None is what the machine has. remote: pictures are in an object store; more are taken
-    on, because some always wait for it.
+    on, because some always wait for it. both: keep both sessions, for a caller whose pictures come
+    sometimes alone and sometimes not; otherwise the first one is freed when the other is needed.
     """
 
     def __init__(
@@ -57,8 +58,10 @@ class Engine:
         workers: int | None = None,
         memory: int | None = None,
         remote: bool = False,
+        both: bool = False,
     ) -> None:
         self._load = load
+        self._both = both
         self._workers = workers
         self._remote = remote
         self._size = memory
@@ -119,16 +122,19 @@ class Engine:
             self._changed.notify()
 
     def _go_alone(self) -> _Crew:
-        """The crew for a single picture; the shared one if that is open already."""
+        """The crew for a single picture; unless both are kept, the shared one if that is open."""
         with holding(self._loading):
-            self._alone = self._alone or self._shared or self._open(alone=True)
+            if self._alone is None and not self._both:
+                self._alone = self._shared
+            self._alone = self._alone or self._open(alone=True)
             return self._alone
 
     def _share(self) -> _Crew:
         with holding(self._loading):
             self._shared = self._shared or self._open(alone=False)
-            # The other session is freed when its picture is finished.
-            self._alone = self._shared
+            if not self._both:
+                # The other session is freed when its picture is finished.
+                self._alone = self._shared
             return self._shared
 
     def _open(self, *, alone: bool) -> _Crew:

@@ -51,7 +51,7 @@ def make_result(order: Order, engine: Engine, read: ReadSettings) -> Entry:
     recipe = Recipe(read, order.output)
     target = None if order.package == "zip" else _Collected()
     job = Job(InMemory(order.source, PICTURE), target)
-    outcome = as_done(engine.submit(job, recipe).result())
+    outcome = as_done(engine.submit(job, recipe, alone=True).result())
     if target is None:
         data, media = _pack(outcome), "application/zip"
     else:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
     from bgx.model.session import Session
+    from bgx.model.store import ModelFile
     from bgx.serve.settings import ServeSettings
 
 _MEMORY_PER_BYTE = 3
@@ -84,20 +85,27 @@ class Networks:
 
     def _load(self, model: str | None) -> Opened:
         file = self._store.resolve(model, self._store.registry())
-        if self._opened:
-            size = _MEMORY_PER_BYTE * file.path.stat().st_size
-            if memory_used() + size > memory_limit():
-                raise Refusal(
-                    503, "no-memory", f"There is no memory left to load {file.entry.name}"
-                )
-        session = open_session(file, self._settings.device, self._store)
-        workers = self._settings.device.workers
+        if self._opened and not _has_room(file):
+            raise Refusal(503, "no-memory", f"There is no memory left to load {file.entry.name}")
+        device = self._settings.device
+        session = open_session(file, device, self._store)
+        both = session.plan.on_cpu and session.plan.runs > 1 and _has_room(file)
+        # It runs a picture that comes alone on all cores.
+        single = open_session(file, device, self._store, pictures=1) if both else None
         # All networks together have the memory that one alone would have.
-        memory = plan_memory(workers or count_cores(), file.entry.largest)
+        memory = plan_memory(device.workers or count_cores(), file.entry.largest)
         engine = Engine(
-            lambda _: session, workers=workers, memory=memory // len(self._settings.models)
+            lambda alone: (single if alone else None) or session,
+            workers=device.workers,
+            memory=memory // len(self._settings.models),
+            both=both,
         )
         return Opened(session, engine, file.digest)
+
+
+def _has_room(file: ModelFile) -> bool:
+    """Whether memory suffices for one more session of this network."""
+    return memory_used() + _MEMORY_PER_BYTE * file.path.stat().st_size <= memory_limit()
 
 
 class Opened:

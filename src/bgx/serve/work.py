@@ -99,13 +99,16 @@ class Work:
                 self._abandon(flight)
 
     def _enlist(self, order: Order, ticket: Ticket) -> Flight:
-        flight = Flight(order, ticket, asyncio.get_running_loop().create_future())
+        key, result = order.key, asyncio.get_running_loop().create_future()
+        flight = Flight(order, ticket, result)
         # Where all who waited have left, nobody asks for the exception.
-        flight.result.add_done_callback(lambda result: result.cancelled() or result.exception())
+        result.add_done_callback(lambda result: result.cancelled() or result.exception())
 
         def displace(error: FullError) -> None:
-            self._flights.pop(order.key, None)
-            flight.result.set_exception(error)
+            # It does not know the flight, which knows it: pictures in a circle of references would
+            # stay until the garbage collector's next full round.
+            self._flights.pop(key, None)
+            result.set_exception(error)
 
         ticket.displace = displace
         ticket.ready = True
