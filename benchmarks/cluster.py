@@ -161,7 +161,7 @@ def answer(url: str) -> None:
     from bgx.cluster.answers import publish
     from bgx.cluster.broker import TASK, make_app
 
-    trust = {"confidence": 1.0, "touches_border": [], "fill": 0.5, "subjects": 1}
+    trust = {"confidence": 1.0, "touches_border": [], "fill": 0.5, "subjects": 1, "damaged": False}
     done = {"width": 1, "height": 1, "coverage": 0.5, "bbox": [0, 0, 1, 1], "trust": trust}
     done |= {"seconds": {}, "notes": [], "full": [1, 1]}
     app = make_app(url, ["bgx"], task_limit=900)

@@ -76,7 +76,7 @@ def test_a_bucket_to_a_bucket_and_again(store: ObjectStore) -> None:
         assert_whole(f"{BUCKET}/cut/{name}")
     rows = rows_of(f"{BUCKET}/report")
     assert sorted(row["target"] for row in rows) == [f"{BUCKET}/cut/{name}" for name in names]
-    doubtful = {row["target"] for row in rows if row["confidence"] < 0.9}
+    doubtful = {row["target"] for row in rows if row["doubtful"]}
     assert {f"{BUCKET}/cut/{name}" for name in listed(f"{BUCKET}/look")} == doubtful
     with open_file(f"{BUCKET}/sheet.html").open() as page:
         assert b'href="in/%C3%A4%20b%2Bc.png"' in page.read()

@@ -12,7 +12,9 @@ from PIL import Image, ImageFilter
 from bgx.errors import UnreadableError
 from bgx.image.read import read_photo
 from bgx.settings import ReadSettings
+from support.fakes import ConstantNetwork
 from support.pictures import difference, encode, png_chunk
+from support.running import cut
 from support.tiffs import Variety, join_pages, page_tags
 
 if TYPE_CHECKING:
@@ -213,6 +215,25 @@ def test_large_holes_of_garbage_are_noticed(kind: str) -> None:
     for at in range(whole.index(b"\xff\xda") + 20, len(whole) - 4200, 1999):
         garbage = rng.integers(0, 256, 4096, np.uint8).tobytes()
         refusal(whole[:at] + garbage + whole[at + 4096 :])
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"refine": True}, {"mask_only": True}, {"region": "10%,10%,80%,80%"}]
+)
+@pytest.mark.parametrize("damage", ["last rows", "hole"])
+def test_the_result_of_a_damaged_photo_is_doubtful(damage: str, options: dict[str, Any]) -> None:
+    """However sure the network is."""
+    whole = {"last rows": JPEGS["baseline"], "hole": encode(PHOTO, "AVIF")}[damage]
+    broken = (
+        whole[: int(len(whole) * 0.98)] if damage == "last rows" else _put(whole, 0.5, bytes(600))
+    )
+
+    sound, damaged = (
+        cut(data, ConstantNetwork(), **options).measured.trust for data in (whole, broken)
+    )
+
+    assert (sound.confidence, damaged.confidence) == (1, 1)
+    assert (sound.doubtful, damaged.doubtful) == (False, True)
 
 
 # Other formats ------------------------------------------------------------------------------------

@@ -178,7 +178,7 @@ def test_a_target_of_another_kind_is_refused() -> None:
 
 def test_outcomes_arrive_as_they_were_sent() -> None:
     job = Job(open_file("in/a.jpg"), open_file("out/a.png"))
-    trust = Trust(0.75, ("left", "bottom"), 0.5, 2)
+    trust = Trust(0.75, ("left", "bottom"), 0.5, 2, damaged=True)
     measured = Measured(9, 8, 0.25, (1, 2, 3, 4), trust, {"read": 0.5}, ("a note",), (9, 8))
     empty = Measured(9, 8, 0.0, None, Trust(0.0, (), 0.0, 0), {}, (), (9, 8))
     outcomes: list[Outcome] = [

@@ -60,6 +60,7 @@ def test_the_row_of_a_picture_that_was_cut_out() -> None:
         "touches_border": ("left", "bottom"),
         "fill": 0.6543,
         "subjects": 2,
+        "doubtful": False,
         "seconds": {"read": 0.0123, "write": 0.5},
     }
 

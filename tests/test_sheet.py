@@ -20,13 +20,14 @@ from bgx.api import Remover
 from bgx.errors import BgxError, ExitCode, OutputError, UnreadableError
 from bgx.image import preview
 from bgx.image.preview import GAP, PREVIEW_SIZE, SIDE, draw_preview, encode_preview
-from bgx.image.trust import Trust
+from bgx.image.trust import DOUBTFUL, Trust
 from bgx.run.batch import run_batch
 from bgx.run.cutout import Measured
 from bgx.run.outcome import Done, Failed, Job, Outcome, Skipped
 from bgx.run.sheet import Sheet
 from bgx.storage import open_file
 from support.fakes import FakeNetwork, draw_photo, save_photo
+from support.pictures import encode
 from support.running import (
     by_job,
     make_engine,
@@ -188,6 +189,19 @@ def test_a_page_shows_the_doubtful_ones_first(tmp_path: Path) -> None:
     ]
     assert list(page.sections) == ["Doubtful", "Others"]
     assert order == [["0.2", "0.7"], ["0.95", "0.99"]]
+
+
+@pytest.mark.parametrize("room", [2, 10])
+def test_a_damaged_photo_is_doubtful_at_any_confidence(tmp_path: Path, room: int) -> None:
+    sheet = open_sheet(tmp_path / "sheet.html", room=room)
+    sheet.add(done("damaged.jpg", "a.png", measured(0.99, damaged=True)))
+    for confidence in (0.95, 0.2, 0.93):
+        sheet.add(done(f"{confidence}.jpg", "b.png", measured(confidence)))
+    sheet.write()
+    page = read_page(tmp_path / "sheet.html")
+
+    assert page.title == "2 of 4 doubtful"
+    assert [caption.split(".jpg")[0] for caption in page.sections["Doubtful"]] == ["0.2", "damaged"]
 
 
 def test_a_page_needs_nothing_but_itself(tmp_path: Path) -> None:
@@ -466,6 +480,21 @@ def test_a_batch_with_review_and_sheet(photos: Path) -> None:
     page = read_page(Path("new/sheet.html"))
     assert page.sections["Doubtful"][0].startswith(str(Path("photos/sub/unsure.png")))
     assert all((Path("new") / unquote(link)).is_file() for link in page.links)
+
+
+def test_a_damaged_photo_is_looked_at_again(photos: Path) -> None:
+    image = draw_photo((640, 960))
+    image.paste(Image.effect_noise((640, 200), 4).point(lambda v: v - 120), (0, 760))
+    whole = encode(image, "JPEG", quality=100)
+    Path("photos/torn.jpg").write_bytes(whole[: int(len(whole) * 0.95)])
+
+    result = bgx("batch", "photos/torn.jpg", "-o", "cut", "--review", "look", "--report", "-")
+
+    [row, last] = result.rows
+    assert (row["status"], row["doubtful"], last["doubtful"]) == ("done", True, 1)
+    assert row["confidence"] > DOUBTFUL
+    assert row["notes"] == ["damaged: the picture's last rows are missing"]
+    assert Path("look/torn.png").read_bytes() == Path("cut/torn.png").read_bytes()
 
 
 def test_the_library_writes_what_the_command_line_writes(photos: Path) -> None:

@@ -246,6 +246,7 @@ def _read_measured(row: Mapping[str, Any]) -> Measured:
             tuple(sides),  # type: ignore[arg-type]
             float(trust["fill"]),
             int(trust["subjects"]),
+            bool(trust["damaged"]),
         ),
         {str(step): float(seconds) for step, seconds in row["seconds"].items()},
         tuple(str(note) for note in row["notes"]),

@@ -27,18 +27,20 @@ class Trust(NamedTuple):
     confidence: expected overlap with the true mask (intersection over union) if the network's own
     probabilities are right, 0..1; 0 if there is no subject. touches_border: sides of the photo that
     the subject reaches. fill: width or height of the subject as a share of the photo's, whichever
-    is larger, 0..1. subjects: number of connected regions. The last three ignore specks.
+    is larger, 0..1. subjects: number of connected regions. The last three ignore specks. damaged:
+    some pixels of the photo are missing or wrong.
     """
 
     confidence: float
     touches_border: tuple[Side, ...]
     fill: float
     subjects: int
+    damaged: bool = False
 
     @property
     def doubtful(self) -> bool:
         """Whether a person should look at it."""
-        return self.confidence < DOUBTFUL
+        return self.damaged or self.confidence < DOUBTFUL
 
 
 def measure_trust(probabilities: NDArray[np.float32], matte: NDArray[np.float32]) -> Trust:

@@ -306,13 +306,14 @@ def _finish(photo: Photo, subject: Subject, recipe: Recipe, *, name: str) -> Cut
     finished = recipe.finisher.finish(photo, subject.colours, subject.alpha, name=name)
     coverage, bbox = measure_matte(finished.matte)
     image, notes = finished.image, photo.notes + finished.notes
+    trust = subject.trust._replace(damaged=photo.damaged)
     own_alpha = image.mode == "RGBA" and not output.shadow and output.background is None
     return Cutout(
         image,
         None if own_alpha else finished.matte,
         finished.icc,
         photo.dpi,
-        Measured(*image.size, coverage, bbox, subject.trust, notes=notes, full=finished.full),
+        Measured(*image.size, coverage, bbox, trust, notes=notes, full=finished.full),
         photo.metadata,
         output,
     )

@@ -136,6 +136,7 @@ def make_row(outcome: Outcome) -> dict[str, Any]:
                 "touches_border": measured.trust.touches_border,
                 "fill": round(measured.trust.fill, 4),
                 "subjects": measured.trust.subjects,
+                "doubtful": measured.trust.doubtful,
                 "seconds": {step: round(s, 4) for step, s in measured.seconds.items()},
             }
             if measured.notes:

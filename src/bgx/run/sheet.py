@@ -42,7 +42,7 @@ _ALARM = (176, 0, 32)
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A picture that was cut out. Entries sort by confidence, the highest first."""
+    """A picture that was cut out. Doubtful entries come last, those of lower confidence later."""
 
     done: Done
 
@@ -50,8 +50,9 @@ class _Entry:
         return self._rank > other._rank
 
     @property
-    def _rank(self) -> tuple[float, str]:
-        return self.done.measured.trust.confidence, str(self.done.job.source)
+    def _rank(self) -> tuple[bool, float, str]:
+        trust = self.done.measured.trust
+        return not trust.doubtful, trust.confidence, str(self.done.job.source)
 
 
 class Sheet:
@@ -89,7 +90,8 @@ class Sheet:
         title = f"{self._doubtful:,} of {self._done:,} doubtful"
         if self._failed:
             title += f", {self._failed:,} failed"
-        caption = f"doubtful: confidence below {DOUBTFUL:g}" if finished else "not finished"
+        caption = f"doubtful: confidence below {DOUBTFUL:g}, or a damaged photo"
+        caption = caption if finished else "not finished"
         if self._done > len(shown):
             caption += f"; shown are the {len(shown):,} least certain"
             caption += "" if self._html else f", a .html holds {_HTML_ROOM:,}"

@@ -104,6 +104,5 @@ def _describe(outcome: Done) -> dict[str, Any]:
     for name in ("source", "target", "status"):
         del facts[name]
     measured = outcome.measured
-    facts["doubtful"] = measured.trust.doubtful
     facts["full_width"], facts["full_height"] = measured.full
     return facts
