@@ -266,6 +266,27 @@ def test_a_camera_s_adobe_rgb_is_one_with_or_without_a_profile() -> None:
     assert _camera((0xA001, 3, [2]), icc_profile=srgb_profile()).icc == srgb_profile()
 
 
+@pytest.mark.parametrize("file_format", ["WEBP", "TIFF", "PNG", "AVIF", "HEIF"])
+def test_adobe_rgb_is_told_by_exif_in_any_format(file_format: str) -> None:
+    """Programs that turn a camera's JPEG into another format keep its numbers and its EXIF."""
+    exif = b"Exif\0\0" + write_exif([(271, 2, b"Camera\0")], details=[(0xA001, 3, [2])])
+    if file_format in {"AVIF", "HEIF"}:
+        data = with_codes(file_format, 2, 2, exif=exif)
+    else:
+        data = encode(_patches(), file_format, exif=exif)
+    assert read(data).icc == _camera((0xA001, 3, [2])).icc
+
+
+@pytest.mark.parametrize("file_format", CONTAINERS)
+def test_what_the_format_says_counts_before_exif(file_format: str) -> None:
+    exif = write_exif([(271, 2, b"Camera\0")], details=[(0xA001, 3, [2])])
+    if file_format == "PNG":
+        chunks = png_chunk(b"eXIf", exif), png_chunk(b"sRGB", b"\0")
+        assert _png(*chunks).icc is None
+        return
+    assert read(with_codes(file_format, 1, 13, exif=b"Exif\0\0" + exif)).icc is None
+
+
 def test_a_camera_s_srgb_needs_no_profile() -> None:
     assert _camera((0xA001, 3, [1])).icc is None
     assert _camera(*_interoperability(b"R98\0")).icc is None

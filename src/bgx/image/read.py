@@ -45,6 +45,8 @@ _MAX_DPI = 65535
 # products and black ones both visible against it.
 _HIDDEN = (128, 128, 128)
 
+_COLOURED = {"RGB", "RGBA", "P"}
+
 _Transpose = Image.Transpose
 _TURNS = {  # EXIF 2.3, 4.6.4 A, tag Orientation
     2: _Transpose.FLIP_LEFT_RIGHT,
@@ -283,7 +285,7 @@ def _make_photo(
         if turn in _SIDEWAYS:
             size = size[::-1]
             dpi = dpi and dpi[::-1]
-    rgb, own_alpha, icc = to_rgb(image, _fitting_profile(image, decoded.icc))
+    rgb, own_alpha, icc = to_rgb(image, _fitting_profile(image, _find_profile(decoded)))
     alpha = _drop_opaque(alpha) or own_alpha
     # Pillow would write entries of `info` into the output, such as the profile of a CMYK original.
     rgb.info = {}
@@ -316,6 +318,16 @@ def _check_size(size: tuple[int, int], settings: ReadSettings, name: str) -> Non
 
 def _sane_dpi(dpi: tuple[float, float] | None) -> tuple[float, float] | None:
     return dpi if dpi and all(1 < value <= _MAX_DPI for value in dpi) else None
+
+
+def _find_profile(decoded: Decoded) -> bytes | None:
+    """The embedded profile, or the one that EXIF names where the file says nothing else."""
+    named = decoded.exif is not None and decoded.exif.adobe_rgb and not decoded.told
+    if decoded.icc is None and named and decoded.image.mode in _COLOURED:
+        from bgx.image.readers.cicp import adobe_rgb_profile
+
+        return adobe_rgb_profile()
+    return decoded.icc
 
 
 def _fitting_profile(image: Image.Image, icc: bytes | None) -> bytes | None:

@@ -22,7 +22,8 @@ class Decoded:
     image: any mode that :func:`bgx.image.rgb.to_rgb` takes; smaller than the stored picture if it
     was decoded at a reduced size. alpha: mode L, if the image's mode has no alpha. orientation: of
     EXIF, 1..8. dpi: horizontal, vertical, from the format's own field. icc: as stored, not checked.
-    notes: remarks for the report. damaged: some pixels are missing or wrong.
+    told: the format's own fields say what the colours are, be it sRGB. notes: remarks for the
+    report. damaged: some pixels are missing or wrong.
     """
 
     image: Image.Image
@@ -30,6 +31,7 @@ class Decoded:
     orientation: int = 1
     dpi: tuple[float, float] | None = None
     icc: bytes | None = None
+    told: bool = False
     exif: Exif | None = None
     xmp: bytes | None = None
     notes: list[str] = field(default_factory=list)

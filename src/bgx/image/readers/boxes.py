@@ -34,6 +34,8 @@ _CODED = {b"av01", b"hvc1"}
 Codes = tuple[int, int]
 """Primaries and transfer curve, code points of ITU-T H.273."""
 
+_UNSPECIFIED: Codes = (2, 2)
+
 Span = tuple[int, int]
 """Offset and number of bytes in the file."""
 
@@ -61,6 +63,7 @@ class BoxReader(PillowReader):
     def decode(self, least: tuple[int, int] | None) -> Decoded:
         decoded = super().decode(least)
         decoded.icc = decoded.icc or self._icc
+        decoded.told = self._description.codes not in {None, _UNSPECIFIED}
         # Pillow rewrites EXIF if its orientation is wrong, and loses letters that are not ASCII.
         decoded.exif = self._read_exif() or decoded.exif
         if any(holds_hole(self._read(span)) for span in self._description.coded):

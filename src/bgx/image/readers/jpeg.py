@@ -64,10 +64,6 @@ class JpegReader:
             decoded = self._reader.describe(image)
         except ValueError as error:
             decoded = self._salvage(data, str(error))
-        if decoded.icc is None and mode == "RGB" and decoded.exif and decoded.exif.adobe_rgb:
-            from bgx.image.readers.cicp import adobe_rgb_profile
-
-            decoded.icc = adobe_rgb_profile()
         return decoded
 
     def _salvage(self, data: bytes, complaint: str) -> Decoded:

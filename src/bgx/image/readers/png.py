@@ -32,6 +32,7 @@ _GREY, _RGB, _PALETTE = 0, 2, 3
 """Colour types."""
 
 _WANTED = {b"PLTE", b"tRNS", b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"cICP", b"pHYs", b"eXIf"}
+_COLOURS = {b"iCCP", b"sRGB", b"gAMA", b"cICP"}
 _TEXTS = {b"iTXt", b"zTXt", b"tEXt"}
 _MOST = 1 << 26
 """Most bytes of a chunk other than pixels, compressed and decompressed."""
@@ -83,6 +84,7 @@ class PngReader:
             orientation=self.orientation,
             dpi=_read_dpi(chunks.found.get(b"pHYs")),
             icc=_read_profile(chunks.found),
+            told=not _COLOURS.isdisjoint(chunks.found),
             exif=self._exif,
             xmp=chunks.xmp,
             notes=notes,
