@@ -127,14 +127,16 @@ def test_an_interruption_leaves_nothing(
     assert entries(tmp_path) == []
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EBUSY])
+@pytest.mark.parametrize("create", [False, True])
+@pytest.mark.parametrize("step", [*STEPS, "hardlink_to"])
 def test_what_is_in_the_way_for_a_moment_is_waited_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, create: bool, number: int
 ) -> None:
     """A virus scanner or a sync client has the file open."""
     target = tmp_path / "new" / "out.png"
-    break_step(monkeypatch, step, PermissionError(errno.EACCES, "Permission denied"), times=1)
-    assert write_whole(target, b"new")
+    break_step(monkeypatch, step, OSError(number, os.strerror(number)), times=1)
+    assert write_whole(target, b"new", create=create)
     assert target.read_bytes() == b"new"
     assert entries(target.parent) == ["out.png"]
 

@@ -165,7 +165,7 @@ def test_what_another_run_is_writing_is_left_to_it_and_removed_when_it_was_kille
 
 
 @posix
-@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif", "avif"])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif", "avif", "bmp", "gif"])
 def test_a_pipe_with_a_name_is_read(suffix: str) -> None:
     photos(f"a.{suffix}")
     os.mkfifo("pipe")

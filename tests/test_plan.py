@@ -320,6 +320,8 @@ def test_what_is_left_out_is_named_in_the_log(
 def test_folders_of_the_system_are_not_searched(tmp_path: Path) -> None:
     folders = ["@eaDir", "#recycle", "#snapshot", "$RECYCLE.BIN", "System Volume Information"]
     folders += ["__MACOSX", "lost+found", ".Trash-1000", ".@__thumb", ".thumbnails", "@Recycle"]
+    folders += ["RECYCLER", "RECYCLED", "FOUND.000", "@tmp", "@Recently-Snapshot", "~snapshot"]
+    folders += ["Network Trash Folder", "Temporary Items", ".Spotlight-V100", ".AppleDouble"]
     touch(tmp_path, "in/a.jpg", "in/._a.jpg", *(f"in/sub/{folder}/a.jpg" for folder in folders))
 
     assert sources(plan(tmp_path / "in", out=tmp_path / "out"), tmp_path / "in") == ["a.jpg"]

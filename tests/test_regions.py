@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,8 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from bgx.image.regions import grow_mask, label_regions, measure_regions
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
 
@@ -94,6 +97,31 @@ def test_areas_and_boxes_are_those_of_the_regions_one_can_walk(mask: NDArray[np.
         )
         for part in flood(mask, diagonal=True)
     )
+
+
+@pytest.mark.parametrize("find", [label_regions, measure_regions])
+@pytest.mark.parametrize("share", [0.1, 0.4, 0.5, 0.9])
+def test_more_regions_take_no_more_steps_of_python(
+    find: Callable[[NDArray[np.bool_]], object], share: float
+) -> None:
+    """Noise has one for every few pixels, and each step keeps all other threads waiting."""
+    noise = np.random.default_rng(0).random((400, 400)) < share
+
+    def count_calls(mask: NDArray[np.bool_]) -> int:
+        calls = 0
+
+        def count(*_: object) -> None:
+            nonlocal calls
+            calls += 1
+
+        sys.setprofile(count)
+        try:
+            find(mask)
+        finally:
+            sys.setprofile(None)
+        return calls
+
+    assert count_calls(noise) < 3 * count_calls(noise[:50, :50])
 
 
 @given(arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, max_side=12)), st.integers(0, 4))

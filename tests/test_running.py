@@ -22,6 +22,7 @@ import pytest
 from PIL import Image
 
 from bgx.errors import BgxError, ExitCode
+from bgx.image.preview import PREVIEW_SIZE, SIDE
 from bgx.run.batch import run_batch
 from bgx.run.plan import plan_batch
 from bgx.run.report import Report
@@ -224,29 +225,45 @@ def test_one_pictures_error(step: str, error: Exception) -> None:
 
 
 @contextmanager
-def failing_encoder(error: Exception) -> Iterator[None]:
-    """Pillow's for WebP, which fails with the culprit."""
+def failing_encoder(
+    file_format: str, error: Exception, meant: Callable[[Image.Image], bool]
+) -> Iterator[None]:
+    """One of Pillow's, which fails with the images that are meant."""
     Image.init()
-    encode = Image.SAVE["WEBP"]
+    encode = Image.SAVE[file_format]
 
     def fail(image: Image.Image, *arguments: Any) -> None:
-        if image.size == SIZE:
+        if meant(image):
             raise error
         encode(image, *arguments)
 
-    Image.register_save("WEBP", fail)
+    Image.register_save(file_format, fail)
     try:
         yield
     finally:
-        Image.register_save("WEBP", encode)
+        Image.register_save(file_format, encode)
 
 
 def test_encoding(error: Exception) -> None:
     kind = "too-large" if isinstance(error, MemoryError) else "unwritable"
+    fault = failing_encoder("WEBP", error, lambda image: image.size == SIZE)
 
-    check_batch(
-        failing_encoder(error), Expected(ExitCode.PICTURES, "failed", kind), "--format", "webp"
+    check_batch(fault, Expected(ExitCode.PICTURES, "failed", kind), "--format", "webp")
+
+
+@pytest.mark.parametrize("sheet", ["sheet.html", "sheet.jpg"])
+def test_the_picture_for_the_sheet(sheet: str, error: Exception) -> None:
+    """No target is there without it, so that the same command makes both."""
+    kind = "too-large" if isinstance(error, MemoryError) else "inference"
+    # Where the culprit reaches beside its neighbours, which are smaller.
+    place = (SIDE - SIZE[0]) // 2 + 1, SIDE // 2
+    fault = failing_encoder(
+        "JPEG",
+        error,
+        lambda image: image.size == PREVIEW_SIZE and image.getpixel(place) == (0, 0, 0),
     )
+
+    check_batch(fault, Expected(ExitCode.PICTURES, "failed", kind), "--sheet", sheet)
 
 
 def test_a_folder_that_is_named_and_cannot_be_listed(error: Exception) -> None:

@@ -527,6 +527,21 @@ def test_a_run_with_nothing_to_do_leaves_the_sheet(photos: Path) -> None:
     assert Path("sheet.html").read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["sheet.html", "sheet.jpg"])
+def test_a_run_whose_only_picture_fails_has_it_on_its_sheet(photos: Path, name: str) -> None:
+    Path("photos/sure.png").write_bytes(b"")
+    result = bgx("batch", "photos/sure.png", "-o", "cut", "--sheet", name)
+
+    assert result.code == ExitCode.PICTURES
+    if name.endswith(".html"):
+        assert read_page(Path(name)).title == "0 of 0 doubtful, 1 failed"
+        assert "sure.png: is empty" in Path(name).read_text(encoding="utf-8")
+    else:
+        with Image.open(name) as picture:
+            reddish = np.asarray(picture).astype(int) @ (1, -1, 0) > 100
+        assert reddish.any()
+
+
 def test_a_run_that_does_the_rest_has_a_sheet_of_its_own(photos: Path) -> None:
     bgx("batch", "photos", "-o", "cut", "--sheet", "sheet.html")
     before = Path("sheet.html").read_bytes()

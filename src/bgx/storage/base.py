@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 _SYSTEM = frozenset(
     {"@eadir", "@tmp", "#recycle", "#snapshot", "@recycle", "@recently-snapshot"}  # file servers
-    | {"$recycle.bin", "recycler", "system volume information", "__macosx", "lost+found"}
+    | {"~snapshot", "network trash folder", "temporary items"}
+    | {"$recycle.bin", "recycler", "recycled", "system volume information", "__macosx"}
+    | {"lost+found", "found.000"}
 )
 
 
