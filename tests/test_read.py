@@ -17,13 +17,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from bgx.errors import PictureError, TooLargeError, UnreadableError
 from bgx.image.compose import cut_out
 from bgx.image.read import open_photo, read_photo
 from bgx.install import install_hint
 from bgx.settings import FORMATS, ReadSettings
+from support.bitmaps import Bmp, pack_masks, write_bmp, write_png
 from support.pictures import (
     BLUE,
     GREEN,
@@ -258,6 +259,43 @@ SEE_THROUGH: dict[str, tuple[Callable[[], bytes], list[tuple[int, ...]], tuple[i
         _ONE_COLOUR_CLEAR,
     ),
 }
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize(
+    ("depth", "values"), [(1, (1, 0, 0, 0)), (2, (1, 0, 2, 3)), (4, (5, 0, 10, 15))]
+)
+def test_one_grey_of_few_may_be_clear(
+    depth: int, values: tuple[int, ...], interlaced: bool
+) -> None:
+    samples = np.asarray(quarters("L", values))[..., None]
+    clear = png_chunk(b"tRNS", values[0].to_bytes(2, "big"))
+    photo = read(write_png(samples, 0, depth, clear, interlaced=interlaced))
+    assert quarter_colours(photo.image) == grey(*(v * 255 // (2**depth - 1) for v in values))
+    assert photo.alpha is not None
+    assert quarter_colours(photo.alpha) == list(_ONE_COLOUR_CLEAR)
+
+
+@pytest.mark.parametrize("header", [56, 108, 124])
+@pytest.mark.parametrize(
+    ("bits", "masks"),
+    [
+        (32, (0xFF0000, 0xFF00, 0xFF, 0xFF000000)),
+        (32, (0xFF00, 0xFF0000, 0xFF000000, 0xFF)),
+        (16, (0x7C00, 0x3E0, 0x1F, 0x8000)),
+        (16, (0xF00, 0xF0, 0xF, 0xF000)),
+    ],
+)
+def test_an_alpha_of_a_bmp_that_nobody_wrote_hides_nothing(
+    bits: int, masks: tuple[int, ...], header: int
+) -> None:
+    """Programs that know of none leave its bits 0."""
+    widths = np.array([mask.bit_count() for mask in masks[:3]])
+    samples = np.asarray(quarters()).astype(np.uint32) >> (8 - widths).astype(np.uint32)
+    photo = read(write_bmp(pack_masks(samples, masks[:3]), Bmp(bits, header, masks)))
+    assert photo.alpha is None
+    assert difference(quarter_colours(photo.image), QUARTERS) <= 256 >> widths.min()
+    assert photo.notes == ("alpha ignored: it is 0 everywhere",)
 
 
 @pytest.mark.parametrize("kind", SEE_THROUGH)
@@ -740,6 +778,34 @@ def test_a_bomb_of_text_is_never_unpacked(keyword: bytes) -> None:
         assert tracemalloc.get_traced_memory()[1] < 150_000_000
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("kind", ["tEXt or zTXt", "iTXt", "XMP", "many"])
+def test_texts_of_many_megabytes_are_no_damage(kind: str, compressed: bool) -> None:
+    """Pillow refuses more than one, and more than 64 together."""
+    texts = PngImagePlugin.PngInfo()
+    if kind == "many":
+        for number in range(70):
+            texts.add_text(f"Comment {number}", "x" * 1_000_000, zip=compressed)
+    elif kind == "tEXt or zTXt":
+        texts.add_text("Raw profile type 8bim", "0a" * 700_000, zip=compressed)
+    else:
+        key = "XML:com.adobe.xmp" if kind == "XMP" else "Comment"
+        texts.add_itxt(key, f"<x>{'y' * 1_500_000}</x>", zip=compressed)
+    photo = read(encode(quarters(), "PNG", pnginfo=texts))
+    assert quarter_colours(photo.image) == list(QUARTERS)
+    assert photo.notes == ()
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "TIFF", "WEBP", "AVIF"])
+def test_a_profile_of_more_than_a_megabyte_is_kept_and_read_again(file_format: str) -> None:
+    profile = bytearray(srgb_profile() + np.random.default_rng(0).bytes(1_500_000))
+    profile[:4] = len(profile).to_bytes(4, "big")
+    photo = read(encode(quarters(), file_format, icc_profile=bytes(profile)))
+    assert photo.icc == profile
+    for target in FORMATS:
+        assert read(encode_file(photo.image, target, name="out", icc=photo.icc)).icc == profile
 
 
 @pytest.mark.parametrize(
