@@ -26,6 +26,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from support.containers import container
 from support.http import multipart
 from support.networks import u2net_network
 from support.pictures import encode
@@ -369,7 +370,6 @@ def test_uploads_health_and_hits_answer_while_the_cores_are_busy(tmp_path: Path)
 # The same, asked for by many ----------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("slow")
 @pytest.mark.usefixtures("stocked_home")
 def test_results_that_were_answered_take_no_memory() -> None:
     """Fifty of two or three megabytes each, beside what the first of them took."""
@@ -385,6 +385,28 @@ def test_results_that_were_answered_take_no_memory() -> None:
         assert server.figure("bgx_memory_bytes") < before + 70_000_000
 
 
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_where_threads_are_refused_pictures_are_made_all_the_same(
+    tmp_path: Path, most: int
+) -> None:
+    """most: threads of the process, its first one counted."""
+    photo = encode(Image.new("RGB", (90, 60), "white"), "JPEG")
+    text = json.dumps({"image_file_b64": base64.b64encode(photo).decode()}).encode()
+    options = ("--cache", tmp_path / "cache")
+    with (
+        container("pids", {"pids.max": str(most)}) as group,
+        serving(*options, env={"OPENBLAS_NUM_THREADS": "1"}, group=group) as server,
+    ):
+        answers = [
+            *(server.send(photo) for _ in range(2)),
+            server.request("POST", "/v1.0/removebg", text, {"Content-Type": "application/json"}),
+        ]
+        assert [answer.status for answer in answers] == [200, 200, 200]
+        assert answers[0].body == answers[1].body
+        assert server.stop() == 0
+
+
+@pytest.mark.usefixtures("slow")
 @pytest.mark.parametrize("cached", [True, False])
 def test_fifty_who_ask_for_the_same_share_one_run(tmp_path: Path, cached: bool) -> None:
     options = ["--cache", tmp_path / "cache"] if cached else ["--no-cache"]

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _ROOT = Path("/sys/fs/cgroup")
 
+_Word = str | bytes | Path
+
 # A process that enters the group before it becomes another program.
 _ENTER = (
     "import os, sys; open(sys.argv[1], 'w').write(str(os.getpid()));"
@@ -49,9 +51,9 @@ def container(controller: str, limits: dict[str, str]) -> Iterator[Path]:
 
 def run_in(group: Path, *command: str, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run a program inside; command: its path, then its arguments."""
-    return subprocess.run(
-        [sys.executable, "-c", _ENTER, str(group / "cgroup.procs"), *command],
-        capture_output=True,
-        text=True,
-        **options,
-    )
+    return subprocess.run(enter(group, *command), capture_output=True, text=True, **options)
+
+
+def enter(group: Path, *command: _Word) -> list[_Word]:
+    """The command that runs another one inside."""
+    return [sys.executable, "-c", _ENTER, str(group / "cgroup.procs"), *command]

@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
+from support.containers import enter
 from support.shell import command
 
 if TYPE_CHECKING:
@@ -49,11 +50,18 @@ _Kind = TypeVar("_Kind", bound=Running)
 
 @contextlib.contextmanager
 def running(
-    kind: type[_Kind], *arguments: str | Path, env: Mapping[str, str] | None = None
+    kind: type[_Kind],
+    *arguments: str | Path,
+    env: Mapping[str, str] | None = None,
+    group: Path | None = None,
 ) -> Iterator[_Kind]:
-    """Run a command; it is killed where it has not ended. env: added to this process's."""
+    """Run a command; it is killed where it has not ended.
+
+    env: added to this process's. group: a control group to run in.
+    """
+    words = command(*arguments)
     process = subprocess.Popen(
-        command(*arguments),
+        enter(group, *words) if group else words,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         env={**os.environ, **(env or {})},

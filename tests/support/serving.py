@@ -98,10 +98,13 @@ def _named(headers: Mapping[str, str]) -> dict[str, str]:
 
 @contextlib.contextmanager
 def serving(
-    *options: str | Path, env: Mapping[str, str] | None = None, ready: bool = True
+    *options: str | Path,
+    env: Mapping[str, str] | None = None,
+    group: Path | None = None,
+    ready: bool = True,
 ) -> Iterator[Server]:
     """Run ``bgx serve`` on a free port. ready: wait until it takes pictures."""
-    with running(Server, "serve", "--port", "0", *options, env=env) as server:
+    with running(Server, "serve", "--port", "0", *options, env=env, group=group) as server:
         if ready:
             server.wait_for(lambda: server.port > 0, "listening")
         yield server

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
@@ -16,6 +17,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from bgx.serve.asks import Form, Refusal
+from bgx.threads import begin
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -83,7 +85,7 @@ async def read_form(request: Request, limits: BodyLimits, watch: Callable[[], No
         )
     body = await read_body(request, limits, watch)
     parse = _parse_json if kind == "application/json" else _parse_urlencoded
-    return await asyncio.to_thread(parse, body)
+    return await asyncio.wrap_future(begin(partial(parse, body), "form"))
 
 
 async def read_body(request: Request, limits: BodyLimits, watch: Callable[[], None]) -> bytes:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import secrets
 import time
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,6 +26,7 @@ from bgx.serve.orders import make_order
 from bgx.serve.places import Place
 from bgx.serve.queue import FullError, Load, Queue
 from bgx.serve.work import Work
+from bgx.threads import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -73,8 +73,8 @@ class Service:
         self.draining = False
         self.loaded = False
         # Hashing, headers, the cache's files; a network is loaded on a thread of its own.
-        self._side = ThreadPoolExecutor(4, "side")
-        self._loader = ThreadPoolExecutor(1, "load")
+        self._side = Workers(4, "side")
+        self._loader = Workers(1, "load")
         self._fingerprint = code_fingerprint()
         secret = secrets.token_bytes(32)
         self._address = self.cache.address if self.cache else partial(reckon_address, secret)
@@ -96,8 +96,8 @@ class Service:
     async def close(self) -> None:
         """Finish what is at work."""
         self.work.close()
-        self._side.shutdown()
-        self._loader.shutdown()
+        self._side.close()
+        self._loader.close()
         self.networks.close()
         if self.cache:
             self.cache.close()
@@ -227,8 +227,8 @@ class Service:
         )
 
     @staticmethod
-    async def _run(threads: ThreadPoolExecutor, call: Callable[[], _Result]) -> _Result:
-        return await asyncio.get_running_loop().run_in_executor(threads, call)
+    async def _run(threads: Workers, call: Callable[[], _Result]) -> _Result:
+        return await asyncio.wrap_future(threads.submit(call))
 
 
 async def _already(entry: Entry) -> tuple[Entry, bool]:

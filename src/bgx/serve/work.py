@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from bgx.serve.asks import Refusal
 from bgx.serve.making import make_result
+from bgx.threads import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,7 +53,7 @@ class Work:
         self._flights: dict[str, Flight] = {}
         self._places = 0
         self._working = 0
-        self._threads: ThreadPoolExecutor | None = None
+        self._threads: Workers | None = None
 
     @property
     def working(self) -> int:
@@ -63,13 +63,13 @@ class Work:
     def begin(self, places: int) -> None:
         """The default network is loaded: work may begin, on this many pictures at once."""
         self._places = places
-        self._threads = ThreadPoolExecutor(places, "serve")
+        self._threads = Workers(places, "serve")
         self._dispatch()
 
     def close(self) -> None:
         """End the threads; nothing may be at work."""
         if self._threads is not None:
-            self._threads.shutdown()
+            self._threads.close()
 
     def join(self, order: Order, ticket: Ticket) -> Flight:
         """Have an order made, or wait with those who asked for the same before.
@@ -137,15 +137,15 @@ class Work:
 
     def _dispatch(self) -> None:
         """Begin what has a place and a turn."""
-        while self._working < self._places and (ticket := self._queue.next()):
+        threads = self._threads
+        while threads and self._working < self._places and (ticket := self._queue.next()):
             flight = next(one for one in self._flights.values() if one.ticket is ticket)
             self._queue.start(ticket)
             self._queue.pace.begin()
             flight.started = True
             self._working += 1
-            loop = asyncio.get_running_loop()
-            running = loop.run_in_executor(self._threads, self._carry_out, flight.order)
-            running.add_done_callback(functools.partial(self._finish, flight))
+            running = asyncio.wrap_future(threads.submit(partial(self._carry_out, flight.order)))
+            running.add_done_callback(partial(self._finish, flight))
 
     def _finish(self, flight: Flight, done: asyncio.Future[Entry]) -> None:
         self._working -= 1
