@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from PIL import Image
 
 from bgx import files
 from bgx.errors import ExitCode
 from support.fakes import save_photo
+from support.pictures import difference, encode
 from support.rights import ordinary_user
 from support.shell import bgx, bgx_process, read_rows
 from support.writing import start_writing
@@ -178,6 +180,26 @@ def test_a_pipe_with_a_name_is_read(suffix: str) -> None:
     writer.join()
     assert (result.code, result.err) == (0, "")
     assert Path("out.png").is_file()
+
+
+@posix
+@pytest.mark.parametrize("suffix", ["jpg", "webp", "tif"])
+def test_a_background_may_come_from_a_pipe(suffix: str) -> None:
+    photos("in/a.jpg", "in/b.jpg")
+    red = encode(
+        Image.new("RGB", (64, 48), "red"), {"jpg": "JPEG", "tif": "TIFF", "webp": "WEBP"}[suffix]
+    )
+    os.mkfifo(f"pipe.{suffix}")
+    writer = threading.Thread(target=Path(f"pipe.{suffix}").write_bytes, args=(red,))
+    writer.start()
+
+    result = bgx("batch", "in", "-o", "out", "--background", f"pipe.{suffix}")
+
+    writer.join()
+    assert result.code == 0, result.err
+    for name in written():
+        with Image.open(f"out/{name}") as image:
+            assert difference(image.getpixel((2, 2)), (255, 0, 0)) <= 5
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/stdin")

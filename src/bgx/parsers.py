@@ -7,8 +7,8 @@ raises UsageError, which names the option and the form to use, also for values o
 from __future__ import annotations
 
 import math
-import os
 import re
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -51,12 +51,20 @@ def parse_background(text: str | Colour | Path | bytes) -> Background:
         if text.startswith("blur:"):
             raise
         path = expand_path(text)
-        if os.path.isfile(path):  # noqa: PTH113 - Path's own raises where the name is too long
+        if _is_file_or_pipe(path):
             return path
         raise UsageError(
             f"--background {text}: use a colour (white, #ffffff), an image file, "
             "blur[:RADIUS] or original-greyed"
         ) from None
+
+
+def _is_file_or_pipe(path: Path) -> bool:
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):  # also a name that is too long, or none
+        return False
+    return stat.S_ISREG(mode) or stat.S_ISFIFO(mode)
 
 
 def parse_backdrop(text: str) -> Colour | Tint | Backdrop:

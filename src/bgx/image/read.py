@@ -183,8 +183,10 @@ def _open_source(source: Path | bytes | BinaryIO) -> AbstractContextManager[Bina
     match source:
         case Path():
             stream: BinaryIO = source.open("rb")
-            # A named pipe is not seekable.
-            return stream if stream.seekable() else io.BytesIO(stream.read())
+            if stream.seekable():
+                return stream
+            with stream:  # a named pipe
+                return io.BytesIO(stream.read())
         case bytes():
             return io.BytesIO(source)
         case _:
