@@ -96,6 +96,23 @@ def test_a_file_that_lacks_its_end_marker_alone_has_all_its_pixels(kind: str) ->
     assert difference(photo.image, read(whole).image) == 0
 
 
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"optimize": True}])
+@pytest.mark.parametrize("last", [b"\0", b"\xff\0"])
+def test_zeros_before_a_missing_end_marker_may_be_the_picture_s(
+    last: bytes, options: dict[str, Any]
+) -> None:
+    rng = np.random.default_rng(0)
+    pictures = (Image.fromarray(rng.integers(0, 256, (16, 16), np.uint8)) for _ in range(20_000))
+    files = (encode(picture, "JPEG", quality=90, **options) for picture in pictures)
+    whole = next(data for data in files if data.endswith(last + END))
+
+    photo = read(whole.removesuffix(END))
+
+    assert photo.notes == ("the end marker is missing, but all pixels are there",)
+    assert not photo.damaged
+    assert difference(photo.image, read(whole).image) == 0
+
+
 @pytest.mark.parametrize("reduced", [False, True])
 @pytest.mark.parametrize("kind", JPEGS)
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.8, 0.97])

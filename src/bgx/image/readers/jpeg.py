@@ -73,8 +73,11 @@ class JpegReader:
         missing, and whatever Pillow raises.
         """
         mode = self._image.mode
+        ended = False
         if complaint == _TRUNCATED:
-            data = data.rstrip(b"\0")  # space reserved by a download that was not finished
+            # Zeros at the end belong to the picture, or a download reserved space and broke off.
+            ended = _complain(data + _END, mode) is None
+            data = data if ended else data.rstrip(b"\0")
         try:
             image = _decode(data, mode, strict=False)
         except ValueError:
@@ -82,7 +85,7 @@ class JpegReader:
             return self._reader.decode(None)
         decoded = self._reader.describe(image)
         if complaint == _TRUNCATED:
-            if _complain(data + _END, mode) is None:
+            if ended or _complain(data + _END, mode) is None:
                 decoded.notes.append("the end marker is missing, but all pixels are there")
                 return decoded
             # A truncated progressive picture is coarser everywhere, by an unknown amount.
