@@ -235,9 +235,9 @@ def test_8_bits_run_where_there_is_a_copy(file: ModelFile, store: Store) -> None
 
     modes = quality.open_modes(file, store)
 
-    precisions = [mode.precision for mode in modes.values()]
+    precisions = {name: mode.precision for name, mode in modes.items()}
     assert list(modes) == list(quality.OPTIONS)
-    assert precisions == ["fp32", "fp32", "int8"]
+    assert precisions == dict.fromkeys(quality.MODES, "fp32") | {quality.INT8: "int8"}
 
 
 def test_times_are_shares_of_the_slowest_photo_by_photo() -> None:

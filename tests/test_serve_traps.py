@@ -385,6 +385,7 @@ def test_results_that_were_answered_take_no_memory() -> None:
         assert server.figure("bgx_memory_bytes") < before + 70_000_000
 
 
+@pytest.mark.usefixtures("slow")
 @pytest.mark.parametrize("most", [1, 2, 3])
 def test_where_threads_are_refused_pictures_are_made_all_the_same(
     tmp_path: Path, most: int
