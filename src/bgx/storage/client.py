@@ -203,7 +203,9 @@ def split_name(name: str) -> tuple[Bucket, str]:
     if not bucket:
         raise UsageError(f"{name}: names no bucket; use {scheme}://BUCKET/KEY")
     prefix = _CLOUDS[scheme].prefix
-    environment = tuple(sorted(item for item in os.environ.items() if item[0].startswith(prefix)))
+    # For each of a long list's names: reading a variable's value takes twice as long as its name.
+    names = sorted(name for name in os.environ if name.startswith(prefix))
+    environment = tuple((name, os.environ[name]) for name in names)
     return _open_bucket(scheme, bucket, environment), key
 
 
