@@ -28,6 +28,7 @@ from bgx.run.engine import Engine
 from bgx.run.memory import plan_memory
 from bgx.run.recipe import Recipe
 from bgx.storage import is_object, open_folder
+from bgx.threads import POLL
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -116,7 +117,7 @@ class Hand:
             self._answers.put(work, refused={"code": error.code, "message": str(error)})
             end = time.monotonic() + _REFUSED_S
             while not self._stopped and time.monotonic() < end:
-                time.sleep(_WATCH_S)
+                time.sleep(POLL)
         finally:
             self._answers.end(work)
 

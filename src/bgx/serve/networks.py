@@ -91,11 +91,11 @@ class Networks:
         session = open_session(file, device, self._store)
         both = session.plan.on_cpu and session.plan.runs > 1 and _has_room(file)
         # It runs a picture that comes alone on all cores.
-        single = open_session(file, device, self._store, pictures=1) if both else None
+        single = open_session(file, device, self._store, pictures=1) if both else session
         # All networks together have the memory that one alone would have.
         memory = plan_memory(device.workers or count_cores(), file.entry.largest)
         engine = Engine(
-            lambda alone: (single if alone else None) or session,
+            lambda alone: single if alone else session,
             workers=device.workers,
             memory=memory // len(self._settings.models),
             both=both,
