@@ -65,7 +65,7 @@ def test_a_listing_knows_what_is_there_without_further_requests(object_store: Ob
     put("photos/1.jpg", b"12345")
     [found] = open_folder(f"{BUCKET}/photos").walk()
     names = [f"{number}.jpg" for number in range(100)]
-    files = dict(zip(names, open_folder(f"{BUCKET}/photos").files(names), strict=True))
+    files = dict(open_folder(f"{BUCKET}/photos").files(names))
     object_store.stop()
     try:
         status = found.file.status()
@@ -73,7 +73,7 @@ def test_a_listing_knows_what_is_there_without_further_requests(object_store: Ob
         assert (status.kind, status.size) == ("file", 5)
         assert abs(status.modified / 1e9 - time.time()) < 60
         assert files["1.jpg"].status() == status
-        assert files["2.jpg"].status() is None
+        assert list(files) == ["1.jpg"]
     finally:
         object_store.start()
 

@@ -20,7 +20,6 @@ from support.rights import mounted, ordinary_user, remount_read_only
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bgx.storage.base import File
 
 posix = pytest.mark.skipif(os.name != "posix", reason="POSIX pipes, permissions and names")
 
@@ -326,6 +325,6 @@ def test_a_folder_that_is_not_there_is_found_with_its_error(tmp_path: Path) -> N
 
 def test_files_of_many_names(tmp_path: Path) -> None:
     folder = open_folder(tmp_path)
-    expected: list[File] = [folder.file("a.jpg"), folder.file("x/b.jpg")]
+    names = ["a.jpg", "x/b.jpg"]
 
-    assert list(folder.files(["a.jpg", "x/b.jpg"])) == expected
+    assert list(folder.files(names)) == [(name, folder.file(name)) for name in names]

@@ -229,7 +229,9 @@ class Planner:
         Raises UsageError and OutputError.
         """
         names, notes = choose_names(items)
-        belows, targets = self._choose_targets(items, names, taken)
+        results: dict[str, File] = {}
+        belows = self._choose_targets(items, names, taken, results)
+        targets = [results.get(below) or self.out.file(below) for below in belows]
         copies = [self.review.file(below) for below in belows] if self.review else []
         refuse_overwriting(
             [*(item.file for item in items), *self.read],
@@ -242,7 +244,7 @@ class Planner:
             copy = copies[index] if copies else None
             job = Job(item.source, target, copy, create=self.existing == "skip")
             reason = None
-            if item.error is None:
+            if item.error is None and belows[index] in results:
                 reason = skip_existing(item.file, target, self.existing, moved=self.moved)
             if reason is None:
                 jobs.append(job)
@@ -253,19 +255,24 @@ class Planner:
         return Plan(jobs, skipped, notes, folders=folders, belows=belows)
 
     def _choose_targets(
-        self, items: Sequence[Item], names: Sequence[Name], taken: Container[str]
-    ) -> tuple[list[str], list[File]]:
-        """The targets' names below ``out``, and their files.
+        self,
+        items: Sequence[Item],
+        names: Sequence[Name],
+        taken: Container[str],
+        results: dict[str, File],
+    ) -> list[str]:
+        """The targets' names below ``out``. results: receives those that exist, by their names.
 
         An item for a folder that could not be searched keeps the folder's name.
         """
         pictures = [index for index, item in enumerate(items) if item.error is None]
-        files: dict[str, File] = {}
 
         def find(belows: Sequence[str]) -> dict[str, int]:
-            files.update(zip(belows, self.out.files(belows), strict=True))
-            results = ((below, find_result(file)) for below, file in files.items())
-            return {below: result.modified for below, result in results if result}
+            made = {}
+            for below, file in self.out.files(belows):
+                if result := find_result(file):
+                    results[below], made[below] = file, result.modified
+            return made
 
         def arrived(index: int) -> int:
             status = items[pictures[index]].file.status()
@@ -282,7 +289,7 @@ class Planner:
         belows = [name.below for name in names]
         for index, target in zip(pictures, targets, strict=True):
             belows[index] = target
-        return belows, [files.get(below) or self.out.file(below) for below in belows]
+        return belows
 
 
 def _check_folder(folder: Folder) -> None:

@@ -182,8 +182,11 @@ class Folder(Protocol):
         this one, is yielded with its error; never raises.
         """
 
-    def files(self, names: Iterable[str]) -> Iterator[File]:
-        """Like :meth:`file` for many names, in their order. Raises OutputError."""
+    def files(self, names: Iterable[str]) -> Iterator[tuple[str, File]]:
+        """Each name with its file; those that a listing shows to be missing are left out.
+
+        Raises OutputError.
+        """
 
     def is_system(self) -> bool:
         """Whether it has a name for which :func:`is_system` is true."""

@@ -85,12 +85,12 @@ def _open_azure(container: str, **options: Any) -> ObjectStore:
 @dataclass(frozen=True, slots=True)
 class _Cloud:
     """open: makes a client for one bucket. endpoints: environment variables for another address, in
-    order of precedence. prefix: of all its variables. credentials: variables to recommend if there
-    are none."""
+    order of precedence. account: variables that say who asks, and where; a change of them or of an
+    endpoint makes a new client. credentials: variables to recommend if there are none."""
 
     open: Service
     endpoints: tuple[str, ...]
-    prefix: str
+    account: tuple[str, ...]
     credentials: str
 
 
@@ -98,14 +98,19 @@ _CLOUDS: Mapping[str, _Cloud] = {
     "s3": _Cloud(
         _open_s3,
         ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
-        "AWS_",
+        ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION"),
         "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
     ),
-    "gs": _Cloud(_open_gcs, (), "GOOGLE_", "GOOGLE_APPLICATION_CREDENTIALS"),
+    "gs": _Cloud(
+        _open_gcs,
+        (),
+        ("GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_SERVICE_ACCOUNT"),
+        "GOOGLE_APPLICATION_CREDENTIALS",
+    ),
     "az": _Cloud(
         _open_azure,
         ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
-        "AZURE_",
+        ("AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_KEY"),
         "AZURE_STORAGE_ACCOUNT and AZURE_STORAGE_KEY",
     ),
 }
@@ -202,15 +207,14 @@ def split_name(name: str) -> tuple[Bucket, str]:
     bucket, _, key = rest.partition("/")
     if not bucket:
         raise UsageError(f"{name}: names no bucket; use {scheme}://BUCKET/KEY")
-    prefix = _CLOUDS[scheme].prefix
-    # For each of a long list's names: reading a variable's value takes twice as long as its name.
-    names = sorted(name for name in os.environ if name.startswith(prefix))
-    environment = tuple((name, os.environ[name]) for name in names)
-    return _open_bucket(scheme, bucket, environment), key
+    cloud = _CLOUDS[scheme]
+    # For each name of a long list: few variables are read.
+    settings = tuple(map(os.environ.get, (*cloud.endpoints, *cloud.account)))
+    return _open_bucket(scheme, bucket, settings), key
 
 
 @lru_cache
-def _open_bucket(scheme: str, name: str, environment: tuple[tuple[str, str], ...]) -> Bucket:
+def _open_bucket(scheme: str, name: str, settings: tuple[str | None, ...]) -> Bucket:
     """One client for all objects of a bucket; a new one if the environment has changed."""
     return Bucket(scheme, name)
 

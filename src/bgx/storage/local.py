@@ -158,8 +158,8 @@ class LocalFolder:
         for found in LocalFolder(*self._join(below)).walk(leave_out):
             yield found._replace(below=f"{below}/{found.below}" if found.below else below)
 
-    def files(self, names: Iterable[str]) -> Iterator[File]:
-        return map(self.file, names)
+    def files(self, names: Iterable[str]) -> Iterator[tuple[str, File]]:
+        return ((name, self.file(name)) for name in names)
 
     def is_system(self) -> bool:
         return is_system(Path(self.path).name)

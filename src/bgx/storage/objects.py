@@ -9,9 +9,9 @@ import errno
 import io
 import logging
 import mimetypes
+import posixpath
 import re
 from dataclasses import dataclass, field, replace
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
 
@@ -45,7 +45,8 @@ log = logging.getLogger(__name__)
 _FEW = 32
 """Up to this many files, each is asked for by itself; more are looked up in a listing."""
 
-_SUFFIX = re.compile(r"[^/]\.[A-Za-z][A-Za-z0-9]{1,4}$")
+_SUFFIX = re.compile(r"://[^/]+/.*[^/]\.[A-Za-z][A-Za-z0-9]{1,4}$", re.DOTALL)
+"""In the name of an object, after those of its bucket and folders."""
 
 
 def open_object(name: str) -> ObjectFile:
@@ -68,9 +69,9 @@ def find_prefix(name: str) -> ObjectFolder | None:
     A name whose last part has a suffix, and that does not end in ``/``, is taken for an object
     without a request: a list may have a great many of them.
     """
-    folder = open_prefix(name)
-    if not name.endswith("/") and _SUFFIX.search(folder.prefix):
+    if _SUFFIX.search(name):
         return None
+    folder = open_prefix(name)
     try:
         return folder if folder.look() else None
     except OSError as error:
@@ -114,7 +115,7 @@ class ObjectFile:
 
     @property
     def suffix(self) -> str:
-        return PurePosixPath(self.name).suffix.lower()
+        return posixpath.splitext(self.key)[1].lower()
 
     @property
     def folder(self) -> ObjectFolder:
@@ -269,26 +270,21 @@ class ObjectFolder:
             else:
                 yield Found(below, replace(file, known=there))
 
-    def files(self, names: Iterable[str]) -> Iterator[File]:
+    def files(self, names: Iterable[str]) -> Iterator[tuple[str, File]]:
         """Many files are looked up in one listing, from the first name to the last."""
-        names = list(names)
-        if len(names) <= _FEW:
-            yield from map(self.file, names)
+        wanted = set(names)
+        if len(wanted) <= _FEW:
+            yield from ((name, self.file(name)) for name in wanted)
             return
-        there: dict[str, Status | OSError] = {}
-        wanted, last = set(names), max(names)
+        last = max(wanted)
         try:
-            for below, found in list_objects(self.bucket, self.prefix, start=min(names)):
+            for below, found in list_objects(self.bucket, self.prefix, start=min(wanted)):
                 if below > last:
                     break
-                if below in wanted:
-                    there[below] = found
+                if below in wanted and isinstance(found, Status):
+                    yield below, ObjectFile(self.bucket, self._key(below), found, listed=True)
         except OSError as error:
             raise OutputError(f"{self}: cannot be listed: {error.strerror}") from error
-        for name in names:
-            status = there.get(name)
-            known = status if isinstance(status, Status) else None
-            yield ObjectFile(self.bucket, self._key(name), known, listed=True)
 
     def is_system(self) -> bool:
         return is_system(self.prefix.rpartition("/")[2])
