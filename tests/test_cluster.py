@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from bgx.errors import ExitCode
 from bgx.storage import open_file, open_folder
 from support.fakes import draw_photo
 from support.networks import tiny_network
-from support.services import ObjectStore, Redis
+from support.services import Line, ObjectStore, Redis
 from support.shell import bgx, bgx_process, command, read_rows
 
 if TYPE_CHECKING:
@@ -335,15 +336,22 @@ def test_names_that_are_no_text_and_folders_that_cannot_be_searched(redis: Redis
     assert {os.fsencode(name) for name in contents("cut")} == {b"\xff b.png", "ü+c.png".encode()}
 
 
-def test_a_bucket_to_a_bucket(redis: Redis, object_store: ObjectStore) -> None:
-    draw_photo((48, 36)).save("photo.png")
+def test_a_bucket_to_a_bucket_whose_line_is_cut_in_mid_run(
+    redis: Redis, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw_photo((900, 700)).save("photo.png")
     names = ["ä b+c.png", *(f"{number % 3}/{number:02}.png" for number in range(39))]
     for name in names:
         open_file(f"s3://shop/in/{name}").write(Path("photo.png").read_bytes())
 
-    with workers(count=2):
-        batch = Batch("s3://shop/in", "-o", "s3://shop/cut")
-        rows = batch.end()
+    with Line(object_store.port) as line, monkeypatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{line.port}")
+        with workers(count=2):
+            batch = Batch("s3://shop/in", "-o", "s3://shop/cut")
+            batch.wait_for_rows(3)
+            line.cut()
+            threading.Timer(10.0, line.mend).start()
+            rows = batch.end()
 
     assert (batch.code, statuses(rows)) == (0, {"done": 40}), batch.err
     assert sorted(found.below for found in open_folder("s3://shop/cut").walk()) == sorted(names)
