@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bgx.model.opening import open_session
 from bgx.model.prepare import DoesNotFit, prepare, to_float32
+from bgx.model.prepared import read_prepared
 from bgx.model.registry import load_registry
 from bgx.model.store import ModelFile, Store
 from bgx.settings import DeviceSettings, ModelSettings
@@ -26,12 +27,15 @@ if TYPE_CHECKING:
 ENTRY = load_registry()["u2net"]
 
 
-def open_file(path: Path, folder: Path) -> Session:
+def find_file(path: Path, folder: Path) -> tuple[ModelFile, Store]:
     store = Store(ModelSettings(folder=folder, offline=True))
     file = store.resolve(str(path), {"u2net": ENTRY})
-    return open_session(
-        ModelFile(ENTRY, file.path, file.digest, "file"), DeviceSettings("cpu"), store
-    )
+    return ModelFile(ENTRY, file.path, file.digest, "file"), store
+
+
+def open_file(path: Path, folder: Path) -> Session:
+    file, store = find_file(path, folder)
+    return open_session(file, DeviceSettings("cpu"), store)
 
 
 def noise(count: int = 1) -> NDArray[np.float32]:
@@ -60,6 +64,15 @@ def test_the_true_graph_in_half_precision_is_prepared_as_in_float32(tmp_path: Pa
     copy = prepare(half, for_cpu=True)
     assert kinds(copy) == kinds(prepare(fine, for_cpu=True))
     assert "Cast" in kinds(prepare(half))  # a GPU runs it in half precision
+
+
+@pytest.mark.parametrize("ports", [False, True])
+def test_the_copy_of_a_network_in_half_precision_differs_no_more_than_that_rounds(
+    tmp_path: Path, ports: bool
+) -> None:
+    half = halved(u2net_network(tmp_path / "u2netp.onnx"), tmp_path / "half.onnx", ports=ports)
+
+    assert "Cast" not in kinds(read_prepared(*find_file(half, tmp_path / "home")))
 
 
 def test_the_form_that_8_bit_copies_are_made_of_is_float32(tmp_path: Path) -> None:

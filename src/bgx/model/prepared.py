@@ -29,7 +29,7 @@ def find_prepared(file: ModelFile, store: Store, *, for_cpu: bool) -> tuple[Path
     entry = file.entry
     stem = f"{file.digest.partition(':')[2]}-{entry.output}-v{PREPARE_VERSION}"
     copy = store.prepared / f"{stem}{'-cpu' if for_cpu else ''}.onnx"
-    refusal = store.prepared / f"{stem}.txt"
+    refusal = copy.with_suffix(".txt")
     if files.is_file(copy):
         return copy, 0
     try:
@@ -59,8 +59,8 @@ def _make(file: ModelFile, *, for_cpu: bool) -> bytes:
     """Raises DoesNotFit, BadModelError, InferenceError, NoMemoryError."""
     content = prepare(file.path, file.entry.output, for_cpu=for_cpu)
     # A CPU runs one picture at a time; with a GPU's batches, none may depend on the others.
-    half, count = for_cpu and is_half(file.path), 1 if for_cpu else 2
-    check_copy(content, file.path, file.entry, count=count, half=half)
+    count = 1 if for_cpu else 2
+    check_copy(content, file.path, file.entry, count=count, half=is_half(file.path))
     # The copy is named after the digest that was computed before: the file must still have it.
     if not hash_file(file.path).fits(file.digest):
         raise BadModelError(f"{file.path}: was replaced while it was being opened; try again")

@@ -58,9 +58,8 @@ def check_copy(copy: bytes, original: Path, entry: ModelEntry, *, count: int, ha
     """Raise DoesNotFit unless a batch has the same result with the copy as with the original.
 
     entry: the settings of the original; the copy's matte is its first output. count: pictures of
-    the batch. half: whether the original computes in half precision and the copy in float32. Raises
-    BadModelError if the original does not run with these settings, InferenceError, and
-    NoMemoryError.
+    the batch. half: whether the original computes in half precision. Raises BadModelError if the
+    original does not run with these settings, InferenceError, and NoMemoryError.
     """
     batch = _make_noise(count, entry)
     fine = Session(original, _plan(1), entry, name=str(original), output=entry.output)
