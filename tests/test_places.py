@@ -132,6 +132,8 @@ def test_a_photo_added_between_two_runs_moves_no_result() -> None:
         ["batch", "-o", "out", "--files-from", ""],
         ["remove", ""],
         ["remove", "", "out.png"],
+        ["models", "add", "mine", ""],
+        ["train", "in", "-o", ""],
     ],
 )
 def test_an_empty_name_is_a_usage_error_and_writes_nothing(arguments: list[str]) -> None:

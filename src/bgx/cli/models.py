@@ -12,6 +12,7 @@ from bgx.cli.console import Console, print_result, set_up_logging
 from bgx.cli.request import as_family, offline_option, option, quiet_option
 from bgx.errors import BadModelError, MissingModelError
 from bgx.settings import DeviceSettings
+from bgx.storage import to_path
 
 if TYPE_CHECKING:
     from bgx.model.registry import ModelEntry
@@ -83,7 +84,7 @@ def verify(names: tuple[str, ...]) -> None:
 
 @models.command()
 @click.argument("name")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=to_path)
 @as_family
 def add(name: str, file: Path, family: str | None) -> None:
     """Copy the local FILE into bgx's folder, under NAME.

@@ -11,6 +11,7 @@ from bgx.cli.console import Console, print_result, set_up_logging
 from bgx.cli.request import offline_option, option, quiet_option
 from bgx.errors import ExitCode
 from bgx.settings import ModelSettings
+from bgx.storage import to_path
 
 if TYPE_CHECKING:
     from bgx.train import Progress, TrainResult
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
     "--output",
     "-o",
     required=True,
-    type=click.Path(path_type=Path),
+    metavar="PATH",
+    type=to_path,
     envvar=None,  # BGX_OUTPUT is batch's folder
     help="File to write the network to, FILE.onnx.",
 )

@@ -29,7 +29,7 @@ def open_file(name: str | Path) -> File:
         from bgx.storage.objects import open_object
 
         return open_object(str(name))
-    return local_file(_to_path(name))
+    return local_file(to_path(name))
 
 
 def open_folder(name: str | Path) -> Folder:
@@ -39,7 +39,7 @@ def open_folder(name: str | Path) -> Folder:
         from bgx.storage.objects import open_prefix
 
         return open_prefix(str(name))
-    return local_folder(_to_path(name))
+    return local_folder(to_path(name))
 
 
 def find_folder(name: str | Path) -> Folder | None:
@@ -67,7 +67,7 @@ def match(pattern: str) -> list[str]:
         from bgx.storage.objects import is_there
 
         return [pattern] if is_there(pattern) else []
-    if os.path.lexists(_to_path(pattern)):
+    if os.path.lexists(to_path(pattern)):
         return [pattern]
     return sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - absolute ones too
 
@@ -89,7 +89,8 @@ def _need_objects(name: str | Path) -> None:
         raise UsageError(f"{name}: object stores need one more package; run: {hint}")
 
 
-def _to_path(name: str | Path) -> Path:
+def to_path(name: str | Path) -> Path:
+    """The local path of that name. Raises UsageError for an invalid name."""
     if not name:
         # Path("") would be the working directory: not what an unset variable in a script means.
         raise UsageError("a file or folder name is empty; is a variable of the command unset?")
