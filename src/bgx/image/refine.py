@@ -121,8 +121,9 @@ def refine_matte(matte: Map, working: Image.Image, image: Image.Image) -> Image.
     sketch, cell = _fit_cells(working)
     refined = _refine_sketch(matte.clip(0, 1), sketch)
     steeper = min(STEEPER[1], STEEPER[0] * max(size) / max(sketch.size))
-    model = Enlarger(_follow(refined, sketch, cell, steeper), size)
-    low, high = (ends[4] for ends in model.ranges())
+    maps = _follow(refined, sketch, cell, steeper)
+    model = Enlarger(maps[:4], size)
+    [low], [high] = Enlarger(maps[4:], size).ranges()
     alpha = np.zeros((size[1], size[0]), np.uint8)
     for row, column in np.argwhere(high > 0).tolist():
         left, top, right, bottom = box = tile_box(row, column, size)
@@ -155,8 +156,10 @@ def _refine_sketch(matte: Map, sketch: Image.Image) -> NDArray[np.uint8]:
         left, top, right, bottom = tile_box(row, column, size)
         alpha[top:bottom, left:right] = 255
     if not certain.all() and high.max() > FAINT:
-        model = Enlarger(_fit(matte, sketch), size)
-        seen = (high > FAINT) | (model.ranges()[0][4] < 1 - FAINT)
+        maps = _fit(matte, sketch)
+        model = Enlarger(maps, size)
+        [least], _ = Enlarger(maps[4:], size).ranges()
+        seen = (high > FAINT) | (least < 1 - FAINT)
         for row, column in np.argwhere(seen & ~certain).tolist():
             left, top, right, bottom = box = tile_box(row, column, size)
             pixels = read_planes(sketch.crop(box))
@@ -358,14 +361,13 @@ def _solve_symmetric(matrix: Map, right: Map) -> Map:
     In float64: of a grey subject on a grey ground the determinant is 1e-10, out of terms of 1e-6.
     """
     a, b, c, d, e, f = matrix.astype(np.float64)
-    adjugate = (
-        (d * f - e * e, c * e - b * f, b * e - c * d),
-        (c * e - b * f, a * f - c * c, b * c - a * e),
-        (b * e - c * d, b * c - a * e, a * d - b * b),
-    )
-    determinant = a * adjugate[0][0] + b * adjugate[0][1] + c * adjugate[0][2]
+    # The cofactors, again as an upper triangle: the adjugate is symmetric too.
+    aa, ab, ac = d * f - e * e, c * e - b * f, b * e - c * d
+    bb, bc, cc = a * f - c * c, b * c - a * e, a * d - b * b
+    determinant = a * aa + b * ab + c * ac
     x, y, z = right
-    solution = np.stack([p * x + q * y + r * z for p, q, r in adjugate]) / determinant
+    rows = ((aa, ab, ac), (ab, bb, bc), (ac, bc, cc))
+    solution = np.stack([p * x + q * y + r * z for p, q, r in rows]) / determinant
     single: Map = solution.astype(np.float32)
     return single
 

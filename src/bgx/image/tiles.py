@@ -6,6 +6,7 @@ in the tiles along edges.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -112,6 +113,7 @@ class Enlarger:
         return low, high
 
 
+@lru_cache(maxsize=32)
 def _weigh(count: int, length: int) -> tuple[list[int], Map]:
     """Weights that make `length` pixels from `count` samples along one axis, for each tile.
 
