@@ -364,6 +364,11 @@ def test_fields_do_what_they_say(
             "resolution_too_high",
         ),
         ({}, {"image_file": PHOTO, "bg_image_file": b"none"}, 400, "invalid_bg_image_file"),
+        # As requests sends what is given as files={"image_url": "http://x.example/a.jpg"}.
+        ({}, {"image_url": b"http://x.example/a.jpg"}, 400, "invalid_file_type"),
+        ({}, {"image_file_b64": b"AAAA"}, 400, "invalid_file_type"),
+        ({}, {"image_file": PHOTO, "bg_color": b"red"}, 400, "invalid_file_type"),
+        ({}, {"image_file": PHOTO, "bg_image_url": b"http://x"}, 400, "invalid_file_type"),
     ],
 )
 def test_remove_bg_s_errors_have_its_form_and_codes(

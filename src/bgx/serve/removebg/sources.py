@@ -33,13 +33,20 @@ def read_source(texts: Mapping[str, str], files: Mapping[str, bytes]) -> bytes |
     if len(given) > 1:
         raise refuse("multiple_sources", "Multiple image sources given", ", ".join(given))
     [name] = given
+    _check_form(name, files)
     if name == "image_file":
-        if name not in files:
-            raise refuse("invalid_file_type", "image_file must be a file of multipart/form-data")
         return files[name]
     if name == "image_file_b64":
-        return decode_base64(texts.get(name, "").replace(" ", "+"))
+        return decode_base64(texts[name].replace(" ", "+"))
     return Link(texts[name], _refuse_source)
+
+
+def _check_form(name: str, files: Mapping[str, bytes]) -> None:
+    """Raises Refusal for a text in a file's place, and a file in a text's."""
+    is_file = name in ("image_file", "bg_image_file")
+    if (name in files) != is_file:
+        form = "a file of multipart/form-data" if is_file else "a text, not a file"
+        raise refuse("invalid_file_type", f"{name} must be {form}")
 
 
 def _refuse_source(reason: str, bad: bool) -> Refusal:
@@ -77,15 +84,15 @@ def read_background(
     given = [name for name in _BACKGROUNDS if name in texts or name in files]
     if len(given) > 1:
         raise refuse("multiple_bg_sources", "Multiple background sources given", ", ".join(given))
+    for name in given:
+        _check_form(name, files)
     match given:
         case ["bg_color"]:
             return parse_colour(texts["bg_color"]), None
         case ["bg_image_url"]:
             return None, Link(texts["bg_image_url"], _refuse_background)
-        case ["bg_image_file"] if "bg_image_file" in files:
-            return None, files["bg_image_file"]
         case ["bg_image_file"]:
-            raise refuse("invalid_file_type", "bg_image_file must be a file of multipart/form-data")
+            return None, files["bg_image_file"]
     return None, None
 
 
