@@ -307,6 +307,26 @@ def test_the_answer_may_come_as_json(server: Server) -> None:
     assert data["foreground_width"] == pytest.approx(60, abs=4)
 
 
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("application/json, text/plain, */*", "image/png"),  # axios, Angular
+        ("application/json, text/javascript, */*; q=0.01", "application/json"),  # jQuery
+        ("image/png, application/json;q=0.1", "image/png"),
+        ("image/*;q=0.5, application/json", "application/json"),
+        ("*/*;q=0.5, image/png;q=0, application/json;q=0.4", "application/json"),
+        ("application/json;q=0", "image/png"),
+        ("Application/JSON; charset=utf-8", "application/json"),
+        ("*/*", "image/png"),
+        ("text/html", "image/png"),
+        ("nonsense;;q=x,,", "image/png"),
+    ],
+)
+def test_json_comes_to_who_prefers_it(server: Server, accept: str, kind: str) -> None:
+    assert removebg(server, accept=accept).headers["content-type"] == kind
+    assert server.send(PHOTO, accept=accept).headers["content-type"] == kind
+
+
 def test_a_zip_holds_colours_and_alpha(server: Server) -> None:
     answer = removebg(server, {"format": "zip"})
 

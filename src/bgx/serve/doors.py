@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Protocol
 
@@ -69,7 +70,7 @@ class NativeDoor:
 
     def answer(self, request: Request, ask: Ask, key: str | None, entry: Entry) -> Response:
         facts = entry.facts
-        if "application/json" in request.headers.get("accept", ""):
+        if _prefers_json(request, entry.media):
             link = {"cutout": f"/cutouts/{key}"} if key else {}
             return JSONResponse(
                 {**link, "type": entry.media, "bytes": len(entry.data), **facts},
@@ -116,7 +117,7 @@ class RemoveBgDoor:
         if entry.facts["bbox"] is None:
             raise picture_refusal("no-subject", "No subject was found in the picture.")
         headers = answer_headers(entry.facts, ask.kind) | self._headers()
-        if "application/json" in request.headers.get("accept", ""):
+        if _prefers_json(request, entry.media):
             return JSONResponse(answer_json(entry.data, entry.facts), headers=headers)
         return _file(entry, key, headers)
 
@@ -176,6 +177,26 @@ def blame(error: BgxError) -> Refusal:
 
 def _query(request: Request) -> dict[str, str]:
     return dict(request.query_params)
+
+
+def _prefers_json(request: Request, media: str) -> bool:
+    """Whether JSON is more welcome than the picture's media type.
+
+    Who takes both alike gets the picture: clients such as axios send ``application/json,
+    text/plain, */*`` unless told otherwise.
+    """
+    qualities = {}
+    for part in ",".join(request.headers.getlist("accept")).lower().split(","):
+        name, *parameters = (piece.strip() for piece in part.split(";"))
+        given = next((text[2:] for text in parameters if text.startswith("q=")), "1")
+        qualities[name] = float(given) if re.fullmatch(r"[01](\.\d*)?", given) else 1.0
+
+    def quality(kind: str) -> float:
+        # The most exact range decides (RFC 9110, 12.5.1).
+        ranges = (kind, f"{kind.partition('/')[0]}/*", "*/*")
+        return next((qualities[name] for name in ranges if name in qualities), 0.0)
+
+    return quality("application/json") > quality(media)
 
 
 def _file(entry: Entry, key: str | None, headers: dict[str, str]) -> Response:
