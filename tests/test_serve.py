@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
@@ -12,7 +13,11 @@ from urllib.parse import urlencode
 import pytest
 from PIL import Image
 
-from support.http import multipart
+from bgx.serve.app import make_app
+from bgx.serve.service import Service
+from bgx.serve.settings import ServeSettings
+from bgx.settings import ModelSettings
+from support.http import multipart, request
 from support.pictures import encode
 from support.serving import serving
 from support.shell import bgx
@@ -240,6 +245,36 @@ def test_what_is_not_there(server: Server, method: str, path: str, status: int) 
 
     assert answer.status == status
     assert answer.json
+
+
+def test_errors_that_no_route_tells_have_its_form_too(server: Server, stocked_home: Path) -> None:
+    """A method that there is not, and a fault of the server."""
+
+    def explode(_: str | None) -> None:
+        raise RuntimeError("a fault")
+
+    async def run() -> list[tuple[int, bytes]]:
+        settings = ServeSettings(models=("u2netp",), model_files=ModelSettings(stocked_home))
+        service = Service(settings)
+        service.networks.choose = explode  # type: ignore[method-assign,assignment]
+        app = make_app(service)
+        try:
+            return [
+                await request(app, "POST", "/v1.0/removebg", {"image_url": "http://x.example/"}),
+                await request(app, "GET", "/api/remove?url=http://x.example/"),
+                await request(app, "POST", "/cutouts?url=http://x.example/", {"format": "png"}),
+            ]
+        finally:
+            await service.close()
+
+    removed, rembg, native = asyncio.run(run())
+
+    assert [status for status, _ in (removed, rembg, native)] == [500, 500, 500]
+    assert json.loads(removed[1])["errors"][0]["code"] == "bug"
+    assert json.loads(rembg[1])["detail"]
+    assert json.loads(native[1])["code"] == "bug"
+    assert server.get("/v1.0/removebg").json["errors"][0]["code"] == "no_route"
+    assert server.request("PUT", "/api/remove").json["detail"] == "Method Not Allowed"
 
 
 def test_pages_of_another_site_may_call_when_they_are_named(server: Server) -> None:

@@ -15,6 +15,7 @@ from bgx.serve.app import make_app
 from bgx.serve.service import Service
 from bgx.serve.settings import ServeSettings
 from bgx.settings import ModelSettings
+from support.http import request
 from support.net import Net, ok
 from support.pictures import encode
 
@@ -45,39 +46,6 @@ def serve(home: Path, net: Net, ask: Callable[[Any, int], Awaitable[None]], answ
             await service.close()
 
     asyncio.run(run())
-
-
-async def request(
-    app: Any, method: str, path: str, fields: dict[str, str] | None = None
-) -> tuple[int, bytes]:
-    """An answer's status and body, by the protocol that servers speak with applications."""
-    path, _, query = path.partition("?")
-    scope = {
-        "type": "http",
-        "method": method,
-        "path": path,
-        "raw_path": path.encode(),
-        "query_string": query.encode(),
-        "headers": [(b"content-type", b"application/json")],
-        "client": ("10.0.0.1", 1),
-        "root_path": "",
-    }
-    bodies = [json.dumps(fields).encode()] if fields else [b""]
-    gone = asyncio.Event()
-    sent: list[Any] = []
-
-    async def receive() -> Any:
-        if bodies:
-            return {"type": "http.request", "body": bodies.pop()}
-        await gone.wait()
-        return {"type": "http.disconnect"}
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    await app(scope, receive, send)
-    body = b"".join(message.get("body", b"") for message in sent)
-    return sent[0]["status"], body
 
 
 def test_all_three_forms_fetch_the_photo(stocked_home: Path) -> None:

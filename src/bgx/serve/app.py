@@ -42,6 +42,13 @@ def make_app(service: Service) -> Observed:
     def post(door: Door) -> Callable[[Request], Awaitable[Response]]:
         return partial(service.cut, door)
 
+    def door_of(request: Request) -> Door:
+        """Whose form the errors have that no door has told of."""
+        path = request.url.path
+        if path.startswith("/v1.0/"):
+            return remove_bg
+        return rembg if path == "/api/remove" else native
+
     async def account(request: Request) -> Response:
         try:
             service.keys.identify(request)
@@ -77,13 +84,13 @@ def make_app(service: Service) -> Observed:
 
     async def refuse(request: Request, error: Any) -> Response:
         """Paths and methods that there are not."""
-        door = remove_bg if request.url.path.startswith("/v1.0/") else native
-        response = door.refuse(Refusal(error.status_code, "no-route", str(error.detail)))
+        refusal = Refusal(error.status_code, "no-route", str(error.detail))
+        response = door_of(request).refuse(refusal)
         response.headers.update(error.headers or {})
         return response
 
-    async def fail(_: Request, __: Exception) -> Response:
-        return native.refuse(Refusal(500, "bug", "The server failed; its log says where"))
+    async def fail(request: Request, _: Exception) -> Response:
+        return door_of(request).refuse(Refusal(500, "bug", "The server failed; its log says where"))
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
