@@ -56,6 +56,24 @@ def test_multipart_gives_texts_and_files(size: int) -> None:
     assert form == Form({"size": "hd", "name": "ü"}, {"image_file": b"\r\n--x\0photo", "b": b""})
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        'filename="in.jpg"',
+        "filename=in.jpg; filename*=utf-8''in.jpg",  # .NET
+        "filename*=utf-8''gr%C3%BCn.jpg",  # requests with urllib3 before 1.25
+        "FILENAME*=UTF-8''gr%C3%BCn.jpg",
+        'filename="grün.jpg"',
+    ],
+)
+def test_a_file_is_one_however_its_name_is_written(name: str) -> None:
+    head = f'--x\r\nContent-Disposition: form-data; name="image_file"; {name}\r\n\r\n'
+
+    form = read([head.encode() + b"photo\r\n--x--\r\n"], "multipart/form-data; boundary=x")
+
+    assert form == Form({}, {"image_file": b"photo"})
+
+
 @given(
     texts=st.dictionaries(st.sampled_from("abc"), st.text(st.characters(codec="utf-8"))),
     files=st.dictionaries(st.sampled_from("def"), st.binary(max_size=300)),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,9 @@ _OVERHEAD = 65_536
 
 _FIELDS = 64
 """Fields of a form, at most."""
+
+_ENCODED_NAME = re.compile(rb";\s*filename\*\s*=", re.IGNORECASE)
+"""A file's name in the form of RFC 8187, which python-multipart passes over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +173,8 @@ class _Collected:
         if b"name" not in options:
             raise _malformed("a part has no name")
         self._name = options[b"name"].decode("utf-8", "replace")
-        self._is_file = b"filename" in options
+        # Only filename* is sent of a name beyond ASCII by some clients, such as older requests.
+        self._is_file = b"filename" in options or bool(_ENCODED_NAME.search(self._disposition))
         if len(self.texts) + len(self.files) >= _FIELDS:
             raise _malformed(f"it has more than {_FIELDS} fields")
         if self._is_file and self._name in self.files:
