@@ -74,6 +74,16 @@ def test_a_file_is_one_however_its_name_is_written(name: str) -> None:
     assert form == Form({}, {"image_file": b"photo"})
 
 
+def test_no_file_chosen_is_as_if_left_out() -> None:
+    """What browsers send of a file's input that was left empty."""
+    head = '--x\r\nContent-Disposition: form-data; name="image_file"; filename=""\r\n\r\n'
+    kind = "multipart/form-data; boundary=x"
+
+    assert read([head.encode() + b"\r\n--x--\r\n"], kind) == Form()
+    # Without a name, but there.
+    assert read([head.encode() + b"photo\r\n--x--\r\n"], kind).files == {"image_file": b"photo"}
+
+
 @given(
     texts=st.dictionaries(st.sampled_from("abc"), st.text(st.characters(codec="utf-8"))),
     files=st.dictionaries(st.sampled_from("def"), st.binary(max_size=300)),

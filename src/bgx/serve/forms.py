@@ -175,6 +175,7 @@ class _Collected:
         self._name = options[b"name"].decode("utf-8", "replace")
         # Only filename* is sent of a name beyond ASCII by some clients, such as older requests.
         self._is_file = b"filename" in options or bool(_ENCODED_NAME.search(self._disposition))
+        self._is_named = options.get(b"filename") != b""
         if len(self.texts) + len(self.files) >= _FIELDS:
             raise _malformed(f"it has more than {_FIELDS} fields")
         if self._is_file and self._name in self.files:
@@ -187,7 +188,9 @@ class _Collected:
 
     def end_part(self) -> None:
         if self._is_file:
-            self.files[self._name] = bytes(self._data)
+            # A browser's form sends nothing without a name where no file was chosen.
+            if self._data or self._is_named:
+                self.files[self._name] = bytes(self._data)
         else:
             self.texts[self._name] = self._data.decode("utf-8", "replace")
 
