@@ -401,6 +401,12 @@ def test_fields_do_what_they_say(
     [
         ({}, {}, 400, "missing_source"),
         ({"image_url": "http://x.example/a.jpg"}, {}, 400, "invalid_image_url"),
+        (
+            {"bg_image_url": "http://x.example/a.jpg"},
+            {"image_file": PHOTO},
+            400,
+            "invalid_bg_image_url",
+        ),
         ({"image_file_b64": "AAAA"}, {"image_file": PHOTO}, 400, "multiple_sources"),
         ({"size": "huge"}, {"image_file": PHOTO}, 400, "invalid_size"),
         ({"shadow_type": "car"}, {"image_file": PHOTO}, 400, "unsupported_shadow_type"),

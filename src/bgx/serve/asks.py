@@ -41,10 +41,11 @@ class Form:
 @dataclass(frozen=True, slots=True)
 class Link:
     """A picture that is to be fetched. refuse: the refusal where that fails; takes the reason and
-    whether the address itself was refused."""
+    whether the address itself was refused. off: its code where nothing is fetched."""
 
     url: str
     refuse: Callable[[str, bool], Refusal]
+    off: str = "urls-off"
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ class Links:
         if self._fetcher is None:
             raise Refusal(
                 400,
-                "urls-off",
+                link.off,
                 "This server does not fetch addresses: send the picture itself (or start bgx "
                 "serve with --fetch-urls)",
             )

@@ -39,6 +39,7 @@ _WORDED = {
     "unauthorized": (403, "auth_failed", "API Key invalid"),
     "queue-full": (429, "rate_limit_exceeded", "Rate limit exceeded"),
     "urls-off": (400, "invalid_image_url", "Fetching addresses is switched off"),
+    "bg-urls-off": (400, "invalid_bg_image_url", "Fetching addresses is switched off"),
 }
 
 

@@ -90,7 +90,7 @@ def read_background(
         case ["bg_color"]:
             return parse_colour(texts["bg_color"]), None
         case ["bg_image_url"]:
-            return None, Link(texts["bg_image_url"], _refuse_background)
+            return None, Link(texts["bg_image_url"], _refuse_background, "bg-urls-off")
         case ["bg_image_file"]:
             return None, files["bg_image_file"]
     return None, None
