@@ -144,6 +144,13 @@ def test_what_cannot_be_read_is_refused(body: bytes, kind: str, status: int, cod
     assert (caught.value.status, caught.value.code) == (status, code)
 
 
+def test_a_photo_under_the_content_type_of_a_form_is_told() -> None:
+    """What curl's --data-binary sends without -H."""
+    with pytest.raises(Refusal) as caught:
+        read([b"\xff\xd8\xff\xe0 a photo" + b"&" * 100], URLENCODED)
+    assert "needs a Content-Type of its own" in str(caught.value.detail)
+
+
 def test_half_a_surrogate_does_not_come_through() -> None:
     assert read([b'{"size": "\\ud800x"}'], JSON).texts["size"] == "?x"
 

@@ -200,9 +200,14 @@ class _Collected:
 
 def _parse_urlencoded(body: bytes) -> Form:
     try:
-        pairs = parse_qsl(
-            body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=_FIELDS
-        )
+        text = body.decode()
+    except UnicodeDecodeError:
+        # Such as curl's --data-binary without a Content-Type.
+        raise _malformed(
+            "it is no application/x-www-form-urlencoded; a photo needs a Content-Type of its own"
+        ) from None
+    try:
+        pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=_FIELDS)
     except ValueError:
         raise _malformed(f"it has more than {_FIELDS} fields") from None
     return Form(dict(pairs))
