@@ -295,9 +295,16 @@ def test_headers_describe_the_result() -> None:
     assert nothing["X-Foreground-Width"] == "0"
 
 
-def test_the_largest_size_is_that_of_size_full() -> None:
-    large = answer_headers(FACTS | {"full_width": 10_000, "full_height": 5_000}, None)
-    assert (large["X-Max-Width"], large["X-Max-Height"]) == ("7071", "3536")
+@pytest.mark.parametrize(
+    ("photo", "largest"),
+    [((10_000, 5_000), ("7071", "3535")), ((6000, 4500), ("5773", "4330")), ((9, 1), ("9", "1"))],
+)
+def test_the_largest_size_is_that_of_size_full(
+    photo: tuple[int, int], largest: tuple[str, str]
+) -> None:
+    facts = FACTS | {"full_width": photo[0], "full_height": photo[1]}
+    headers = answer_headers(facts, None)
+    assert (headers["X-Max-Width"], headers["X-Max-Height"]) == largest
 
 
 @pytest.mark.parametrize(

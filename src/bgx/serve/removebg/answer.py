@@ -6,9 +6,12 @@ import base64
 import time
 from typing import TYPE_CHECKING, Any
 
+from bgx.image.canvas import place
+from bgx.options import CanvasSettings
 from bgx.serve.asks import Refusal
 from bgx.serve.removebg.fields import refuse
 from bgx.serve.removebg.request import FULL_MEGAPIXELS
+from bgx.settings import Area
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -79,8 +82,7 @@ def answer_headers(facts: Mapping[str, Any], kind: str | None) -> dict[str, str]
 
 def limit_size(width: int, height: int) -> tuple[int, int]:
     """The size that ``size=full`` gives in the formats without a limit of their own."""
-    scale = min(1.0, (FULL_MEGAPIXELS * 1_000_000 / (width * height)) ** 0.5)
-    return max(1, round(width * scale)), max(1, round(height * scale))
+    return place((width, height), None, CanvasSettings(resize=Area(FULL_MEGAPIXELS * 10**6))).size
 
 
 def foreground(facts: Mapping[str, Any]) -> dict[str, int]:
