@@ -322,6 +322,16 @@ def test_a_preview_is_a_quarter_of_a_megapixel(server: Server) -> None:
     assert (answer.headers["x-max-width"], answer.headers["x-max-height"]) == ("1200", "800")
 
 
+def test_the_subject_of_a_narrow_photo_is_where_it_is(server: Server) -> None:
+    narrow = encode(draw(size=(41, 19_000)), "PNG")
+
+    # 23 x 10763, rounded down from 23.2.
+    answer = server.post("/v1.0/removebg", {"roi": "0% 0% 100% 50%"}, {"image_file": narrow})
+
+    assert int(answer.headers["x-foreground-top"]) == pytest.approx(4750, abs=5)
+    assert int(answer.headers["x-foreground-height"]) == pytest.approx(4750, abs=5)
+
+
 @pytest.mark.parametrize("kind", ["json", "urlencoded"])
 def test_the_photo_may_come_in_base64(server: Server, kind: str) -> None:
     fields = {"image_file_b64": base64.b64encode(PHOTO).decode(), "format": "auto"}

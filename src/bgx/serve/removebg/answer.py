@@ -88,8 +88,12 @@ def limit_size(width: int, height: int) -> tuple[int, int]:
 def foreground(facts: Mapping[str, Any]) -> dict[str, int]:
     """Where the subject is, in pixels of the photo even where the result is smaller; all 0 where
     there is none."""
-    scale = facts["full_width"] / facts["width"]
-    left, top, right, bottom = (round(scale * side) for side in facts["bbox"] or (0, 0, 0, 0))
+    # Each axis has its own: sides are rounded down, which is much of a short one.
+    scales = facts["full_width"] / facts["width"], facts["full_height"] / facts["height"]
+    box = facts["bbox"] or (0, 0, 0, 0)
+    left, top, right, bottom = (
+        round(scale * side) for scale, side in zip(2 * scales, box, strict=True)
+    )
     return {
         "foreground_top": top,
         "foreground_left": left,
