@@ -123,6 +123,15 @@ def test_a_form_holds_the_photo_and_its_options(server: Server) -> None:
     assert cutout.getpixel((1, 1)) == (12, 34, 56)
 
 
+def test_a_background_that_is_too_large_is_refused_with_the_limit(server: Server) -> None:
+    large = encode(Image.new("1", (2001, 1000)), "PNG")
+
+    answer = server.post("/cutouts", {}, {"image": PHOTO, "background": large})
+
+    assert answer.status == 400
+    assert answer.json["title"] == "background: more than 2,000,000 pixels; use a smaller one"
+
+
 def test_the_report_row_comes_as_json_with_a_link(server: Server) -> None:
     row = server.send(PHOTO, "?format=webp", accept="application/json").json
 

@@ -7,7 +7,7 @@ import io
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
-from bgx.errors import PictureError, UsageError
+from bgx.errors import PictureError, TooLargeError, UsageError
 from bgx.image.read import open_photo
 from bgx.options import OutputSettings, settle
 from bgx.presets import preset_options
@@ -64,6 +64,10 @@ def _check_background(background: bytes, read: ReadSettings) -> None:
     try:
         with open_photo(io.BytesIO(background), most, name="background"):
             pass
+    except TooLargeError:
+        raise UsageError(
+            f"background: more than {most.max_pixels:,} pixels; use a smaller one"
+        ) from None
     except PictureError as error:
         raise UsageError(str(error)) from error
 
