@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bgx.cluster.hand import check_allowed
 from bgx.cluster.order import (
     Picture,
     make_job,
@@ -20,6 +19,7 @@ from bgx.cluster.order import (
     read_outcome,
     write_outcome,
 )
+from bgx.cluster.process import check_allowed
 from bgx.errors import BadModelError, UnreadableError, UsageError
 from bgx.image.trust import Trust
 from bgx.options import settle

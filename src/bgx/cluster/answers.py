@@ -1,4 +1,4 @@
-"""What a worker's process tells the producers: what was done, and that it is at work."""
+"""Answers: what a worker's process sends to producers. Outcomes, refusals and heartbeats."""
 
 from __future__ import annotations
 
@@ -20,28 +20,32 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BEAT_S = 5.0
-"""So often a process says that it is at work on a task, seconds."""
+HEARTBEAT_S = 5.0
+"""Seconds between two heartbeats of a task that a process works on."""
 
 _FLUSH_S = 20.0
-"""When the process ends, it tries so long to tell what it has done, seconds."""
+"""Longest time that an ending process tries to send its last answers, seconds."""
 
 
 @dataclass(eq=False, slots=True)
-class Work:
-    """A task that is not done. since: by the monotonic clock. parts: pictures in work, and one for
-    the task itself."""
+class RunningTask:
+    """A task that the process works on.
 
-    task: str
+    id: Celery's. reply: name of the producer's queue for answers. started: seconds of the monotonic
+    clock. references: of its unfinished pictures, and one of the task itself while its pictures are
+    handed to the engine; at 0 the task is finished.
+    """
+
+    id: str
     reply: str
-    since: float = field(default_factory=time.monotonic)
-    parts: int = 1
+    started: float = field(default_factory=time.monotonic)
+    references: int = 1
 
 
 class Answers:
-    """Sends them from a thread of its own, each as soon as the broker takes it.
+    """Sends answers on a thread of its own, at once and again until the broker takes them.
 
-    device: what the network runs on and in which precision, once it does.
+    device: device and precision of the process's network; None until it is loaded. Thread-safe.
     """
 
     def __init__(self, app: Celery) -> None:
@@ -49,79 +53,84 @@ class Answers:
         self._app = app
         self._worker = f"{platform.node()}-{os.getpid()}"
         self._queue: SimpleQueue[tuple[str, dict[str, Any]] | None] = SimpleQueue()
-        self._works: set[Work] = set()
+        self._tasks: set[RunningTask] = set()
         self._changed = threading.Condition()
-        self._end = float("inf")
+        self._deadline = float("inf")
         self._thread = threading.Thread(target=self._run, name="answers", daemon=True)
         self._thread.start()
 
     @property
-    def oldest(self) -> float:
-        """Since when the oldest task is in work; infinite without one."""
+    def oldest_start(self) -> float:
+        """When the oldest running task was started, seconds of the monotonic clock; infinite if
+        none is running."""
         with self._changed:
-            return min((work.since for work in self._works), default=float("inf"))
+            return min((task.started for task in self._tasks), default=float("inf"))
 
-    def begin(self, task: str, reply: str) -> Work:
-        work = Work(task, reply)
+    def start_task(self, task_id: str, reply: str) -> RunningTask:
+        """Tell the producer that a task is started, and send heartbeats until it is finished."""
+        task = RunningTask(task_id, reply)
         with self._changed:
-            self._works.add(work)
-        self.put(work)
-        return work
+            self._tasks.add(task)
+        self.send(task)
+        return task
 
-    def hold(self, work: Work) -> None:
-        """One more picture of it is in work."""
+    def retain(self, task: RunningTask) -> None:
+        """Add a reference to a task: one more of its pictures is in work."""
         with self._changed:
-            work.parts += 1
+            task.references += 1
 
-    def end(self, work: Work) -> None:
-        """One less, or the task itself."""
+    def release(self, task: RunningTask) -> None:
+        """Give up a reference; without any, the task is finished."""
         with self._changed:
-            work.parts -= 1
-            if not work.parts:
-                self._works.remove(work)
+            task.references -= 1
+            if not task.references:
+                self._tasks.remove(task)
             self._changed.notify_all()
 
-    def wait_for(self, work: Work) -> None:
-        """Until none of its pictures is in work."""
+    def wait_for_pictures(self, task: RunningTask) -> None:
+        """Wait until no picture of the task is in work."""
         with self._changed:
-            self._changed.wait_for(lambda: work.parts == 1)
+            self._changed.wait_for(lambda: task.references == 1)
 
-    def wait_for_others(self, work: Work) -> None:
-        """Until no other task is in work."""
+    def wait_for_others(self, task: RunningTask) -> None:
+        """Wait until all other tasks are finished."""
         with self._changed:
-            self._changed.wait_for(lambda: self._works == {work})
+            self._changed.wait_for(lambda: self._tasks == {task})
 
-    def put(self, work: Work, **content: Any) -> None:
-        """Tell of a task; without content, that it is in work."""
-        self._queue.put((work.reply, self._sign(work) | content))
+    def send(self, task: RunningTask, **content: Any) -> None:
+        """Send an answer about a task; without content it is a heartbeat."""
+        self._queue.put((task.reply, self._sign(task) | content))
 
     def close(self) -> None:
-        """Returns once everything is told, or the broker does not answer for long."""
-        self._end = time.monotonic() + _FLUSH_S
+        """Wait until all answers are sent; give up if the broker does not answer in time."""
+        self._deadline = time.monotonic() + _FLUSH_S
         self._queue.put(None)
         self._thread.join()
 
-    def _sign(self, work: Work) -> dict[str, Any]:
-        return {"task": work.task, "worker": self._worker, "device": self.device}
+    def _sign(self, task: RunningTask) -> dict[str, Any]:
+        return {"task": task.id, "worker": self._worker, "device": self.device}
 
     def _run(self) -> None:
         connection = open_connection(self._app)
-        beat = time.monotonic() + BEAT_S
+        heartbeat = time.monotonic() + HEARTBEAT_S
         closing = False
         while not closing:
             messages: dict[str, list[dict[str, Any]]] = defaultdict(list)
-            closing = self._collect(messages, beat)
-            if time.monotonic() >= beat:
-                beat = time.monotonic() + BEAT_S
+            closing = self._collect(messages, heartbeat)
+            if time.monotonic() >= heartbeat:
+                heartbeat = time.monotonic() + HEARTBEAT_S
                 with self._changed:
-                    for work in self._works:
-                        messages[work.reply].append(self._sign(work))
+                    for task in self._tasks:
+                        messages[task.reply].append(self._sign(task))
             for reply, answers in messages.items():
                 self._publish(connection, reply, answers)
         connection.release()
 
     def _collect(self, messages: dict[str, list[dict[str, Any]]], until: float) -> bool:
-        """What is to be told, by its receiver; whether there will be nothing more."""
+        """Wait for answers until a time of the monotonic clock; add all that are there to messages.
+
+        messages: answers by reply queue. Returns whether these are the last ones.
+        """
         try:
             item = self._queue.get(timeout=max(0.0, until - time.monotonic()))
             while item is not None:
@@ -132,22 +141,22 @@ class Answers:
         return True
 
     def _publish(self, connection: Connection, reply: str, answers: list[dict[str, Any]]) -> None:
-        """Until the broker has them, or the process has to end."""
+        """Try again until the broker takes the answers, or the process has to end."""
         pause = 0.2
-        while time.monotonic() < self._end:
+        while time.monotonic() < self._deadline:
             try:
                 publish(connection, reply, answers)
             except troubles(connection) as error:
                 log.info("the broker does not answer: %s", error)
                 connection.collect()
                 time.sleep(pause)
-                pause = min(2 * pause, BEAT_S)
+                pause = min(2 * pause, HEARTBEAT_S)
             else:
                 return
 
 
 def publish(connection: Connection, reply: str, answers: list[dict[str, Any]]) -> None:
-    """Send answers to a producer. Raises as of :func:`bgx.cluster.broker.troubles`."""
+    """Send answers to a producer's queue. Raises the errors that :func:`troubles` lists."""
     producer = connection.Producer(serializer="json")
     producer.publish(
         {"answers": answers}, exchange="", routing_key=reply, declare=[reply_queue(reply)]

@@ -25,22 +25,24 @@ TASK = "bgx.cut"
 _SCHEMES = ("redis", "rediss", "redis+socket", "amqp", "amqps")
 _QUEUE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
-_ANSWER_S = 5.0
-"""A broker that takes longer to answer is asked again, seconds."""
+_CONNECT_S = 5.0
+"""Timeout of one attempt to connect, seconds."""
 
 _REPLIES_S = 3600.0
-"""Answers that nobody fetches, of a producer that was killed, are kept for so long, seconds."""
+"""Seconds after which the broker deletes an unused queue for answers: its producer was killed."""
 
-_FOREVER_S = 7 * 24 * 3600.0
+_PRODUCER_S = 7 * 24 * 3600.0
+"""Visibility timeout of a producer, seconds: longer than any worker's."""
 
 
 def make_app(
     url: str, queues: Sequence[str], *, task_limit: float | None = None, **settings: Any
 ) -> Celery:
-    """Celery with everything set that bgx relies on.
+    """Celery's application with all the settings that bgx relies on.
 
-    task_limit: seconds after which a task is ended; None for a producer, which ends none. settings:
-    more of Celery's. Raises UsageError for a URL of no broker and for names of no queues.
+    url: the broker's. queues: names of the task queues; a producer sends to the first. task_limit:
+    seconds after which a worker ends a task; None for a producer. settings: further settings of
+    Celery. Raises UsageError for an unknown kind of URL or a malformed queue name.
     """
     scheme = urlsplit(url).scheme
     for name in queues:
@@ -49,35 +51,35 @@ def make_app(
     if scheme not in _SCHEMES:
         raise UsageError(f"--broker {show(url)}: use redis://HOST, rediss:// or amqp(s)://")
     for name in ("CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL"):
-        os.environ.pop(name, None)  # to Celery these would stand above --broker
+        os.environ.pop(name, None)  # Celery prefers these to --broker
     app = Celery("bgx", loader="app", set_as_current=True)
     app.conf.update(
         broker_url=url,
         broker_transport_options={"confirm_publish": True}
         if scheme.startswith("amqp")
         else _redis_options(task_limit),
-        # What is open for longer would be cut by routers that forget quiet connections.
+        # Routers drop connections that are quiet for longer.
         broker_heartbeat=30,
-        broker_connection_timeout=_ANSWER_S,
+        broker_connection_timeout=_CONNECT_S,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        # Nothing but JSON is read: a message carries no code.
+        # Only JSON is accepted: unlike pickle, it cannot contain code.
         accept_content=["json"],
         task_serializer="json",
         task_queues=[_task_queue(name, scheme) for name in queues],
         task_default_queue=queues[0],
-        # Answers go to the producer's own queue, see producer.py.
+        # Answers go to a queue of the producer (reply_queue), not to a result backend.
         task_ignore_result=True,
         task_create_missing_queues=False,
-        # A task stays with the broker until it is done; one that is taken is worked on at once.
+        # Acknowledged when done, and none is prefetched: a killed worker loses no task.
         task_acks_late=True,
         worker_prefetch_multiplier=1,
         task_time_limit=task_limit,
-        # A forked copy of a process that has loaded a network hangs.
+        # ONNX Runtime hangs in a process that was forked after it was loaded.
         worker_pool="prefork",
         worker_pool_start_method="spawn",
         worker_proc_alive_timeout=120.0,
-        # Whoever reaches the broker could shut workers down with these.
+        # Remote control would let anybody who reaches the broker shut workers down.
         worker_enable_remote_control=False,
         worker_send_task_events=True,
         worker_cancel_long_running_tasks_on_connection_loss=False,
@@ -86,7 +88,7 @@ def make_app(
         **settings,
     )
     if scheme in {"rediss", "amqps"} and "ssl_cert_reqs" not in url:
-        # Celery's own default is to take any certificate.
+        # Celery's default accepts any certificate.
         named = "ssl_cert_reqs" if scheme == "rediss" else "cert_reqs"
         app.conf.broker_use_ssl = {named: ssl.CERT_REQUIRED}
     return app
@@ -94,11 +96,12 @@ def make_app(
 
 def _redis_options(task_limit: float | None) -> dict[str, Any]:
     return {
-        # Beyond it Redis' clients give a task to the next worker: later than one can run. The
-        # producer, which may be older or newer than the workers, gives none away.
-        "visibility_timeout": _FOREVER_S if task_limit is None else 1.1 * task_limit + 5,
+        # Every client of Redis redelivers tasks that are not acknowledged for so long. For workers
+        # that is longer than a task can run. A producer does not know their limit, and redelivers
+        # none.
+        "visibility_timeout": _PRODUCER_S if task_limit is None else 1.1 * task_limit + 5,
         "unacked_restore_limit": 100,
-        "socket_connect_timeout": _ANSWER_S,
+        "socket_connect_timeout": _CONNECT_S,
         "socket_timeout": 30.0,
         "socket_keepalive": True,
         "health_check_interval": 10,
@@ -106,27 +109,30 @@ def _redis_options(task_limit: float | None) -> dict[str, Any]:
 
 
 def _task_queue(name: str, scheme: str) -> Queue:
-    """A queue of tasks; it needs nothing of the broker that an emptied one would lack."""
+    """A task queue. It uses the default exchange, which exists even in a broker without data."""
     arguments = {"x-queue-type": "quorum"} if scheme.startswith("amqp") else None
     return Queue(name, Exchange(""), routing_key=name, queue_arguments=arguments)
 
 
 def reply_queue(name: str) -> Queue:
-    """The queue that a producer gets its answers from."""
+    """The queue of this name, from which a producer gets its answers."""
     return Queue(name, Exchange(""), routing_key=name, expires=_REPLIES_S)
 
 
 def open_connection(app: Celery) -> Connection:
-    """It connects when it is used; without heartbeats, for nobody sends them while it waits."""
+    """A connection that connects when it is first used.
+
+    It has no AMQP heartbeats: nothing would send them while its thread does other work.
+    """
     return app.connection_for_write(heartbeat=0)
 
 
 def connect(app: Celery) -> Connection:
-    """A connection that works. Raises BrokerError within half a minute."""
+    """Connect at once. Raises BrokerError after at most half a minute."""
     connection = open_connection(app)
     try:
         connection.ensure_connection(max_retries=2, interval_start=1, timeout=20)
-        connection.default_channel  # noqa: B018 - Redis is asked for the first time
+        connection.default_channel  # noqa: B018 - only this contacts Redis
     except (OperationalError, *troubles(connection)) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise BrokerError(
@@ -137,7 +143,7 @@ def connect(app: Celery) -> Connection:
 
 
 def troubles(connection: Connection) -> tuple[type[Exception], ...]:
-    """What is raised where a broker cannot be reached or breaks off."""
+    """The exceptions raised if the broker cannot be reached or the connection breaks."""
     return (*connection.connection_errors, *connection.channel_errors, OperationalError, OSError)
 
 

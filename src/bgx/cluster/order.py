@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from bgx.options import OutputSettings, PictureOptions
     from bgx.run.outcome import Outcome
 
-LEAST, MOST = 16, 64
+MIN_PICTURES, MAX_PICTURES = 16, 64
 """Pictures of a task."""
 
 _LARGEST_BACKGROUND = 8 << 20
@@ -121,7 +121,7 @@ def reply_of(message: object) -> str | None:
 
 
 def _read_pictures(rows: object) -> Iterator[Picture]:
-    _expect(isinstance(rows, list) and 0 < len(rows) <= MOST, "pictures")
+    _expect(isinstance(rows, list) and 0 < len(rows) <= MAX_PICTURES, "pictures")
     for row in rows:  # type: ignore[attr-defined]
         _expect(isinstance(row, list) and len(row) == 4 and type(row[0]) is int, "pictures")
         number, *names = row

@@ -1,4 +1,4 @@
-"""What a worker's operator asked for."""
+"""Settings of a worker."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 class WorkerSettings:
     """What the worker's operator asked for.
 
-    model: the one network that is run, None for any that a task names. device: one process each, in
-    turn. allow: places below which tasks may read and write; empty for all buckets and no folder.
-    memory: bytes that one process may take. task_limit: seconds that a task may take. level: of the
-    log.
+    model: name of the only network that is run; None for any that a task names. devices: one for
+    each process. allow: folders and buckets that tasks may read and write in; empty for all buckets
+    and no local folder. memory: bytes that one process may use. task_limit: seconds that a task may
+    take. level: of the log, as in :mod:`logging`.
     """
 
     model: str | None

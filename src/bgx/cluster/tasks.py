@@ -1,4 +1,8 @@
-"""What Celery calls: in the worker's processes the task, in the worker itself when one is lost."""
+"""Functions that Celery calls: the task, and handlers of its signals.
+
+Celery's worker has a parent process, which talks with the broker, and child processes, which run
+the tasks.
+"""
 
 from __future__ import annotations
 
@@ -14,38 +18,38 @@ from bgx.cluster.broker import TASK, open_connection, troubles
 from bgx.cluster.order import reply_of
 
 if TYPE_CHECKING:
-    from bgx.cluster.hand import Hand
+    from bgx.cluster.process import WorkerProcess
 
 log = logging.getLogger(__name__)
 
-_hands: list[Hand] = []
-"""The one of this process, once it has begun."""
+_processes: list[WorkerProcess] = []
+"""That of this process; empty before its first task."""
 
 
 @shared_task(name=TASK, bind=True)
 def cut(self: Any, message: object) -> None:
     """Cut out the pictures of a task."""
-    if not _hands:
-        _hands.append(_make_hand(self.app))
-    _hands[0].cut(self.request.id, message)
+    if not _processes:
+        _processes.append(_make_process(self.app))
+    _processes[0].cut(self.request.id, message)
 
 
-def _make_hand(app: Any) -> Hand:
-    # What it imports takes a second, which the worker itself need not spend.
-    from bgx.cluster.hand import Hand
+def _make_process(app: Any) -> WorkerProcess:
+    # Imported here: it takes a second, and the worker's parent process does not need it.
+    from bgx.cluster.process import WorkerProcess
 
     number = getattr(billiard.current_process(), "index", 0)
-    return Hand(app, app.conf.bgx_worker, number)
+    return WorkerProcess(app, app.conf.bgx_worker, number)
 
 
 @signals.setup_logging.connect
 def _set_up_logging(**_: Any) -> None:
-    """bgx does it: without this Celery would."""
+    """Connected to keep Celery from configuring logging; :func:`set_up_logging` does it."""
 
 
 @signals.worker_process_init.connect
 def _begin_process(**_: Any) -> None:
-    """A process asked to end finishes its pictures, by whomever it is asked."""
+    """Have SIGTERM end the process only when its pictures are finished."""
     from celery import current_app
 
     set_up_logging(current_app.conf.bgx_worker.level)
@@ -53,21 +57,24 @@ def _begin_process(**_: Any) -> None:
 
 
 def _stop(*_: object) -> None:
-    for hand in _hands:
-        hand.stop()
+    for process in _processes:
+        process.stop()
 
 
 @signals.worker_process_shutdown.connect
 def _end_process(**_: Any) -> None:
-    while _hands:
-        _hands.pop().close()
+    while _processes:
+        _processes.pop().close()
 
 
 @signals.task_failure.connect
 def _tell_lost(
     sender: Any = None, task_id: str = "", exception: object = None, args: Any = (), **_: Any
 ) -> None:
-    """In the worker: a process ended in mid-task. The producer sends its pictures again."""
+    """In the parent process: tell the producer that a child process ended in the middle of a task.
+
+    The producer then sends the task's pictures again.
+    """
     reply = reply_of(args[0]) if args else None
     if reply is None:
         return
@@ -82,12 +89,12 @@ def _tell_lost(
 
 
 def _explain(exception: object) -> str:
-    """Without Celery's own number of the task."""
+    """The exception's text without the job number that billiard appends."""
     return str(exception).partition(" Job:")[0]
 
 
 def set_up_logging(level: int) -> None:
-    """bgx's lines and Celery's warnings, on stderr."""
+    """Log to stderr: bgx from this level on, Celery from warnings on."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("bgx: %(message)s"))
     for name, least in (("bgx", level), ("celery", max(level, logging.WARNING))):

@@ -1,4 +1,4 @@
-"""Celery's worker with bgx's task, and the look at what it needs."""
+"""Runs Celery's worker with bgx's task, and checks what a worker needs (``--check``)."""
 
 from __future__ import annotations
 
@@ -27,15 +27,17 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _SOFT = 0.7
-"""A process that takes more than this share of its memory is replaced after its task."""
+"""A process that uses more than this fraction of its memory is replaced after its task."""
 
 
 def run_worker(
     broker: str, queues: Sequence[str], settings: WorkerSettings, tell: Callable[[str], None]
 ) -> int:
-    """Do tasks until a signal ends it; the exit code. tell: is called with notices.
+    """Run a worker until a signal ends it; returns its exit code.
 
-    Raises UsageError, and BrokerError where the broker does not answer.
+    broker: its URL. queues: names of the task queues. tell: called with messages for the user.
+
+    Raises UsageError, and BrokerError if the broker does not answer.
     """
     for place in settings.allow:
         _check_place(place)
@@ -55,7 +57,8 @@ def run_worker(
         f"takes tasks of {', '.join(queues)} from {show(broker)}, in {count} "
         f"process{'es' if count > 1 else ''}; Ctrl-C ends it when its pictures are done"
     )
-    # Said by a process of billiard's once this one has ended, of what the system has back by then.
+    # Billiard's semaphore tracker, a process of its own, would warn of leaked semaphores after the
+    # worker's end; the system has freed them by then.
     quiet = "ignore:semaphore_tracker:UserWarning"
     os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [os.getenv("PYTHONWARNINGS"), quiet]))
     worker = _Worker(app=app, concurrency=count, quiet=True)
@@ -64,10 +67,10 @@ def run_worker(
 
 
 class _Worker(Worker):  # type: ignore[misc]
-    """Celery's, ended in one way by all signals."""
+    """Celery's worker, which SIGINT and SIGTERM end alike: gently, and the second one at once."""
 
     def on_before_init(self, **options: Any) -> None:
-        # Its billiard would tell of each process.
+        # Billiard would log the start of each process.
         billiard.util.get_logger().setLevel(logging.WARNING)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SecurityWarning)  # said by run_worker
@@ -78,7 +81,7 @@ class _Worker(Worker):  # type: ignore[misc]
             signal.signal(number, self._stop)
 
     def _stop(self, *_: object) -> None:
-        """Pictures in work are finished; asked again, it ends at once."""
+        """Have the processes finish their pictures; at the second signal, kill them."""
         if state.should_stop is not None:
             for process in billiard.active_children():
                 with suppress(OSError):
@@ -93,7 +96,7 @@ class _Worker(Worker):  # type: ignore[misc]
 def check_worker(
     broker: str, queues: Sequence[str], settings: WorkerSettings
 ) -> Iterator[tuple[str, str | BgxError]]:
-    """What a worker needs, one after the other: its name, and what it is or why it is not."""
+    """Check what a worker needs: yields each thing's name, and its description or its error."""
 
     def attempt(check: Callable[[], str]) -> str | BgxError:
         try:
@@ -134,7 +137,7 @@ def _check_place(name: str) -> str:
 
 
 def _check_network(settings: WorkerSettings, device: DeviceSettings) -> str:
-    # A worker itself loads none.
-    from bgx.cluster.hand import load_network
+    # Imported here: a worker's parent process loads no network.
+    from bgx.cluster.process import load_network
 
     return load_network(settings, device)

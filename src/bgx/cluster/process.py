@@ -1,7 +1,7 @@
-"""A worker's process: one engine, one network, and what it tells the producers.
+"""A worker's process: one engine with one network, which it keeps from task to task.
 
-A task is done with when its last picture has a place in the engine, so that the next one follows
-without a gap; what is still in work then is finished all the same.
+To Celery a task is done when its last picture has a place in the engine: Celery then delivers the
+next task while the last pictures are finished, and no core is idle in between.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from celery import Celery
 
-    from bgx.cluster.answers import Work
+    from bgx.cluster.answers import RunningTask
     from bgx.cluster.order import Order
     from bgx.cluster.settings import WorkerSettings
     from bgx.model.session import Session
@@ -46,23 +46,28 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _GIVE_BACK = 3
-"""After this fraction of the time limit a task's pictures that are not in work are given back."""
+"""After the time limit divided by this, pictures that are not in work go back to the producer."""
 
 _REFUSED_S = 3.0
-"""A process that cannot do a task waits so long: the next worker may be quicker to get the next."""
+"""Pause of a process that has refused a task, seconds: another worker may take the next one."""
 
 _WATCH_S = 0.5
+"""Seconds between two checks of the process's memory and time."""
 
 
 def check_allowed(job: Job, allow: tuple[str, ...]) -> None:
-    """Raise UsageError for a job that reads or writes elsewhere than its worker's operator said."""
+    """Raise UsageError if the job reads or writes outside of the places in ``allow``.
+
+    An empty ``allow`` permits all buckets, and no local folder.
+    """
     for file in (job.source, job.target, job.review):
         if file is None:
             continue
         name = str(file)
         if not allow and is_object(name):
             continue
-        # A source may be a link; of what is written, only its folder is followed.
+        # Reading follows a link at the end of the name, writing replaces it: of a file that is
+        # written, only the folder's links count.
         place = open_folder(name if file is job.source else name.rpartition("/")[0] or "/")
         if not any(open_folder(root).contains(place) for root in allow):
             raise UsageError(
@@ -70,8 +75,11 @@ def check_allowed(job: Job, allow: tuple[str, ...]) -> None:
             )
 
 
-class Hand:
-    """The work of one process; its tasks come one after the other."""
+class WorkerProcess:
+    """Does the tasks of one process, which come one after the other.
+
+    number: of the process in its worker, from 0; it chooses the device.
+    """
 
     def __init__(self, app: Celery, settings: WorkerSettings, number: int) -> None:
         prepare_process()
@@ -88,40 +96,40 @@ class Hand:
         self._watch = _Watch(self._answers, settings.memory, settings.task_limit)
 
     def stop(self) -> None:
-        """Take no other picture; what is in work is finished.
+        """Start no more pictures; those in work are finished.
 
-        A signal handler calls it, so it takes no lock: what it interrupts may hold the same one.
+        It is called by a signal handler and takes no lock: the interrupted code may hold it.
         """
         self._stopped = True
 
     def close(self) -> None:
-        """Finish what is in work and tell of it."""
+        """Finish the pictures in work, and send their outcomes."""
         self.stop()
         if self._engine is not None:
             self._engine.close()
         self._answers.close()
 
-    def cut(self, task: str, message: object) -> None:
-        """Do a task's pictures; never raises."""
+    def cut(self, task_id: str, message: object) -> None:
+        """Cut out a task's pictures. Never raises: an error is sent to the producer."""
         reply = reply_of(message)
         if reply is None:
-            log.warning("a task without a sender was dropped")
+            log.warning("a task that names no queue for its answers was dropped")
             return
-        work = self._answers.begin(task, reply)
+        task = self._answers.start_task(task_id, reply)
         try:
-            self._cut(work, message)
-        except Exception as error:  # noqa: BLE001 - told to the producer
+            self._cut(task, message)
+        except Exception as error:  # noqa: BLE001 - sent to the producer
             if not isinstance(error, BgxError):
                 error = BugError(f"unexpected {error!r}; please report this as a bug")
             log.warning("a task was refused: %s", error)
-            self._answers.put(work, refused={"code": error.code, "message": str(error)})
+            self._answers.send(task, refused={"code": error.code, "message": str(error)})
             end = time.monotonic() + _REFUSED_S
             while not self._stopped and time.monotonic() < end:
                 time.sleep(POLL)
         finally:
-            self._answers.end(work)
+            self._answers.release(task)
 
-    def _cut(self, work: Work, message: object) -> None:
+    def _cut(self, task: RunningTask, message: object) -> None:
         order, pictures = read_order(message)
         output = order.output
         jobs = [(picture.number, make_job(picture, order, output)) for picture in pictures]
@@ -131,21 +139,21 @@ class Hand:
         engine = self._open(order, remote=any(is_object(str(place)) for place in places))
         recipe = self._make_recipe(order)
         if order.alone:
-            self._answers.wait_for_others(work)
+            self._answers.wait_for_others(task)
         end = time.monotonic() + self._settings.task_limit / _GIVE_BACK
         for place, (number, job) in enumerate(jobs):
             if self._stopped or time.monotonic() > end:
-                self._answers.put(work, back=[number for number, _ in jobs[place:]])
+                self._answers.send(task, back=[number for number, _ in jobs[place:]])
                 break
-            self._answers.hold(work)
+            self._answers.retain(task)
             future = engine.submit(job, recipe)
-            future.add_done_callback(partial(self._tell, work, number))
+            future.add_done_callback(partial(self._send_outcome, task, number))
         if order.alone:
-            self._answers.wait_for(work)
+            self._answers.wait_for_pictures(task)
 
-    def _tell(self, work: Work, number: int, future: Future[Outcome]) -> None:
-        self._answers.put(work, rows=[[number, write_outcome(future.result())]])
-        self._answers.end(work)
+    def _send_outcome(self, task: RunningTask, number: int, future: Future[Outcome]) -> None:
+        self._answers.send(task, rows=[[number, write_outcome(future.result())]])
+        self._answers.release(task)
 
     def _make_recipe(self, order: Order) -> Recipe:
         key = (order.layers, order.read, order.preview)
@@ -154,7 +162,10 @@ class Hand:
         return self._recipe[1]
 
     def _open(self, order: Order, *, remote: bool) -> Engine:
-        """The engine for a task. Raises ModelError and DeviceError."""
+        """The engine for a task; a new one if this task differs. Raises ModelError and DeviceError.
+
+        remote: as for :class:`bgx.run.engine.Engine`.
+        """
         key = (order.hash, order.precision)
         if self._session is None or self._session[0] != key:
             device = replace(self._device, precision=order.precision)
@@ -179,12 +190,12 @@ class Hand:
             self._engine = None
 
     def _find(self, order: Order) -> ModelFile:
-        """The task's network on this machine. Raises ModelError, also for another one's hash."""
+        """The task's network on this machine. Raises ModelError, also for a wrong hash."""
         registry = self._store.registry()
         if self._settings.model is not None:
             file = self._store.resolve(self._settings.model, registry)
         else:
-            # Not `resolve`: a task names no file.
+            # Not `resolve`, which would also open a file of that name.
             file = self._store.download(find_entry(registry, order.model))
         if order.hash not in (file.digest, file.entry.hash):
             raise ModelError(
@@ -195,7 +206,7 @@ class Hand:
 
 
 def load_network(settings: WorkerSettings, device: DeviceSettings) -> str:
-    """Load the network as a process would; what it is. Raises ModelError and DeviceError."""
+    """Load the network as a process does, and describe it. Raises ModelError and DeviceError."""
     prepare_process()
     store = Store(settings.models)
     file = store.resolve(settings.model, store.registry())
@@ -204,7 +215,7 @@ def load_network(settings: WorkerSettings, device: DeviceSettings) -> str:
 
 
 class _Watch:
-    """Ends the process where it takes more memory or time than it may: nothing else can."""
+    """Kills the process when it exceeds its memory or time: a call that hangs cannot be stopped."""
 
     def __init__(self, answers: Answers, memory: int, limit: float) -> None:
         self._answers = answers
@@ -218,7 +229,7 @@ class _Watch:
             used = memory_used()
             if used > self._memory:
                 _end(f"takes {used:,} bytes of memory, more than --memory {self._memory:,}")
-            if time.monotonic() > self._answers.oldest + self._limit:
+            if time.monotonic() > self._answers.oldest_start + self._limit:
                 _end(f"takes more than {self._limit:g} s for a task; see --task-limit")
 
 
