@@ -22,9 +22,9 @@ from PIL import Image
 
 from bgx.errors import OutputError
 from bgx.files import temporary
-from bgx.serve.asks import Ask
-from bgx.serve.cache import Cache, make_entry, reckon_address
+from bgx.serve.cache import Cache, compute_address, make_entry
 from bgx.serve.orders import make_order
+from bgx.serve.requests import CutoutRequest
 from bgx.settings import ReadSettings
 from support.pictures import encode
 
@@ -257,13 +257,13 @@ def test_what_decides_on_a_result_decides_on_its_address() -> None:
         changed: str = "",
     ) -> str:
         order = make_order(
-            Ask(source),
+            CutoutRequest(source),
             source,
             background,
             model=None,
             identity=same | ({changed: "other"} if changed else {}),
             read=ReadSettings(max_size),
-            address=partial(reckon_address, b"secret"),
+            address=partial(compute_address, b"secret"),
         )
         return order.key
 

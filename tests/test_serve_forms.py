@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.requests import ClientDisconnect, Request
 
-from bgx.serve.asks import Form, Refusal
 from bgx.serve.forms import BodyLimits, check_head, read_form
+from bgx.serve.requests import Form, Refusal
 from support.http import multipart
 
 if TYPE_CHECKING:

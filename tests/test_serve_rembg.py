@@ -8,25 +8,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bgx.serve.asks import Ask, Form, Link, Refusal
 from bgx.serve.rembg import error_json, parse_request
+from bgx.serve.requests import CutoutRequest, Form, Link, Refusal
 
 PLAIN = {"format": "png", "refine": False}
 
 
-def post(query: dict[str, str] | None = None, **texts: str) -> Ask:
+def post(query: dict[str, str] | None = None, **texts: str) -> CutoutRequest:
     return parse_request(query or {}, Form(texts, {"file": b"a photo"}))
 
 
 def test_a_file_alone_gets_the_networks_own_matte() -> None:
-    assert post() == Ask(b"a photo", PLAIN)
+    assert post() == CutoutRequest(b"a photo", PLAIN)
 
 
 def test_an_address_comes_with_get() -> None:
-    ask = parse_request({"url": "http://x.example/", "om": "1", "model": "u2netp"}, None)
-    assert isinstance(ask.source, Link)
-    assert ask.source.refuse("why", True).status == 400
-    assert (ask.options, ask.model) == (PLAIN | {"mask_only": True}, "u2netp")
+    wanted = parse_request({"url": "http://x.example/", "om": "1", "model": "u2netp"}, None)
+    assert isinstance(wanted.source, Link)
+    assert wanted.source.refuse("why", True).status == 400
+    assert (wanted.options, wanted.model) == (PLAIN | {"mask_only": True}, "u2netp")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bgx.serve.asks import Ask, Form, Link, Refusal
 from bgx.serve.removebg.answer import (
     ACCOUNT,
     answer_headers,
@@ -19,6 +18,7 @@ from bgx.serve.removebg.answer import (
     rate_headers,
 )
 from bgx.serve.removebg.request import parse_request
+from bgx.serve.requests import CutoutRequest, Form, Link, Refusal
 
 PHOTO = b"a photo"
 
@@ -29,7 +29,7 @@ FIELDS = [
 ]
 
 
-def parse(**texts: str) -> Ask:
+def parse(**texts: str) -> CutoutRequest:
     """A request with a file and these fields."""
     return parse_request(Form(texts, {"image_file": PHOTO}))
 
@@ -42,7 +42,7 @@ def refusal(texts: dict[str, str] | None = None, files: dict[str, bytes] | None 
 
 
 def test_a_file_alone_gives_a_small_png() -> None:
-    assert parse() == Ask(PHOTO, {"format": "png", "resize": "0.25MP"}, kind="other")
+    assert parse() == CutoutRequest(PHOTO, {"format": "png", "resize": "0.25MP"}, kind="other")
 
 
 def test_the_source_may_come_as_base64_or_address() -> None:
@@ -132,9 +132,9 @@ def test_a_size_limits_the_result(size: str, file_format: str, limit: str) -> No
     ],
 )
 def test_the_format_fits_the_transparency(fields: dict[str, str], chosen: str) -> None:
-    ask = parse(**fields)
-    assert ask.options["format"] == chosen
-    assert ask.package == ("zip" if fields.get("format") == "zip" else "picture")
+    wanted = parse(**fields)
+    assert wanted.options["format"] == chosen
+    assert wanted.package == ("zip" if fields.get("format") == "zip" else "picture")
 
 
 @pytest.mark.parametrize(
@@ -155,9 +155,9 @@ def test_colours_come_as_digits_or_names(text: str, colour: str) -> None:
 
 
 def test_an_image_may_be_the_background() -> None:
-    ask = parse_request(Form({}, {"image_file": PHOTO, "bg_image_file": b"beach"}))
-    assert (ask.background, ask.options["format"]) == (b"beach", "jpg")
-    assert "background" not in ask.options
+    wanted = parse_request(Form({}, {"image_file": PHOTO, "bg_image_file": b"beach"}))
+    assert (wanted.background, wanted.options["format"]) == (b"beach", "jpg")
+    assert "background" not in wanted.options
     linked = parse(bg_image_url="http://beach.example/").background
     assert isinstance(linked, Link)
     assert linked.refuse("why", True).code == "invalid_bg_image_url"

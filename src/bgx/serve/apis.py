@@ -1,4 +1,4 @@
-"""The three forms in which pictures are asked for, each with its answers and its errors."""
+"""The three HTTP APIs - bgx's own, remove.bg's, rembg's - with their answers and errors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from starlette.responses import JSONResponse, Response
 
 from bgx.errors import DeviceError, ExitCode, ModelError, PictureError, UsageError
 from bgx.serve import native, rembg
-from bgx.serve.asks import Form, Refusal
 from bgx.serve.forms import content_type, read_body, read_form
 from bgx.serve.making import MEDIA
 from bgx.serve.removebg.answer import (
@@ -22,6 +21,7 @@ from bgx.serve.removebg.answer import (
     word_refusal,
 )
 from bgx.serve.removebg.request import parse_request
+from bgx.serve.requests import Form, Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,38 +29,44 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from bgx.errors import BgxError
-    from bgx.serve.asks import Ask
     from bgx.serve.cache import Entry
     from bgx.serve.forms import BodyLimits
+    from bgx.serve.requests import CutoutRequest
 
 _SUFFIXES = {media: suffix for suffix, media in MEDIA.items()} | {"application/zip": "zip"}
 _FORMS = {"multipart/form-data", "application/json", "application/x-www-form-urlencoded"}
 
 
-class Door(Protocol):
-    """A form of request."""
+class Api(Protocol):
+    """An HTTP API: how its requests are read and answered."""
 
-    name: str
+    async def read(
+        self, request: Request, limits: BodyLimits, watch: Callable[[], None]
+    ) -> CutoutRequest:
+        """Read the request and its body. watch: as for :func:`read_form`. Raises Refusal."""
 
-    async def read(self, request: Request, limits: BodyLimits, watch: Callable[[], None]) -> Ask:
-        """What is asked for. Raises Refusal."""
+    def answer(
+        self, request: Request, wanted: CutoutRequest, key: str | None, entry: Entry
+    ) -> Response:
+        """The response with a result.
 
-    def answer(self, request: Request, ask: Ask, key: str | None, entry: Entry) -> Response:
-        """The result. key: its address, None where there is none. Raises Refusal."""
+        key: of the result in the cache; None without a cache. Raises Refusal if this API answers
+        such a result with an error.
+        """
 
-    def blame(self, error: BgxError) -> Refusal:
-        """What is answered for a picture that failed."""
+    def refusal_for(self, error: BgxError) -> Refusal:
+        """The refusal for a picture that failed."""
 
     def refuse(self, refusal: Refusal) -> Response:
-        """The answer that tells of it."""
+        """The response with a refusal, in this API's format."""
 
 
-class NativeDoor:
+class NativeApi:
     """``POST /cutouts``."""
 
-    name = "native"
-
-    async def read(self, request: Request, limits: BodyLimits, watch: Callable[[], None]) -> Ask:
+    async def read(
+        self, request: Request, limits: BodyLimits, watch: Callable[[], None]
+    ) -> CutoutRequest:
         body: Form | bytes
         if content_type(request) in _FORMS:
             body = await read_form(request, limits, watch)
@@ -68,7 +74,9 @@ class NativeDoor:
             body = await read_body(request, limits, watch) or Form()
         return native.parse_request(_query(request), body)
 
-    def answer(self, request: Request, ask: Ask, key: str | None, entry: Entry) -> Response:
+    def answer(
+        self, request: Request, wanted: CutoutRequest, key: str | None, entry: Entry
+    ) -> Response:
         facts = entry.facts
         if _prefers_json(request, entry.media):
             link = {"cutout": f"/cutouts/{key}"} if key else {}
@@ -84,8 +92,8 @@ class NativeDoor:
         }
         return _file(entry, key, headers)
 
-    def blame(self, error: BgxError) -> Refusal:
-        return blame(error)
+    def refusal_for(self, error: BgxError) -> Refusal:
+        return refusal_for(error)
 
     def refuse(self, refusal: Refusal) -> Response:
         """``application/problem+json`` (RFC 9457)."""
@@ -102,33 +110,35 @@ class NativeDoor:
         )
 
 
-class RemoveBgDoor:
-    """``POST /v1.0/removebg``. rate: the limit of waiting requests, how many more, and seconds."""
-
-    name = "removebg"
+class RemoveBgApi:
+    """``POST /v1.0/removebg``. rate: as :meth:`bgx.serve.service.Service.rate`."""
 
     def __init__(self, rate: Callable[[], tuple[int, int, float]]) -> None:
         self._rate = rate
 
-    async def read(self, request: Request, limits: BodyLimits, watch: Callable[[], None]) -> Ask:
+    async def read(
+        self, request: Request, limits: BodyLimits, watch: Callable[[], None]
+    ) -> CutoutRequest:
         return parse_request(await read_form(request, limits, watch))
 
-    def answer(self, request: Request, ask: Ask, key: str | None, entry: Entry) -> Response:
+    def answer(
+        self, request: Request, wanted: CutoutRequest, key: str | None, entry: Entry
+    ) -> Response:
         if entry.facts["bbox"] is None:
             raise picture_refusal("no-subject", "No subject was found in the picture.")
-        headers = answer_headers(entry.facts, ask.kind) | self._headers()
+        headers = answer_headers(entry.facts, wanted.kind) | self._headers()
         if _prefers_json(request, entry.media):
             return JSONResponse(answer_json(entry.data, entry.facts), headers=headers)
         return _file(entry, key, headers)
 
-    def blame(self, error: BgxError) -> Refusal:
+    def refusal_for(self, error: BgxError) -> Refusal:
         if isinstance(error, PictureError) and error.exit_code is not ExitCode.BUG:
             return picture_refusal(error.code, str(error))
         if isinstance(error, UsageError) and "background" in str(error):
             return Refusal(
                 400, "invalid_bg_image_file", "Invalid background image", detail=str(error)
             )
-        return blame(error)
+        return refusal_for(error)
 
     def refuse(self, refusal: Refusal) -> Response:
         refusal = word_refusal(refusal)
@@ -140,28 +150,30 @@ class RemoveBgDoor:
         return rate_headers(*self._rate()) | {"Access-Control-Allow-Origin": "*"}
 
 
-class RembgDoor:
+class RembgApi:
     """``GET|POST /api/remove``."""
 
-    name = "rembg"
-
-    async def read(self, request: Request, limits: BodyLimits, watch: Callable[[], None]) -> Ask:
+    async def read(
+        self, request: Request, limits: BodyLimits, watch: Callable[[], None]
+    ) -> CutoutRequest:
         if request.method == "POST":
             return rembg.parse_request(_query(request), await read_form(request, limits, watch))
         return rembg.parse_request(_query(request), None)
 
-    def answer(self, request: Request, ask: Ask, key: str | None, entry: Entry) -> Response:
+    def answer(
+        self, request: Request, wanted: CutoutRequest, key: str | None, entry: Entry
+    ) -> Response:
         return _file(entry, key, {})
 
-    def blame(self, error: BgxError) -> Refusal:
-        return blame(error)
+    def refusal_for(self, error: BgxError) -> Refusal:
+        return refusal_for(error)
 
     def refuse(self, refusal: Refusal) -> Response:
         return JSONResponse(rembg.error_json(refusal), refusal.status, _headers(refusal))
 
 
-def blame(error: BgxError) -> Refusal:
-    """What is answered for a picture that failed."""
+def refusal_for(error: BgxError) -> Refusal:
+    """The refusal for a picture that failed, with bgx's own codes."""
     match error:
         case PictureError() if error.exit_code is ExitCode.BUG:
             return Refusal(500, error.code, "The picture could not be processed: a fault of bgx")
@@ -204,7 +216,7 @@ def _file(entry: Entry, key: str | None, headers: dict[str, str]) -> Response:
     headers |= {
         "ETag": etag(entry),
         "Content-Disposition": f'inline; filename="cutout.{suffix}"',
-        # Of a POST: the address beside it is what may be kept.
+        # The answer to a POST; clients may cache the GET of its Content-Location.
         "Cache-Control": "no-store",
         "X-Content-Type-Options": "nosniff",
     }
@@ -214,7 +226,7 @@ def _file(entry: Entry, key: str | None, headers: dict[str, str]) -> Response:
 
 
 def etag(entry: Entry) -> str:
-    """A strong validator of the bytes."""
+    """The entry's strong ETag (RFC 9110, 8.8.3)."""
     return f'"{entry.digest[:32]}"'
 
 

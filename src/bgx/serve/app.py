@@ -13,22 +13,22 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from bgx.serve import page
-from bgx.serve.asks import Refusal
-from bgx.serve.doors import NativeDoor, RembgDoor, RemoveBgDoor, etag
+from bgx.serve.apis import NativeApi, RembgApi, RemoveBgApi, etag
 from bgx.serve.metrics import Observed
 from bgx.serve.openapi import describe_api, show_api
 from bgx.serve.removebg.answer import ACCOUNT
+from bgx.serve.requests import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from starlette.requests import Request
 
-    from bgx.serve.doors import Door
+    from bgx.serve.apis import Api
     from bgx.serve.service import Service
 
 _OPEN_BESIDE_QUEUE = 256
-"""Requests that may be open beside those that wait: hits, joined ones, slow readers."""
+"""Open requests in addition to the queue: cache hits, shared results, slow clients."""
 
 _FOREVER = "public, max-age=31536000, immutable"
 
@@ -36,14 +36,14 @@ _FOREVER = "public, max-age=31536000, immutable"
 def make_app(service: Service) -> Observed:
     """The ASGI application of a service."""
     settings = service.settings
-    native, rembg = NativeDoor(), RembgDoor()
-    remove_bg = RemoveBgDoor(service.rate)
+    native, rembg = NativeApi(), RembgApi()
+    remove_bg = RemoveBgApi(service.rate)
 
-    def post(door: Door) -> Callable[[Request], Awaitable[Response]]:
-        return partial(service.cut, door)
+    def post(api: Api) -> Callable[[Request], Awaitable[Response]]:
+        return partial(service.cut, api)
 
-    def door_of(request: Request) -> Door:
-        """Whose form the errors have that no door has told of."""
+    def api_of(request: Request) -> Api:
+        """The API whose form of errors a request expects."""
         path = request.url.path
         if path.startswith("/v1.0/"):
             return remove_bg
@@ -83,14 +83,14 @@ def make_app(service: Service) -> Observed:
         return JSONResponse(describe_api(service.networks.names))
 
     async def refuse(request: Request, error: Any) -> Response:
-        """Paths and methods that there are not."""
+        """Answer requests for unknown paths and methods."""
         refusal = Refusal(error.status_code, "no-route", str(error.detail))
-        response = door_of(request).refuse(refusal)
+        response = api_of(request).refuse(refusal)
         response.headers.update(error.headers or {})
         return response
 
     async def fail(request: Request, _: Exception) -> Response:
-        return door_of(request).refuse(Refusal(500, "bug", "The server failed; its log says where"))
+        return api_of(request).refuse(Refusal(500, "bug", "The server failed; its log says where"))
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -136,6 +136,6 @@ def make_app(service: Service) -> Observed:
 
 
 def _matches(condition: str, tag: str) -> bool:
-    """Whether If-None-Match names this one (weak comparison, RFC 9110, 13.1.2)."""
+    """Whether If-None-Match contains this ETag (weak comparison, RFC 9110, 13.1.2)."""
     given = [part.strip().removeprefix("W/") for part in condition.split(",")]
     return "*" in given or tag in given

@@ -54,8 +54,10 @@ _STORED = "SELECT COALESCE(SUM(size), 0) FROM (SELECT DISTINCT content, size FRO
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A finished file. media: its Content-Type. digest: SHA-256 of data, hex. facts: JSON values
-    that belong to it."""
+    """A finished file.
+
+    media: its Content-Type. digest: SHA-256 of data, hex. facts: JSON values that describe it.
+    """
 
     data: bytes
     media: str
@@ -68,8 +70,8 @@ def make_entry(data: bytes, media: str, facts: Mapping[str, Any]) -> Entry:
     return Entry(data, media, hashlib.sha256(data).hexdigest(), facts)
 
 
-def reckon_address(secret: bytes, **parts: Any) -> str:
-    """The key of the result that follows from these JSON values, 64 hex digits."""
+def compute_address(secret: bytes, **parts: Any) -> str:
+    """The key of the result that these JSON values determine: their HMAC-SHA256, 64 hex digits."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
     return hmac.digest(secret, text.encode(), "sha256").hex()
 
@@ -77,9 +79,9 @@ def reckon_address(secret: bytes, **parts: Any) -> str:
 class Cache:
     """Entries below one folder, at most ``limit`` bytes of content. Thread-safe.
 
-    touch_after: seconds before another use of an entry is written down: reading stays cheap.
-    clock: seconds, the same for all processes. Raises OutputError where the folder cannot be used;
-    later trouble with the disk is logged and makes misses.
+    touch_after: seconds after which a further use of an entry is recorded; more often would make
+    reading slow. clock: seconds, the same for all processes. Raises OutputError if the folder
+    cannot be used; later errors of the disk are logged and count as misses.
     """
 
     def __init__(
@@ -104,14 +106,14 @@ class Cache:
             raise OutputError(f"--cache {folder}: cannot be used: {error}") from error
 
     def address(self, **parts: Any) -> str:
-        """The key of a result: 64 hex digits that only owners of this folder's secret can reckon.
+        """The key of a result, 64 hex digits; it cannot be guessed without the folder's secret.
 
-        parts: everything the result follows from, as JSON values.
+        parts: everything that determines the result, as JSON values.
         """
-        return reckon_address(self._secret, **parts)
+        return compute_address(self._secret, **parts)
 
     def get(self, key: str) -> Entry | None:
-        """The entry, complete and as it was put, or None."""
+        """The entry with its verified bytes; None if there is none."""
         try:
             with self._lock:
                 row = self._database.execute(
@@ -136,16 +138,16 @@ class Cache:
             return None
 
     def put(self, key: str, entry: Entry) -> None:
-        """Keep an entry, and drop the least recently used ones beyond the limit.
+        """Store an entry, and remove the least recently used ones beyond the limit.
 
-        What is larger than the whole cache is not kept.
+        An entry larger than the whole cache is not stored.
         """
         size = len(entry.data)
         if size > self._limit:
             return
         row = (key, entry.digest, size, entry.media, json.dumps(entry.facts), self._clock())
         try:
-            # Beside the contents: what is there and has no row may be removed at any time.
+            # Not in the contents folder, where another process removes files without a row.
             with temporary(self._folder) as written:
                 written.write_bytes(entry.data)
                 with self._changing() as database:
@@ -160,7 +162,7 @@ class Cache:
             log.warning("cache: cannot be written: %s", error)
 
     def clean(self) -> None:
-        """Remove what killed processes left: files without a row, and unfinished ones."""
+        """Remove what killed processes left: files without a row, and temporary files."""
         with self._changing() as database:
             known = {content for (content,) in database.execute("SELECT content FROM entries")}
             for file in self._contents.glob("*/*"):
@@ -184,7 +186,7 @@ class Cache:
 
     def _discard(self, key: str, content: str) -> None:
         with self._changing() as database:
-            # Unless another process put it anew in the meantime.
+            # Unless another process has stored it again in the meantime.
             data = self._read(content)
             if data is None or hashlib.sha256(data).hexdigest() != content:
                 database.execute("DELETE FROM entries WHERE content = ?", (content,))
@@ -207,7 +209,7 @@ class Cache:
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[sqlite3.Connection]:
-        """One change at a time, of all threads and processes."""
+        """A write transaction: one at a time of all threads and processes."""
         with self._lock, self._database:
             self._database.execute("BEGIN IMMEDIATE")
             yield self._database
@@ -241,7 +243,7 @@ class Cache:
 
 
 def _keep_secret(path: Path) -> bytes:
-    """The folder's secret, made by whoever comes first."""
+    """The folder's secret, made by the first process that uses the folder."""
     write_whole(path, secrets.token_bytes(32), create=True, private=True)
     secret = path.read_bytes()
     if len(secret) != 32:

@@ -1,8 +1,8 @@
-"""Fetching a picture from an address that a stranger named.
+"""Fetches a picture from a URL that a client sent, guarding against SSRF.
 
-The host is resolved once, every address it has is checked, and the connection goes to one of those
-very addresses: a name that resolves otherwise a moment later changes nothing. Every redirect is
-checked in the same way. Proxies of the environment are not used: they would resolve again.
+The host is resolved once, all its addresses are checked, and the connection goes to one of these
+addresses, so that DNS rebinding has no effect. Every redirect is checked in the same way. Proxies
+of the environment are not used: they would resolve the host again.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ _CHUNK = 65536
 
 
 class FetchError(Exception):
-    """The picture could not be had; the message may be shown to who asked."""
+    """The picture could not be fetched; the message may be shown to the client."""
 
 
 class BadAddressError(FetchError):
-    """The address is none, or leads to where nothing is fetched from."""
+    """The URL is malformed, or leads to an address that is not public."""
 
 
 class OversizeError(FetchError):
-    """There are more bytes than allowed."""
+    """The picture has more bytes than allowed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where one request goes. host: ASCII. path: with the query, quoted."""
+    """A parsed URL. host: ASCII. path: with the query, percent-encoded."""
 
     scheme: str
     host: str
@@ -67,16 +67,17 @@ async def resolve(host: str, port: int) -> list[str]:
 
 
 def permit_public(address: str, port: int, scheme: str) -> bool:
-    """Public addresses, on the ports of the web."""
+    """Whether the address is public and the port is one that web servers use."""
     return is_public(address) and port in _PORTS[scheme]
 
 
 @dataclass(frozen=True)
 class Fetcher:
-    """Fetches with limits. max_bytes: of the body. seconds: for all of it, redirects included.
+    """Fetches with limits. max_bytes: of the body. seconds: for one picture, redirects included.
 
-    resolve, permit, tls: how names become addresses, which of them may be connected to, and whose
-    certificates are trusted; tests put their own in place.
+    resolve: gives the addresses of a host and port. permit: whether an address, port and scheme may
+    be connected to. tls: whose certificates are trusted, None for the system's. Tests replace these
+    three.
     """
 
     max_bytes: int
@@ -87,7 +88,7 @@ class Fetcher:
     tls: ssl.SSLContext | None = None
 
     async def fetch(self, url: str) -> bytes:
-        """The body behind an http or https address. Raises FetchError."""
+        """The body at an http or https URL. Raises FetchError."""
         try:
             async with asyncio.timeout(self.seconds):
                 return await self._follow(url)
@@ -105,7 +106,7 @@ class Fetcher:
         raise FetchError(f"redirected more than {self.max_redirects} times")
 
     async def _get(self, target: Target) -> bytes | str:
-        """The body, or where a redirect leads."""
+        """The body, or the Location of a redirect."""
         reader, writer = await self._connect(target)
         try:
             return await self._exchange(target, reader, writer)
@@ -119,7 +120,7 @@ class Fetcher:
             addresses = await self.resolve(target.host, target.port)
         except (OSError, UnicodeError):
             addresses = []
-        # One answer for names that are unknown and names of the inside: it tells nothing of them.
+        # The same message for unknown and for internal hosts: it must not tell which ones exist.
         if not addresses or not all(
             self.permit(address, target.port, target.scheme) for address in addresses
         ):
@@ -184,7 +185,7 @@ class Fetcher:
 
 
 def parse_target(url: str) -> Target:
-    """Where a request for an address goes. Raises BadAddressError."""
+    """Parse and check a URL, except for its host's addresses. Raises BadAddressError."""
     if len(url) > _LONGEST:
         raise BadAddressError("is too long for an address")
     if not url.isprintable() or " " in url or "\\" in url:
@@ -208,7 +209,7 @@ def parse_target(url: str) -> Target:
 
 
 def _read_host(parts: SplitResult) -> str:
-    """The host in ASCII. Raises ValueError for a number in any form but four plain decimals."""
+    """The host in ASCII. Raises ValueError for a bad name or address."""
     host = parts.hostname or ""
     if ":" in host:
         if "%" in host:
@@ -218,6 +219,7 @@ def _read_host(parts: SplitResult) -> str:
     if not re.fullmatch(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*", host):
         raise ValueError(host)
     last = host.rpartition(".")[2]
+    # Systems also take 127.1, 0x7f.1 and 2130706433 for IPv4 addresses; IPv4Address does not.
     if re.fullmatch(r"\d+|0x[0-9a-f]*", last):
         return str(ipaddress.IPv4Address(host))
     return host

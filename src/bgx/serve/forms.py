@@ -1,7 +1,7 @@
-"""Reading a request's body: never more than its limit, never onto the disk, never for ever.
+"""Reads a request's body, with limits on size and time, and without temporary files.
 
-Starlette's own form reader keeps large files in temporary files; photos are written nowhere but
-into the cache.
+Starlette's own form reader writes large files to temporary files; here, photos are written only to
+the cache.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from bgx.serve.asks import Form, Refusal
+from bgx.serve.requests import Form, Refusal
 from bgx.threads import begin
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 _OVERHEAD = 65_536
-"""Bytes for boundaries, headers and the other fields."""
+"""Bytes allowed for boundaries, headers and the other fields."""
 
 _FIELDS = 64
 """Fields of a form, at most."""
@@ -37,7 +37,7 @@ _ENCODED_NAME = re.compile(rb";\s*filename\*\s*=", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class BodyLimits:
-    """size: of one file, bytes. seconds: until the whole body must be here."""
+    """size: largest size of one file, bytes. seconds: time for the whole body to arrive."""
 
     size: int
     seconds: float
@@ -53,19 +53,19 @@ class BodyLimits:
 
 
 def content_type(request: Request) -> str:
-    """Without its parameters, lower case; empty where none was given."""
+    """The media type in lower case, without parameters; empty if the header is missing."""
     name, _ = parse_options_header(request.headers.get("content-type"))
     return name.decode("latin-1").strip().lower()
 
 
 def body_length(request: Request) -> int | None:
-    """As the client announced it; None where it did not."""
+    """The Content-Length, bytes; None if it is missing or malformed."""
     text = request.headers.get("content-length", "")
     return int(text) if text.isascii() and text.isdigit() else None
 
 
 def check_head(request: Request, limits: BodyLimits) -> None:
-    """Refuse what can be refused before the body is read."""
+    """Raise Refusal if the headers alone show that the body will not be accepted."""
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise Refusal(415, "unsupported-encoding", "Send the body without a content encoding")
     if (body_length(request) or 0) > limits.of_body(content_type(request)):
@@ -75,7 +75,7 @@ def check_head(request: Request, limits: BodyLimits) -> None:
 async def read_form(request: Request, limits: BodyLimits, watch: Callable[[], None]) -> Form:
     """The fields of a form in any of the three content types. Raises Refusal.
 
-    watch: called with every piece that comes; may raise to stop reading.
+    watch: called for every chunk that arrives; may raise an exception to stop reading.
     """
     kind = content_type(request)
     if kind == "multipart/form-data":
@@ -145,7 +145,7 @@ async def _read_multipart(request: Request, limits: BodyLimits, watch: Callable[
 
 
 class _Collected:
-    """The parts of a multipart body, as the parser tells of them."""
+    """Collects the parts of a multipart body from the parser's callbacks."""
 
     def __init__(self, limits: BodyLimits) -> None:
         self._limits = limits
@@ -214,7 +214,7 @@ def _parse_urlencoded(body: bytes) -> Form:
 
 
 def _parse_json(body: bytes) -> Form:
-    """Numbers as they were written, null as if left out."""
+    """A JSON object as a form: numbers keep their text, and null counts as left out."""
     try:
         fields = json.loads(body, parse_int=str, parse_float=str, parse_constant=str)
     except (ValueError, RecursionError):
@@ -235,7 +235,7 @@ def _to_text(name: str, value: Any) -> str:
 
 
 def _clean(text: str) -> str:
-    """Without halves of surrogate pairs, which JSON can hold and no answer could repeat."""
+    """Replace lone surrogates, which JSON can contain and UTF-8 cannot."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 

@@ -1,4 +1,4 @@
-"""Who asks: API keys, and the clients that share the queue."""
+"""Identifies clients: by API key, or by network address."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import ipaddress
 from typing import TYPE_CHECKING
 
 from bgx.errors import UsageError
-from bgx.serve.asks import Refusal
+from bgx.serve.requests import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,25 +18,31 @@ if TYPE_CHECKING:
 
 
 class Keys:
-    """The keys that are taken; with none, everybody is served."""
+    """The valid API keys; if there are none, everybody is served."""
 
     def __init__(self, keys: Iterable[str]) -> None:
         self._digests = [_digest(key) for key in keys]
 
     def identify(self, request: Request) -> str:
-        """The client a request counts for: its key, else its address. Raises Refusal (401)."""
+        """The client that a request counts for: its key, or its address if there are no keys.
+
+        Raises Refusal (401).
+        """
         if not self._digests:
             return _address(request)
         given = request.headers.get("x-api-key") or _bearer(request)
         digest = _digest(given)
-        # All are compared, whatever is found: the time tells nothing.
+        # All are compared, also after a match: the time must not reveal which one matched.
         if not sum([hmac.compare_digest(digest, known) for known in self._digests]):
             raise Refusal(401, "unauthorized", "A valid API key is needed: send it as X-API-Key")
         return f"key {digest.hex()[:8]}"
 
 
 def read_keys(path: Path) -> list[str]:
-    """One key a line; empty lines and those that begin with # are passed over."""
+    """Read one key per line; empty lines and lines that begin with # are skipped.
+
+    Raises UsageError.
+    """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -54,7 +60,7 @@ def _bearer(request: Request) -> str:
 
 
 def _address(request: Request) -> str:
-    """A host's address; of IPv6 the network that one household or server has."""
+    """The client's IPv4 address, or its IPv6 network of 64 bits: one subscriber has all of it."""
     host = request.client.host if request.client else "unknown"
     try:
         address = ipaddress.ip_address(host)

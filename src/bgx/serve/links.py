@@ -1,25 +1,26 @@
-"""Pictures that a request names by an address instead of sending them."""
+"""Fetches the pictures that requests name by a URL."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING
 
-from bgx.serve.asks import Refusal
 from bgx.serve.fetch import BadAddressError, FetchError, OversizeError
+from bgx.serve.requests import Refusal
 
 if TYPE_CHECKING:
-    from bgx.serve.asks import Link
     from bgx.serve.fetch import Fetcher
+    from bgx.serve.requests import Link
 
 _AT_ONCE = 6
-"""Pictures fetched at once; as many bytes as these have are in no account yet."""
+"""Pictures fetched at once; the queue does not count their bytes until they are complete."""
 
 
 class Links:
-    """Fetches what requests point to, few at a time.
+    """Fetches pictures, a few at once.
 
-    fetcher: None refuses all. timeout: seconds that one may take, the wait for its turn included.
+    fetcher: None if this server fetches none. timeout: seconds for one picture, including the wait
+    for its turn.
     """
 
     def __init__(self, fetcher: Fetcher | None, timeout: float) -> None:
@@ -27,7 +28,7 @@ class Links:
         self._turns = asyncio.Semaphore(_AT_ONCE)
 
     async def fetch(self, link: Link) -> bytes:
-        """The picture. Raises Refusal."""
+        """The picture's bytes. Raises Refusal."""
         if self._fetcher is None:
             raise Refusal(
                 400,

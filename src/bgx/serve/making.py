@@ -1,4 +1,4 @@
-"""One order carried out: from the photo's bytes to the finished file's."""
+"""Makes the finished file of an order."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from bgx.options import OutputSettings
     from bgx.run.cutout import Cutout
     from bgx.run.engine import Engine
-    from bgx.serve.asks import Package
     from bgx.serve.cache import Entry
+    from bgx.serve.requests import Package
     from bgx.settings import ReadSettings
 
 MEDIA = {
@@ -30,13 +30,16 @@ MEDIA = {
     "tiff": "image/tiff",
 }
 PICTURE = "picture"
-"""What messages call a client's picture."""
+"""Name of a client's picture in messages."""
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A picture to make, all of it known. key: its address in the cache. model: of Networks.choose.
-    pixels: of the photo."""
+    """A picture to make, with all its settings.
+
+    key: of the result in the cache. source: the photo's file. pixels: of the photo. model: as
+    returned by :meth:`bgx.serve.networks.Networks.choose`.
+    """
 
     key: str
     source: bytes = field(repr=False)
@@ -47,7 +50,7 @@ class Order:
 
 
 def make_result(order: Order, engine: Engine, read: ReadSettings) -> Entry:
-    """Have the engine make it, and wait for that. Raises BgxError."""
+    """Have the engine cut the picture out, and wait for it. Raises BgxError."""
     recipe = Recipe(read, order.output)
     target = None if order.package == "zip" else _Collected()
     job = Job(InMemory(order.source, PICTURE), target)
@@ -60,7 +63,7 @@ def make_result(order: Order, engine: Engine, read: ReadSettings) -> Entry:
 
 
 class _Collected:
-    """A target in memory."""
+    """A job's target that keeps the file in memory."""
 
     def __init__(self) -> None:
         self.pieces: tuple[bytes, ...] = ()
@@ -69,16 +72,16 @@ class _Collected:
         return PICTURE
 
     def link(self, page: object) -> str:
-        """Empty: it lies nowhere."""
+        """Empty: there is no file to link to."""
         return ""
 
     def write(self, *pieces: bytes, create: bool = False) -> bool:
-        """Keep them."""
+        """Keep the file's pieces."""
         self.pieces = pieces
         return True
 
     def is_there(self) -> bool:
-        """Whether they are kept."""
+        """Whether the file was written."""
         return bool(self.pieces)
 
 
@@ -99,7 +102,7 @@ def _pack(outcome: Done) -> bytes:
 
 
 def _describe(outcome: Done) -> dict[str, Any]:
-    """What is known of a result beside its bytes: its row of the report, and its full size."""
+    """Facts about a result: its row of the report without names, and its size before resizing."""
     facts = make_row(outcome)
     for name in ("source", "target", "status"):
         del facts[name]

@@ -1,4 +1,4 @@
-"""Figures for Prometheus, and one line for each request."""
+"""Metrics for Prometheus, and the access log."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _BUCKETS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60, 120)
 
 
 class Metrics:
-    """The server's figures. queue, work: numbers of requests that wait and pictures at work."""
+    """The server's metrics."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -49,15 +49,15 @@ class Metrics:
         memory.set_function(memory_used)
 
     def watch(self, name: str, help_text: str, read: Callable[[], float]) -> None:
-        """Add a figure that is read when it is asked for."""
+        """Add a gauge whose value ``read`` gives at each scrape."""
         self._add(Gauge, name, help_text).set_function(read)
 
     def render(self) -> bytes:
-        """In Prometheus's text format."""
+        """All metrics in Prometheus's text format."""
         return generate_latest(self._registry)
 
     def observe_steps(self, seconds: dict[str, float]) -> None:
-        """The seconds of a picture's steps."""
+        """Record the seconds of a picture's steps."""
         for step, value in seconds.items():
             self.steps.labels(step).observe(value)
 
@@ -66,9 +66,10 @@ class Metrics:
 
 
 class Observed:
-    """Around the whole application: request ids, figures, and a line for each request.
+    """ASGI middleware around the whole application: request ids, metrics, and the access log.
 
-    as_json: the lines. most_open: requests at once; more are refused before they are looked at.
+    as_json: write the access log as JSON. most_open: largest number of open requests; further ones
+    are refused at once. open: number of requests that are not answered yet.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, *, as_json: bool, most_open: int) -> None:
@@ -99,7 +100,7 @@ class Observed:
             else:
                 await self._app(scope, receive, tell)
         except Exception:
-            # It has been answered with 500.
+            # Starlette has answered it with 500.
             log.exception("request %s failed", scope["state"]["request_id"])
         finally:
             self.open -= 1

@@ -1,4 +1,4 @@
-"""bgx's own form of request: the command line's picture options under their own names."""
+"""Requests of bgx's own API: the command line's picture options under the same names."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from typing import TYPE_CHECKING, Any
 from bgx.errors import UsageError
 from bgx.options import find_option
 from bgx.parsers import parse_backdrop
-from bgx.serve.asks import Ask, Link, Refusal
+from bgx.serve.requests import CutoutRequest, Link, Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from bgx.options import Option
-    from bgx.serve.asks import Form
+    from bgx.serve.requests import Form
 
 _TRUE = frozenset({"true", "1", "yes", "on", ""})
 _FALSE = frozenset({"false", "0", "no", "off"})
 BESIDE = ("image", "url", "model", "preset")
-"""Fields that are no picture options."""
+"""Fields that are not picture options."""
 
 
-def parse_request(query: Mapping[str, str], form: Form | bytes) -> Ask:
-    """form: the body, read as a form, or the photo itself. Raises Refusal (400).
+def parse_request(query: Mapping[str, str], form: Form | bytes) -> CutoutRequest:
+    """Parse a request. form: the body read as a form, or the photo itself as bytes.
 
-    Fields may stand in the query too; those of the form come first.
+    Fields may be in the query too; the form overrides them. Raises Refusal (400).
     """
     texts = dict(query)
     files: Mapping[str, bytes] = {"image": form} if isinstance(form, bytes) else form.files
@@ -40,7 +40,7 @@ def parse_request(query: Mapping[str, str], form: Form | bytes) -> Ask:
             options[option.name] = read_value(option, text)
     if "background" in files and "background" in options:
         raise _refuse("background: give a file or a text, not both")
-    return Ask(
+    return CutoutRequest(
         _read_source(texts, files),
         options,
         texts.get("model") or None,
@@ -72,7 +72,7 @@ def _find(name: str) -> Option:
 
 
 def read_value(option: Option, text: str) -> Any:
-    """The value that a text stands for, of the option's kind. Raises Refusal."""
+    """Convert a field's text into the option's type. Raises Refusal (400)."""
     if option.kind is bool:
         if text.lower() not in _TRUE | _FALSE:
             raise _refuse(f"{option.name}: use true or false")
@@ -82,7 +82,7 @@ def read_value(option: Option, text: str) -> Any:
             raise _refuse(f"{option.name}: use a whole number")
         return int(text)
     if option.name == "background":
-        # Nobody outside names a file of this machine.
+        # A client must not name a file of this machine.
         try:
             parse_backdrop(text)
         except UsageError:

@@ -1,4 +1,4 @@
-"""The networks a server may use, each loaded when it is first asked for."""
+"""The networks that a server offers; each is loaded at its first request."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bgx.model.opening import open_session
 from bgx.model.store import Store
 from bgx.run.engine import Engine
 from bgx.run.memory import plan_memory
-from bgx.serve.asks import Refusal
+from bgx.serve.requests import Refusal
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from bgx.serve.settings import ServeSettings
 
 _MEMORY_PER_BYTE = 3
-"""Of a network's file: weights, their copy for the runtime, and what loading takes."""
+"""Memory to load a network, per byte of its file: weights, the runtime's copy, and loading."""
 
 
 _LIBRARIES = (
@@ -32,7 +32,7 @@ _LIBRARIES = (
     *("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-ep-webgpu"),
     "openvino",
 )
-"""Distributions that decode, reckon and encode."""
+"""Packages that decode, compute and encode, by their names on the package index."""
 
 
 class Networks:
@@ -46,13 +46,16 @@ class Networks:
 
     @property
     def names(self) -> list[str]:
-        """What a request may ask for, the default first."""
+        """Names that a request may use, the default first."""
         default = self._settings.models[0]
         first = self._opened[default].name if default in self._opened else default
         return [name for name in (first, *self._settings.models[1:]) if name is not None]
 
     def choose(self, name: str | None) -> str | None:
-        """The setting that a request's name stands for. Raises Refusal."""
+        """The network for a request, as the settings name it. name: None for the default.
+
+        Raises Refusal for a network that is not offered.
+        """
         models = self._settings.models
         if name is None or name in models:
             return models[0] if name is None else name
@@ -69,9 +72,9 @@ class Networks:
         return self._opened.get(model)
 
     def open(self, model: str | None) -> Opened:
-        """The network, loaded. model: of :meth:`choose`.
+        """Load the network unless it is loaded. model: as returned by :meth:`choose`.
 
-        Raises ModelError and DeviceError; Refusal where memory does not suffice for one more.
+        Raises ModelError and DeviceError; Refusal if there is not enough memory for it.
         """
         with self._lock:
             if model not in self._opened:
@@ -90,9 +93,9 @@ class Networks:
         device = self._settings.device
         session = open_session(file, device, self._store)
         both = session.plan.on_cpu and session.plan.runs > 1 and _has_room(file)
-        # It runs a picture that comes alone on all cores.
+        # A second session, with all cores for a single picture: used while no other is at work.
         single = open_session(file, device, self._store, pictures=1) if both else session
-        # All networks together have the memory that one alone would have.
+        # The networks share the memory that one alone would have.
         memory = plan_memory(device.workers or count_cores(), file.entry.largest)
         engine = Engine(
             lambda alone: single if alone else session,
@@ -104,12 +107,15 @@ class Networks:
 
 
 def _has_room(file: ModelFile) -> bool:
-    """Whether memory suffices for one more session of this network."""
+    """Whether there is enough memory for one more session of this network."""
     return memory_used() + _MEMORY_PER_BYTE * file.path.stat().st_size <= memory_limit()
 
 
 class Opened:
-    """A network with its engine. digest: of its file."""
+    """A loaded network with its engine. digest: of its file.
+
+    identity: JSON values that determine its output.
+    """
 
     def __init__(self, session: Session, engine: Engine, digest: str) -> None:
         self.name = session.entry.name
@@ -124,10 +130,9 @@ class Opened:
 
 
 def code_fingerprint() -> str:
-    """A digest of everything beside the network that decides how a picture comes out.
+    """A digest of the code that determines results: bgx's and that of the libraries it uses.
 
-    That is bgx's own code and the libraries that it decodes, reckons and encodes with: another
-    version of any of them never meets results of this one.
+    It is part of every key in the cache, so that no version serves results of another one.
     """
     digest = hashlib.sha256(bgx.__version__.encode())
     for library in _LIBRARIES:

@@ -1,4 +1,4 @@
-"""From what is asked for to an order: options settled, the header read, the key reckoned."""
+"""Turns a request into an order: settles its options, reads the photo's header, makes its key."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bgx.options import PictureOptions
-    from bgx.serve.asks import Ask
+    from bgx.serve.requests import CutoutRequest
     from bgx.settings import ReadSettings
 
 
 _BACKGROUND_PIXELS = 25_000_000
-"""Of an image behind the subject, at most."""
+"""Largest image behind the subject."""
 
 
 def make_order(
-    ask: Ask,
+    wanted: CutoutRequest,
     source: bytes,
     background: bytes | None,
     *,
@@ -35,15 +35,19 @@ def make_order(
     read: ReadSettings,
     address: Callable[..., str],
 ) -> Order:
-    """Raises PictureError for what is no picture, too large or outside of its region; UsageError.
+    """The order for a request.
 
-    model: of the network's choice; identity: all that decides how it runs. address: reckons keys.
+    source, background: files. model: as returned by :meth:`bgx.serve.networks.Networks.choose`.
+    identity: JSON values that determine the network's output. address: makes a key of JSON values.
+
+    Raises PictureError if the photo is unreadable, too large or does not contain the region asked
+    for; UsageError for the options and the background.
     """
-    options = dict(ask.options)
+    options = dict(wanted.options)
     if background is not None:
         _check_background(background, read)
         options["background"] = background
-    output = settle(cast("PictureOptions", options), preset=preset_options(ask.preset))
+    output = settle(cast("PictureOptions", options), preset=preset_options(wanted.preset))
     with open_photo(io.BytesIO(source), read, name=PICTURE) as opened:
         width, height = opened.upright_size
     if output.region is not None:
@@ -51,15 +55,15 @@ def make_order(
     key = address(
         source=hashlib.sha256(source).hexdigest(),
         output=_describe(output),
-        package=ask.package,
+        package=wanted.package,
         max_size=read.max_size,
         **identity,
     )
-    return Order(key, source, width * height, output, model, ask.package)
+    return Order(key, source, width * height, output, model, wanted.package)
 
 
 def _check_background(background: bytes, read: ReadSettings) -> None:
-    """Raises UsageError. Backgrounds are decoded outside of the account of pictures at work."""
+    """Raise UsageError for a bad or large background; the engine's memory plan ignores it."""
     most = replace(read, max_pixels=min(read.max_pixels, _BACKGROUND_PIXELS))
     try:
         with open_photo(io.BytesIO(background), most, name="background"):
@@ -73,7 +77,7 @@ def _check_background(background: bytes, read: ReadSettings) -> None:
 
 
 def _describe(output: OutputSettings) -> str:
-    """All settings; an image as its hash."""
+    """All settings as a text, with an image replaced by its hash."""
     background = output.background
     if isinstance(background, bytes):
         digest = hashlib.sha256(background).hexdigest()

@@ -1,4 +1,4 @@
-"""A request's place in the queue, from its first byte until its order takes it over."""
+"""A request's place in the queue while its body is read and its options are settled."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Place:
-    """A request's place in the queue until its order takes it over. Raises FullError."""
+    """A request's place in the queue until it is handed over to an order. Raises FullError."""
 
     def __init__(self, queue: Queue, client: str, load: Load) -> None:
         self._queue = queue
@@ -22,23 +22,23 @@ class Place:
         self._lost = error
 
     def check(self) -> None:
-        """Raises FullError where the place is lost."""
+        """Raise FullError if the place went to another client."""
         if self._lost is not None:
             raise self._lost
 
     def change(self, load: Load) -> None:
-        """What the request holds is known."""
+        """Replace the estimated load by what has become known. Raises FullError."""
         self.check()
         if self._ticket is not None:
             self._queue.change(self._ticket, load)
 
     def add_bytes(self, count: int) -> None:
-        """The request holds more."""
+        """Add to the request's load. Raises FullError."""
         if self._ticket is not None:
             self.change(self._ticket.load + Load(0, 0, count))
 
     def hand_over(self) -> Ticket:
-        """The ticket, which is somebody else's to give back from now on. Raises FullError."""
+        """The ticket, which the caller must give back from now on. Raises FullError."""
         self.check()
         ticket, self._ticket = self._ticket, None
         if ticket is None:
@@ -46,6 +46,6 @@ class Place:
         return ticket
 
     def leave(self) -> None:
-        """Give it back, unless it was handed over."""
+        """Give the place back, unless it was handed over."""
         if self._ticket is not None:
             self._queue.leave(self._ticket)

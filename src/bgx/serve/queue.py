@@ -1,12 +1,13 @@
-"""Who may wait, and whose turn it is.
+"""The queue of waiting requests, shared fairly among clients.
 
-What waits is bounded in requests, pixels and bytes. Where there is no room, a newcomer takes the
-place of the latest request of the client who holds most, as long as that client still holds no less
-than the newcomer then does: alone, a client may fill the whole queue; beside others, none keeps
-more than a fair share (dominant resource fairness, Ghodsi et al., NSDI 2011). Turns go by pixels to
-the client who was served least (start-time fair queueing, Goyal et al., SIGCOMM 1996).
+Its length is limited in requests, pixels and bytes. If a new request does not fit, it displaces the
+latest request of the client with the largest share, provided that this client then still has at
+least the newcomer's share. So a client alone may fill the whole queue, and beside others it keeps
+no more than a fair share (dominant resource fairness, Ghodsi et al., NSDI 2011). The next request
+to be served is that of the client for whom the fewest pixels were processed (start-time fair
+queueing, Goyal et al., SIGCOMM 1996).
 
-No locks and no waiting in here: one thread calls it, and time comes from outside.
+Nothing here locks or waits: a single thread calls it and passes in the clock.
 """
 
 from __future__ import annotations
@@ -19,16 +20,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 _HALF_LIFE = 60.0
-"""Seconds of work after which a measurement of the pace counts half."""
+"""Seconds of work after which a measurement of the pace has half its weight."""
 
 _FIRST_GUESS = 2_000_000.0
-"""Pixels a second, before anything was measured."""
+"""Pixels per second, before anything was measured."""
 
 _LONGEST_RETRY = 600
+"""Longest Retry-After, seconds."""
 
 
 class FullError(Exception):
-    """There is no room, or the room went to a client who held less. retry_after: seconds."""
+    """The queue has no room, or gave the place to a client with a smaller share.
+
+    retry_after: seconds.
+    """
 
     def __init__(self, retry_after: int) -> None:
         super().__init__("too many requests are waiting")
@@ -37,7 +42,7 @@ class FullError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What a waiting request holds, or what all may hold together."""
+    """Resources that a waiting request uses, or the limit for all together."""
 
     requests: int = 1
     pixels: int = 0
@@ -54,7 +59,7 @@ class Load:
         )
 
     def share(self, limit: Load) -> float:
-        """Of the resource of which it holds most, 0..1."""
+        """The dominant share: the largest fraction of any resource's limit."""
         return max(
             self.requests / limit.requests, self.pixels / limit.pixels, self.bytes / limit.bytes
         )
@@ -64,8 +69,8 @@ class Load:
 class Ticket:
     """A request that waits.
 
-    ready: its body is here. kept: several clients wait for it; it is not displaced. displace:
-    called when it loses its place.
+    ready: its body has been read, so that it may be served. kept: several requests wait for its
+    result; it is not displaced. displace: called when it loses its place.
     """
 
     client: str
@@ -78,11 +83,11 @@ class Ticket:
 @dataclass(slots=True)
 class _Client:
     tickets: list[Ticket] = field(default_factory=list)  # oldest first
-    served: float = 0.0  # pixels, virtual
+    served: float = 0.0  # virtual time, pixels
 
 
 class Queue:
-    """Tickets that wait, at most ``limit`` of them together. clock: seconds."""
+    """Waiting tickets with at most ``limit`` of load together. clock: gives seconds."""
 
     def __init__(self, limit: Load, clock: Callable[[], float]) -> None:
         self.limit = limit
@@ -97,11 +102,11 @@ class Queue:
 
     @property
     def waiting(self) -> Load:
-        """What they hold together."""
+        """Load of all tickets together."""
         return _sum(self.tickets)
 
     def enter(self, client: str, load: Load, displace: Callable[[FullError], None]) -> Ticket:
-        """Take a place. Raises FullError where there is none."""
+        """Add a ticket. Raises FullError if there is no room."""
         ticket = Ticket(client, load, displace)
         self._make_room(ticket)
         known = self._clients.setdefault(client, _Client())
@@ -111,7 +116,7 @@ class Queue:
         return ticket
 
     def change(self, ticket: Ticket, load: Load) -> None:
-        """What the ticket holds has become known. Raises FullError, and then it has left."""
+        """Change a ticket's load. If it no longer fits, it leaves the queue: raises FullError."""
         place = self._clients[ticket.client].tickets.index(ticket)
         self.leave(ticket)
         changed = Ticket(ticket.client, load, ticket.displace)
@@ -121,19 +126,19 @@ class Queue:
         known.tickets.insert(place, ticket)
 
     def leave(self, ticket: Ticket) -> None:
-        """Give the place back; nothing happens where it has left before."""
+        """Remove a ticket; nothing happens if it is not in the queue."""
         known = self._clients.get(ticket.client)
         if known is not None and ticket in known.tickets:
             known.tickets.remove(ticket)
             self._forget()
 
     def next(self) -> Ticket | None:
-        """The ticket whose turn it is, of those that are ready; it stays in the queue."""
+        """The ready ticket to be served next; it stays in the queue. None if none is ready."""
         ready = [ticket for ticket in self.tickets if ticket.ready]
         return min(ready, key=lambda ticket: self._clients[ticket.client].served, default=None)
 
     def start(self, ticket: Ticket) -> None:
-        """Its picture goes to work: the place is free, and its client has had a turn."""
+        """Remove a ticket that is being served, and charge its client for it."""
         known = self._clients[ticket.client]
         self._virtual = max(self._virtual, known.served)
         known.served += max(1, ticket.load.pixels)
@@ -141,12 +146,12 @@ class Queue:
         self._forget()
 
     def retry_after(self) -> int:
-        """Whole seconds until half of what waits will have been worked on, at least 1."""
+        """Seconds, 1 to 600, in which half of the waiting pixels will probably be processed."""
         seconds = self.waiting.pixels / 2 / self.pace.pixels_per_second
         return min(_LONGEST_RETRY, max(1, math.ceil(seconds)))
 
     def _make_room(self, newcomer: Ticket) -> None:
-        """Displace tickets until the newcomer fits; none where that is not enough: FullError."""
+        """Displace tickets until the newcomer fits; if it cannot, none: raises FullError."""
         held = {name: list(known.tickets) for name, known in self._clients.items()}
         share = (_sum(held.pop(newcomer.client, [])) + newcomer.load).share(self.limit)
         total = self.waiting + newcomer.load
@@ -163,7 +168,7 @@ class Queue:
             victim.displace(FullError(self.retry_after()))
 
     def _find_greediest(self, held: dict[str, list[Ticket]], share: float) -> Ticket | None:
-        """The latest ticket of the client who holds most, if the rest is no less than ``share``."""
+        """The latest ticket of the largest client that keeps at least ``share`` without it."""
         for tickets in sorted(
             held.values(), key=lambda tickets: _sum(tickets).share(self.limit), reverse=True
         ):
@@ -176,7 +181,7 @@ class Queue:
         return None
 
     def _forget(self) -> None:
-        """Clients without tickets, once it makes no difference what they were served."""
+        """Forget clients without tickets that would start at the current virtual time anyway."""
         if not any(known.tickets for known in self._clients.values()):
             self._clients.clear()
             self._virtual = 0.0
@@ -194,7 +199,7 @@ def _sum(tickets: Iterable[Ticket]) -> Load:
 
 
 class Pace:
-    """How many pixels a second are worked on, of late, while there is work."""
+    """Measures recent throughput, in pixels per second of the time with work."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -206,12 +211,12 @@ class Pace:
         return self._pixels / self._seconds
 
     def begin(self) -> None:
-        """A picture goes to work."""
+        """A picture is started."""
         self._pass_time()
         self._working += 1
 
     def end(self, pixels: int) -> None:
-        """It is finished."""
+        """A picture is finished."""
         self._pass_time()
         self._working -= 1
         self._pixels += pixels

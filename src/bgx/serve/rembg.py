@@ -1,8 +1,8 @@
-"""The form of rembg's own server (``rembg s``, 2.0): ``GET|POST /api/remove``.
+"""Requests of the API of rembg's own server (``rembg s``, 2.0): ``GET|POST /api/remove``.
 
-Its default is the network's own matte; what rembg calls alpha matting (``a``) and decontamination
-(``dc``) is bgx's ``refine``. ``extras`` and ``vm`` are refused: the first names files and keys of
-the server, the second a network of its own.
+By default it returns the network's own matte; rembg's alpha matting (``a``) and decontamination
+(``dc``) are bgx's ``refine``. ``extras`` and ``vm`` are refused: ``extras`` gives clients access to
+files and options of the server, and ``vm`` needs a further network.
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from bgx.serve.asks import Ask, Link, Refusal
+from bgx.serve.requests import CutoutRequest, Link, Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from bgx.serve.asks import Form
+    from bgx.serve.requests import Form
 
 _YES = frozenset({"true", "1", "on", "yes", "t", "y"})
 _NO = frozenset({"false", "0", "off", "no", "f", "n"})
 _THRESHOLDS = {"af": 255, "ab": 255, "ae": None}
-"""Whole numbers of alpha matting, with the most they may be; they have no meaning for bgx."""
+"""Parameters of rembg's alpha matting and their largest values: checked, and otherwise ignored."""
 
 
-def parse_request(query: Mapping[str, str], form: Form | None) -> Ask:
-    """form: of a POST; None is a GET, whose fields all are in the query. Raises Refusal (400, 422).
+def parse_request(query: Mapping[str, str], form: Form | None) -> CutoutRequest:
+    """Parse a request. form: the body of a POST; None for a GET, which has all fields in the query.
 
-    ``bgc`` and ``extras`` are always in the query.
+    ``bgc`` and ``extras`` are always in the query. Raises Refusal (400, 422).
     """
     fields = query if form is None else form.texts
     if query.get("extras"):
@@ -50,7 +50,7 @@ def parse_request(query: Mapping[str, str], form: Form | None) -> Ask:
         options["mask_only"] = True
     elif colour:
         options["background"] = colour
-    return Ask(_read_source(query, form), options, fields.get("model") or None)
+    return CutoutRequest(_read_source(query, form), options, fields.get("model") or None)
 
 
 def _read_source(query: Mapping[str, str], form: Form | None) -> bytes | Link:
@@ -78,7 +78,7 @@ def _check_number(fields: Mapping[str, str], name: str, most: int | None) -> Non
 
 
 def _read_colour(text: str) -> str | None:
-    """``r,g,b,a`` (or without a) as #rrggbbaa."""
+    """Convert ``r,g,b`` or ``r,g,b,a``, each 0..255, to #rrggbb or #rrggbbaa."""
     if not text:
         return None
     numbers = text.split(",")
@@ -91,5 +91,5 @@ def _read_colour(text: str) -> str | None:
 
 
 def error_json(refusal: Refusal) -> dict[str, Any]:
-    """The body of every answer that is not 200."""
+    """The body of an answer with an error."""
     return {"detail": refusal.title if not refusal.detail else f"{refusal.title}: {refusal.detail}"}

@@ -1,4 +1,4 @@
-"""What the three forms of request come to, and the refusal that each form words in its own way."""
+"""What the requests of all three APIs are parsed into, and refused with."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ Package = Literal["picture", "zip"]
 """The file alone, or a zip of its colours (JPEG) and its alpha (PNG)."""
 
 
-class Refusal(Exception):  # noqa: N818 - it is an answer, not a fault
-    """A request is answered with an error. status: of HTTP. code: short, stable. title: one line
-    for people. retry_after: seconds, where trying again makes sense."""
+class Refusal(Exception):  # noqa: N818 - it is an answer, not an error of the server
+    """A request is answered with an error.
+
+    status: of HTTP. code: short and stable, for programs. title: one line for people. retry_after:
+    seconds until it makes sense to try again; None if it makes none.
+    """
 
     def __init__(
         self,
@@ -32,7 +35,7 @@ class Refusal(Exception):  # noqa: N818 - it is an answer, not a fault
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """The fields of a request, whatever content type they came in. files: bytes by field."""
+    """The fields of a request, of any content type. texts, files: values by field name."""
 
     texts: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, bytes] = field(default_factory=dict)
@@ -40,8 +43,11 @@ class Form:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A picture that is to be fetched. refuse: the refusal where that fails; takes the reason and
-    whether the address itself was refused. off: its code where nothing is fetched."""
+    """A picture to be fetched from a URL.
+
+    refuse: makes the refusal if that fails, of the reason and of whether the URL itself was bad.
+    off: the refusal's code if this server fetches nothing.
+    """
 
     url: str
     refuse: Callable[[str, bool], Refusal]
@@ -49,12 +55,13 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
-    """A picture to cut out. options: bgx's picture options by their names, as texts and switches.
+class CutoutRequest:
+    """A picture to cut out.
 
-    background: an image behind the subject, in place of ``options["background"]``. model: None is
-    the server's first. preset: options that stand behind those asked for. kind: what the
-    client says the photo shows, told again in the answer.
+    options: values of bgx's picture options by name. background: an image behind the subject, in
+    place of ``options["background"]``. model: None for the server's default. preset: name of a
+    preset; ``options`` override it. kind: what the client says the photo shows, which remove.bg's
+    API repeats in its answer.
     """
 
     source: bytes | Link
@@ -65,6 +72,6 @@ class Ask:
     package: Package = "picture"
     kind: str | None = None
 
-    def without_pictures(self) -> Ask:
-        """What the answer needs to know of it."""
+    def without_pictures(self) -> CutoutRequest:
+        """A copy without the bytes of pictures, to be kept until the answer."""
         return replace(self, source=b"", background=None)

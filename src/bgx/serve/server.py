@@ -1,4 +1,4 @@
-"""The process: listening, signals, and an end that answers what was accepted."""
+"""Runs the server's process: listening, signals, and a graceful shutdown."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 _BACKLOG = 2048
 _KEEP_ALIVE = 65
-"""Seconds; longer than nginx keeps its own, so that it never sends into a connection that ends."""
+"""Seconds; longer than nginx's 60, so that nginx never uses a connection that is being closed."""
 
 _AFTER_TIMEOUT = 60
-"""Seconds for what is at work when the last who waits has had its turn."""
+"""Further seconds at shutdown, after the queue's timeout, for pictures at work."""
 
 _HANGUP: int | None = getattr(signal, "SIGHUP", None)
 """The terminal was closed. Windows has no such signal."""
@@ -36,10 +36,10 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, *([_HANGUP] if _HANGUP else []))
 
 
 def serve(settings: ServeSettings, tell: Callable[[str], None]) -> None:
-    """Serve until a signal comes. tell: says a line to whoever started the server.
+    """Serve until a signal comes. tell: called with messages for the user.
 
-    Raises UsageError where the address cannot be listened on, OutputError for the cache's folder,
-    ModelError and DeviceError where the network cannot be loaded.
+    Raises UsageError if the address cannot be listened on, OutputError if the cache's folder cannot
+    be used, ModelError and DeviceError if the default network cannot be loaded.
     """
     with _listen(settings.host, settings.port) as listener:
         server = _Server(settings, listener.getsockname()[1], tell)
@@ -69,9 +69,9 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server with bgx's start and end.
+    """uvicorn's server with bgx's startup and shutdown.
 
-    failure: why it ended by itself.
+    failure: the error that ended it, if any.
     """
 
     def __init__(self, settings: ServeSettings, port: int, tell: Callable[[str], None]) -> None:
@@ -98,15 +98,15 @@ class _Server(uvicorn.Server):
         )
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, and load the network beside it."""
+        """Listen, and start loading the default network."""
         await super().startup(sockets)
         self._begin(self._load())
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """The first signal ends gently, the second at once; the hang-up may come twice.
+        """Shut down gracefully at the first signal and at once at the second, unless it is SIGHUP.
 
-        What bgx was started to ignore, as with nohup, stays ignored.
+        A signal that is ignored when bgx starts, as with nohup, stays ignored.
         """
         loop = asyncio.get_running_loop()
 
@@ -147,7 +147,7 @@ class _Server(uvicorn.Server):
         )
 
     async def _drain(self) -> None:
-        """Answer what was accepted, then end."""
+        """Answer all accepted requests, then end."""
         self._tell("shutting down: answering what was accepted; press Ctrl-C again to stop at once")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.timeout + _AFTER_TIMEOUT):

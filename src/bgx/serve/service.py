@@ -1,4 +1,4 @@
-"""A request's way from its door to its answer."""
+"""Answers a request for a picture: key, queue, body, cache, network, result."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from starlette.responses import Response
 
 from bgx.errors import BgxError
 from bgx.presets import load_presets
-from bgx.serve.asks import Link, Refusal
-from bgx.serve.cache import Cache, reckon_address
+from bgx.serve.cache import Cache, compute_address
 from bgx.serve.fetch import Fetcher
 from bgx.serve.forms import BodyLimits, body_length, check_head
 from bgx.serve.keys import Keys
@@ -25,6 +24,7 @@ from bgx.serve.networks import Networks, code_fingerprint
 from bgx.serve.orders import make_order
 from bgx.serve.places import Place
 from bgx.serve.queue import FullError, Load, Queue
+from bgx.serve.requests import Link, Refusal
 from bgx.serve.work import Work
 from bgx.threads import Workers
 
@@ -33,23 +33,24 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
-    from bgx.serve.asks import Ask
+    from bgx.serve.apis import Api
     from bgx.serve.cache import Entry
-    from bgx.serve.doors import Door
     from bgx.serve.networks import Opened
+    from bgx.serve.requests import CutoutRequest
     from bgx.serve.settings import ServeSettings
-    from bgx.serve.work import Flight
+    from bgx.serve.work import PendingResult
 
 _Result = TypeVar("_Result")
 
 _PIXELS_PER_BYTE = 3
-"""Of a photo whose size is not known yet: a JPEG of middling quality."""
+"""Estimate for a photo whose header has not been read: that of a JPEG of medium quality."""
 
 
 class Service:
     """All parts of a running server. Made and used on the event loop's thread.
 
-    fetcher: tests put one in place that may connect to their servers.
+    fetcher: in place of the default one; for tests. draining: the server is shutting
+    down and takes no more requests. loaded: the default network is ready.
     """
 
     def __init__(self, settings: ServeSettings, *, fetcher: Fetcher | None = None) -> None:
@@ -72,12 +73,12 @@ class Service:
         self.limits = BodyLimits(settings.max_body, settings.timeout)
         self.draining = False
         self.loaded = False
-        # Hashing, headers, the cache's files; a network is loaded on a thread of its own.
+        # For hashing, reading headers and the cache's files; networks are loaded on another thread.
         self._side = Workers(4, "side")
         self._loader = Workers(1, "load")
         self._fingerprint = code_fingerprint()
         secret = secrets.token_bytes(32)
-        self._address = self.cache.address if self.cache else partial(reckon_address, secret)
+        self._address = self.cache.address if self.cache else partial(compute_address, secret)
         self.metrics.watch("bgx_waiting", "Requests that wait.", lambda: self._waiting.requests)
         self.metrics.watch("bgx_waiting_pixels", "Their pixels.", lambda: self._waiting.pixels)
         self.metrics.watch("bgx_working", "Pictures at work.", lambda: self.work.working)
@@ -103,13 +104,16 @@ class Service:
             self.cache.close()
 
     def rate(self) -> tuple[int, int, float]:
-        """The limit of waiting requests, how many more may, and seconds until all may."""
+        """The queue's places, how many of them are free, and seconds until all are free."""
         waiting = self.queue.waiting.requests
         limit = self.queue.limit.requests
         return limit, limit - waiting, self.queue.retry_after() if waiting else 0
 
     def describe(self) -> dict[str, Any]:
-        """What the page must know. revision: changes with everything that decides on results."""
+        """Facts for the web page, as JSON values.
+
+        revision: changes whenever the same photo and options could give another result.
+        """
         names = self.networks.names
         opened = self.networks.get(self.settings.models[0])
         identity = opened.identity if opened else {}
@@ -121,17 +125,17 @@ class Service:
             "revision": self._address(code=self._fingerprint, names=names, **identity)[:16],
         }
 
-    async def cut(self, door: Door, request: Request) -> Response:
+    async def cut(self, api: Api, request: Request) -> Response:
         """Answer a request for a picture."""
         try:
-            return await self._answer(door, request)
+            return await self._answer(api, request)
         except Refusal as refusal:
             self.metrics.refused.labels(refusal.code[:40]).inc()
-            return door.refuse(refusal)
+            return api.refuse(refusal)
         except FullError as error:
-            return door.refuse(self._refuse_full(error))
+            return api.refuse(self._refuse_full(error))
         except BgxError as error:
-            return door.refuse(door.blame(error))
+            return api.refuse(api.refusal_for(error))
         except ClientDisconnect:
             return Response(status_code=499)
 
@@ -141,37 +145,40 @@ class Service:
             return None
         return await self._run(self._side, partial(self.cache.get, key))
 
-    async def _answer(self, door: Door, request: Request) -> Response:
+    async def _answer(self, api: Api, request: Request) -> Response:
         client = self.keys.identify(request)
         if self.draining:
             raise Refusal(503, "draining", "The server is shutting down", retry_after=5)
         check_head(request, self.limits)
         with self._place(client, request) as place:
-            ask, key, pending = await self._begin(door, request, place)
+            wanted, key, pending = await self._begin(api, request, place)
         entry, hit = await _unless_gone(request, pending)
         self.metrics.cache.labels("hit" if hit else "miss").inc()
         request.state.note = "hit" if hit else "miss"
-        response = door.answer(request, ask, key if self.cache else None, entry)
+        response = api.answer(request, wanted, key if self.cache else None, entry)
         response.headers["X-Cache"] = request.state.note
         return response
 
     async def _begin(
-        self, door: Door, request: Request, place: Place
-    ) -> tuple[Ask, str, Coroutine[Any, Any, tuple[Entry, bool]]]:
-        """Read the request to its end. Returns what gives the result and whether it was cached.
+        self, api: Api, request: Request, place: Place
+    ) -> tuple[CutoutRequest, str, Coroutine[Any, Any, tuple[Entry, bool]]]:
+        """Read the request and put it to work.
 
-        Nothing of the body is held by what is returned, but by the order while it waits.
+        Returns what was asked for, the result's key, and a coroutine that gives the result and
+        whether it was cached. None of them holds the photo: only the order does while it waits.
         """
-        ask = await door.read(request, self.limits, place.check)
-        model = self.networks.choose(ask.model)
-        source = await self._take(ask.source, place)
-        background = None if ask.background is None else await self._take(ask.background, place)
+        wanted = await api.read(request, self.limits, place.check)
+        model = self.networks.choose(wanted.model)
+        source = await self._take(wanted.source, place)
+        background = (
+            None if wanted.background is None else await self._take(wanted.background, place)
+        )
         opened = await self._open(model)
         order = await self._run(
             self._side,
             partial(
                 make_order,
-                ask,
+                wanted,
                 source,
                 background,
                 model=model,
@@ -183,22 +190,22 @@ class Service:
         place.change(Load(1, order.pixels, len(source) + len(background or b"")))
         entry = await self.find(order.key)
         if entry is not None:
-            return ask.without_pictures(), order.key, _already(entry)
-        flight = self.work.join(order, place.hand_over())
-        return ask.without_pictures(), order.key, self._wait(flight)
+            return wanted.without_pictures(), order.key, _already(entry)
+        pending = self.work.join(order, place.hand_over())
+        return wanted.without_pictures(), order.key, self._wait(pending)
 
-    async def _wait(self, flight: Flight) -> tuple[Entry, bool]:
-        return await self.work.wait(flight), False
+    async def _wait(self, pending: PendingResult) -> tuple[Entry, bool]:
+        return await self.work.wait(pending), False
 
     async def _open(self, model: str | None) -> Opened:
-        """At once where it is loaded; loading another one makes nobody wait for this one."""
+        """The network, loaded if it is not. A request for a loaded one never waits for another."""
         opened = self.networks.get(model)
         if opened is None:
             opened = await self._run(self._loader, partial(self.networks.open, model))
         return opened
 
     async def _take(self, source: bytes | Link, place: Place) -> bytes:
-        """The picture itself; what is fetched counts for the place."""
+        """The picture's bytes. What is fetched from a URL is added to the request's load."""
         if isinstance(source, bytes):
             return source
         data = await self._links.fetch(source)

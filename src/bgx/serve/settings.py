@@ -1,4 +1,4 @@
-"""What ``bgx serve`` is asked for."""
+"""Settings of ``bgx serve``."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ServeSettings:
 
     models: names of networks, the first is the default; None is bgx's default. queue: requests
     that may wait. keys: API keys, none for a server open to all. max_body: bytes of a photo. cache:
-    folder of finished pictures, None for none; cache_size: bytes in it. fetch_urls: whether
+    folder of the cache, None for no cache; cache_size: bytes in it. fetch_urls: whether
     pictures are fetched from addresses that requests name. cors: origins of other sites whose pages
     may call; ``*`` for any. page: whether the page for people is served. timeout: seconds that a
     request waits for its turn, and that a body may take to arrive. trusted_proxies: addresses whose
@@ -70,7 +70,7 @@ class ServeSettings:
 
     @property
     def waiting(self) -> Load:
-        """What may wait, in requests, pixels and bytes."""
+        """Limit of the queue, in requests, pixels and bytes."""
         return Load(
             self.queue,
             max(self.queue * _PIXELS_PER_PLACE, self.read.max_pixels),

@@ -1,4 +1,4 @@
-"""Pictures at work: each kind of result is made once, however many ask for it at a time."""
+"""Runs orders from the queue. Equal orders at the same time are made once, for all requests."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from bgx.serve.asks import Refusal
 from bgx.serve.making import make_result
+from bgx.serve.requests import Refusal
 from bgx.threads import Workers
 
 if TYPE_CHECKING:
@@ -22,8 +22,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(eq=False, slots=True)
-class Flight:
-    """An order that waits for its turn or is at work. waiting: requests that wait for it."""
+class PendingResult:
+    """The result of an order that waits in the queue or is at work.
+
+    waiting: number of requests that wait for it.
+    """
 
     order: Order
     ticket: Ticket
@@ -33,9 +36,10 @@ class Flight:
 
 
 class Work:
-    """Takes orders from the queue in their turn, and has them made on threads of its own.
+    """Takes orders from the queue in the queue's order, and makes them on threads of its own.
 
-    Used from the event loop's thread alone. timeout: seconds that an order may wait for its turn.
+    All methods are for the event loop's thread. timeout: seconds that an order may wait in the
+    queue. observe: called with the seconds of each step of a finished picture.
     """
 
     def __init__(
@@ -50,7 +54,7 @@ class Work:
     ) -> None:
         self._queue, self._networks, self._read, self._cache = queue, networks, read, cache
         self._timeout, self._observe = timeout, observe
-        self._flights: dict[str, Flight] = {}
+        self._pending: dict[str, PendingResult] = {}
         self._places = 0
         self._working = 0
         self._threads: Workers | None = None
@@ -61,7 +65,7 @@ class Work:
         return self._working
 
     def begin(self, places: int) -> None:
-        """The default network is loaded: work may begin, on this many pictures at once."""
+        """Start working, on up to ``places`` pictures at once; the default network is loaded."""
         self._places = places
         self._threads = Workers(places, "serve")
         self._dispatch()
@@ -71,96 +75,97 @@ class Work:
         if self._threads is not None:
             self._threads.close()
 
-    def join(self, order: Order, ticket: Ticket) -> Flight:
-        """Have an order made, or wait with those who asked for the same before.
+    def join(self, order: Order, ticket: Ticket) -> PendingResult:
+        """Have an order made, or share the result if an equal order is pending.
 
-        ticket: its place in the queue. Every flight that is returned must be waited for.
+        ticket: the order's place in the queue. The caller must call :meth:`wait` with what is
+        returned.
         """
-        flight = self._flights.get(order.key)
-        if flight is None:
+        pending = self._pending.get(order.key)
+        if pending is None:
             return self._enlist(order, ticket)
-        flight.ticket.kept = True
+        pending.ticket.kept = True
         self._queue.leave(ticket)
-        return flight
+        return pending
 
-    async def wait(self, flight: Flight) -> Entry:
-        """The result.
+    async def wait(self, pending: PendingResult) -> Entry:
+        """Wait for the result.
 
-        Raises BgxError for a picture that cannot be cut out, FullError where its place was lost,
-        Refusal where its turn did not come in time. Where the last who waits is cancelled before
-        its turn, the place is given back; what is at work is finished into the cache.
+        Raises BgxError if the picture cannot be cut out, FullError if the order lost its place in
+        the queue, Refusal if its turn did not come in time. If all who wait are cancelled before
+        its turn, the order leaves the queue; a picture at work is finished and goes to the cache.
         """
-        flight.waiting += 1
+        pending.waiting += 1
         try:
-            return await self._wait(flight)
+            return await self._wait(pending)
         finally:
-            flight.waiting -= 1
-            if not flight.waiting and not flight.started:
-                self._abandon(flight)
+            pending.waiting -= 1
+            if not pending.waiting and not pending.started:
+                self._abandon(pending)
 
-    def _enlist(self, order: Order, ticket: Ticket) -> Flight:
+    def _enlist(self, order: Order, ticket: Ticket) -> PendingResult:
         key, result = order.key, asyncio.get_running_loop().create_future()
-        flight = Flight(order, ticket, result)
-        # Where all who waited have left, nobody asks for the exception.
+        pending = PendingResult(order, ticket, result)
+        # Retrieve the exception: asyncio would log it if all who waited have left.
         result.add_done_callback(lambda result: result.cancelled() or result.exception())
 
         def displace(error: FullError) -> None:
-            # It does not know the flight, which knows it: pictures in a circle of references would
-            # stay until the garbage collector's next full round.
-            self._flights.pop(key, None)
+            # A closure over key and result, not over the pending result: a reference cycle would
+            # keep the photo in memory until the next full garbage collection.
+            self._pending.pop(key, None)
             result.set_exception(error)
 
         ticket.displace = displace
         ticket.ready = True
-        self._flights[order.key] = flight
+        self._pending[order.key] = pending
         self._dispatch()
-        return flight
+        return pending
 
-    async def _wait(self, flight: Flight) -> Entry:
+    async def _wait(self, pending: PendingResult) -> Entry:
         try:
             async with asyncio.timeout(self._timeout):
-                return await asyncio.shield(flight.result)
+                return await asyncio.shield(pending.result)
         except TimeoutError:
-            if not flight.started:
+            if not pending.started:
                 raise Refusal(
                     503,
                     "timeout",
                     f"The picture's turn did not come within {self._timeout:g} seconds",
                     retry_after=self._queue.retry_after(),
                 ) from None
-        return await asyncio.shield(flight.result)
+        return await asyncio.shield(pending.result)
 
-    def _abandon(self, flight: Flight) -> None:
-        self._queue.leave(flight.ticket)
-        if self._flights.get(flight.order.key) is flight:
-            del self._flights[flight.order.key]
+    def _abandon(self, pending: PendingResult) -> None:
+        self._queue.leave(pending.ticket)
+        if self._pending.get(pending.order.key) is pending:
+            del self._pending[pending.order.key]
 
     def _dispatch(self) -> None:
-        """Begin what has a place and a turn."""
+        """Start orders as long as the queue has one and a thread is free."""
         threads = self._threads
         while threads and self._working < self._places and (ticket := self._queue.next()):
-            flight = next(one for one in self._flights.values() if one.ticket is ticket)
+            pending = next(one for one in self._pending.values() if one.ticket is ticket)
             self._queue.start(ticket)
             self._queue.pace.begin()
-            flight.started = True
+            pending.started = True
             self._working += 1
-            running = asyncio.wrap_future(threads.submit(partial(self._carry_out, flight.order)))
-            running.add_done_callback(partial(self._finish, flight))
+            running = asyncio.wrap_future(threads.submit(partial(self._carry_out, pending.order)))
+            running.add_done_callback(partial(self._finish, pending))
 
-    def _finish(self, flight: Flight, done: asyncio.Future[Entry]) -> None:
+    def _finish(self, pending: PendingResult, done: asyncio.Future[Entry]) -> None:
         self._working -= 1
-        self._queue.pace.end(flight.order.pixels)
-        del self._flights[flight.order.key]
+        self._queue.pace.end(pending.order.pixels)
+        del self._pending[pending.order.key]
         error = done.exception()
         if error is not None:
-            flight.result.set_exception(error)
+            pending.result.set_exception(error)
         else:
-            flight.result.set_result(done.result())
+            pending.result.set_result(done.result())
             self._observe(done.result().facts["seconds"])
         self._dispatch()
 
     def _carry_out(self, order: Order) -> Entry:
-        """On a thread of its own. Raises BgxError."""
+        """Runs on one of the threads. Raises BgxError."""
         engine = self._networks.open(order.model).engine
         entry = make_result(order, engine, self._read)
         if self._cache is not None:

@@ -1,1 +1,1 @@
-"""remove.bg's API, version 1.0, in pure functions: no connection, no picture is touched here."""
+"""remove.bg's API, version 1.0: pure functions that parse requests and make answers."""

@@ -1,4 +1,4 @@
-"""remove.bg's answers: headers and JSON for a result, and for what went wrong."""
+"""remove.bg's answers: headers and JSON of results and of errors."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from bgx.image.canvas import place
 from bgx.options import CanvasSettings
-from bgx.serve.asks import Refusal
 from bgx.serve.removebg.fields import refuse
 from bgx.serve.removebg.request import FULL_MEGAPIXELS
+from bgx.serve.requests import Refusal
 from bgx.settings import Area
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ _WORDED = {
 
 
 def word_refusal(refusal: Refusal) -> Refusal:
-    """A refusal of the server's own with remove.bg's status, code and title."""
+    """Convert a refusal with bgx's code to remove.bg's status, code and title."""
     known = _WORDED.get(refusal.code)
     if known is None:
         code = refusal.code.replace("-", "_")
@@ -64,7 +64,10 @@ def word_refusal(refusal: Refusal) -> Refusal:
 
 
 def answer_headers(facts: Mapping[str, Any], kind: str | None) -> dict[str, str]:
-    """The headers that describe a result. facts: of :mod:`bgx.serve.making`. kind: of the ask."""
+    """The headers that describe a result.
+
+    facts: of the cache entry. kind: of the :class:`bgx.serve.requests.CutoutRequest`.
+    """
     full = limit_size(facts["full_width"], facts["full_height"])
     headers = {
         "X-Width": str(facts["width"]),
@@ -86,9 +89,9 @@ def limit_size(width: int, height: int) -> tuple[int, int]:
 
 
 def foreground(facts: Mapping[str, Any]) -> dict[str, int]:
-    """Where the subject is, in pixels of the photo even where the result is smaller; all 0 where
-    there is none."""
-    # Each axis has its own: sides are rounded down, which is much of a short one.
+    """The subject's bounding box in pixels of the full size, even if the result is smaller; all 0
+    without a subject."""
+    # One scale for each axis, because sides are rounded down, which is much of a short one.
     scales = facts["full_width"] / facts["width"], facts["full_height"] / facts["height"]
     box = facts["bbox"] or (0, 0, 0, 0)
     left, top, right, bottom = (
@@ -108,7 +111,7 @@ def answer_json(data: bytes, facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def error_json(refusal: Refusal) -> dict[str, Any]:
-    """The body of every answer that is not 200."""
+    """The body of an answer with an error."""
     error = {"title": refusal.title, "code": refusal.code}
     if refusal.detail:
         error["detail"] = refusal.detail
@@ -116,7 +119,7 @@ def error_json(refusal: Refusal) -> dict[str, Any]:
 
 
 def rate_headers(limit: int, remaining: int, reset: float) -> dict[str, str]:
-    """limit: requests that may wait. remaining: how many more may. reset: seconds until all may."""
+    """The headers of the rate limit; arguments as of :meth:`bgx.serve.service.Service.rate`."""
     return {
         "X-RateLimit-Limit": str(limit),
         "X-RateLimit-Remaining": str(max(0, remaining)),
@@ -132,4 +135,4 @@ ACCOUNT = {
         }
     }
 }
-"""What an account holds: nothing is charged here."""
+"""The answer about an account: there are no credits, because nothing is charged."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bgx.serve.asks import Refusal
+from bgx.serve.requests import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,15 +9,15 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from bgx.serve.asks import Ask
 from bgx.serve.removebg.fields import drop_empty, read_switch, read_word, refuse, show
 from bgx.serve.removebg.framing import read_framing, read_region
 from bgx.serve.removebg.sources import read_background, read_source
+from bgx.serve.requests import CutoutRequest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from bgx.serve.asks import Form, Package
+    from bgx.serve.requests import Form, Package
 
 FULL_MEGAPIXELS = 25
 """Of the largest result, but for ``50MP``."""
@@ -43,7 +43,7 @@ _SHADOWS = {"none": None, "auto": "soft", "drop": "soft"}
 _UNSUPPORTED_SHADOWS = frozenset({"car", "3d"})
 
 
-def parse_request(form: Form) -> Ask:
+def parse_request(form: Form) -> CutoutRequest:
     """Raises Refusal with status 400 and one of remove.bg's codes."""
     texts = drop_empty(form.texts)
     files = {name: data for name, data in form.files.items() if data or name == "image_file"}
@@ -68,7 +68,7 @@ def parse_request(form: Form) -> Ask:
     region = read_region(texts)
     if region:
         options["region"] = region
-    return Ask(
+    return CutoutRequest(
         source,
         options,
         background=background,

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from bgx.errors import UsageError
 from bgx.parsers import parse_backdrop
-from bgx.serve.asks import Link, Refusal
 from bgx.serve.removebg.fields import refuse, show
+from bgx.serve.requests import Link, Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
