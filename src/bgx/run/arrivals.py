@@ -1,8 +1,8 @@
 """Finds the pictures of a folder as they become complete.
 
-Events of the file system are only hints to look at a path again: they do not say when a file has
-been closed or when events were lost, and network file systems send none. A file counts as complete
-when it is unchanged between two looks, and the whole folder is searched again once a minute.
+File system events are only hints to check a path again: they do not say when a file has been closed
+or when events were lost, and network file systems send none. A file counts as complete when two
+checks half a second apart find it unchanged. The whole folder is searched again every minute.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ SETTLE_S = 0.5
 """Seconds for which a file must be unchanged to count as complete."""
 
 _LOOK_S = 60.0
-"""Seconds between two searches of the whole folder if there are events."""
+"""Seconds between two searches of the whole folder, if the file system sends events."""
 
 _POLL_S = 1.0
-"""Seconds between two searches of the whole folder if there are none."""
+"""Seconds between two searches of the whole folder, without events."""
 
 _REST = 4
-"""The pause after a search is at least so many times as long as the search."""
+"""Minimum ratio of the pause after a search to the duration of the search."""
 
 _MANY = 1000
-"""If more paths have changed at once, events may have been lost: the whole folder is searched."""
+"""If more paths than this have changed, events may be lost: the whole folder is searched."""
 
 Mark = tuple[int, int, "Hashable"]
-"""Differs if a file has changed: its size, modification time and identity."""
+"""A file's size, modification time and identity; it differs if the file has changed."""
 
 
 def mark(file: File) -> Mark | None:
@@ -55,15 +55,15 @@ def mark(file: File) -> Mark | None:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A complete picture, or a folder that cannot be searched. mark: at that time."""
+    """A complete picture, or a folder that cannot be searched. mark: the file's at that time."""
 
     item: Item
     mark: Mark
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
-    """A file that may not be complete. since: seconds, of the look that saw the mark first."""
+class _Incomplete:
+    """A file that may be incomplete. since: when the mark was first seen, seconds of the clock."""
 
     found: Found
     mark: Mark
@@ -74,8 +74,8 @@ class Arrivals:
     """Finds the pictures of a folder, and those that arrive later.
 
     Each is returned once, and again whenever it has changed. leave_out: folders that are not
-    searched. poll: do not use events. clock: gives seconds, and never goes back. ignored: number of
-    files so far that are not pictures. Memory grows only with the number of files in the folder.
+    searched. poll: do not use file system events. clock: gives seconds; monotonic. ignored: number
+    of files so far that are not pictures. Memory grows only with the number of files in the folder.
     """
 
     def __init__(
@@ -92,8 +92,8 @@ class Arrivals:
         self._poll = poll
         self._clock = clock
         self._known: dict[str, Mark] = {}
-        self._others: dict[str, Mark] = {}
-        self._pending: dict[str, _Seen] = {}
+        self._not_pictures: dict[str, Mark] = {}
+        self._pending: dict[str, _Incomplete] = {}
         self._ready: SimpleQueue[Arrival] = SimpleQueue()
         self._hints: set[str] = set()
         self._everything = True
@@ -104,8 +104,8 @@ class Arrivals:
         self._failure: Exception | None = None
 
     def start(self) -> None:
-        """Start the threads that look and listen for events. Raises NoMemoryError."""
-        for task in (self._look_on,) if self._poll else (self._look_on, self._listen):
+        """Start the threads that search and that listen for events. Raises NoMemoryError."""
+        for task in (self._keep_looking,) if self._poll else (self._keep_looking, self._listen):
             thread = threading.Thread(target=self._carry_out, args=(task,), daemon=True)
             if not start(thread):
                 raise NoMemoryError("the system gives no thread to watch with; raise its limits")
@@ -117,9 +117,9 @@ class Arrivals:
         join_all(self._threads)
 
     def take(self, count: int, *, wait: bool) -> list[Arrival]:
-        """Return new complete pictures, at most ``count``. wait: up to POLL seconds for the first.
+        """Return new complete pictures, at most ``count``. wait: wait up to POLL s for the first.
 
-        Raises what one of the threads raised.
+        Raises the exception of a thread that has failed.
         """
         taken: list[Arrival] = []
         try:
@@ -131,26 +131,26 @@ class Arrivals:
         return taken
 
     def names(self) -> list[str]:
-        """Names below the folder of its pictures, and of files that may not be complete."""
+        """Relative names of the folder's pictures, and of files that may be incomplete."""
         return [*self._known, *self._pending]
 
     def forget(self, below: str) -> None:
-        """Treat the next file of this name as new, because this one was moved away."""
+        """Forget a picture that was moved away: the next file of its name is a new one."""
         self._known.pop(below, None)
 
     def look(self, names: Iterable[str] | None = None) -> None:
-        """Look at these files and folders, or at the whole folder; names are relative to it."""
+        """Check these files and folders, or the whole folder; names are relative to it."""
         if names is None:
-            self._look_at_everything()
+            self._search()
         else:
             for found in chain.from_iterable(
                 self._folder.find(name, self._leave_out) for name in names
             ):
-                self._meet(found)
+                self._note(found)
         self._settle()
 
-    def _look_at_everything(self) -> None:
-        met = set()
+    def _search(self) -> None:
+        names = set()
         complete = True
         for found in self._folder.walk(self._leave_out):
             if self._closed.is_set():
@@ -159,25 +159,25 @@ class Arrivals:
                 complete = False
                 if not found.below:
                     log.warning("%s: cannot be searched: %s", found.file, found.error.strerror)
-            met.add(found.below)
-            self._meet(found)
+            names.add(found.below)
+            self._note(found)
         if complete:
-            for below in [*self._known.keys() - met, *self._others.keys() - met]:
+            for below in [*self._known.keys() - names, *self._not_pictures.keys() - names]:
                 self._drop(below)
 
-    def _meet(self, found: Found) -> None:
+    def _note(self, found: Found) -> None:
         here = mark(found.file)
         if here is None:
             self._drop(found.below)
-        elif here not in (self._known.get(found.below), self._others.get(found.below)):
-            self._pending.setdefault(found.below, _Seen(found, here, self._clock()))
+        elif here not in (self._known.get(found.below), self._not_pictures.get(found.below)):
+            self._pending.setdefault(found.below, _Incomplete(found, here, self._clock()))
 
     def _drop(self, below: str) -> None:
-        for kept in (self._known, self._others, self._pending):
+        for kept in (self._known, self._not_pictures, self._pending):
             kept.pop(below, None)
 
     def _settle(self) -> None:
-        """Look again at files that may not be complete, and pass on those that are unchanged."""
+        """Check files that may be incomplete again, and pass on those that are unchanged."""
         for below, seen in list(self._pending.items()):
             if self._clock() - seen.since < SETTLE_S:
                 continue
@@ -189,11 +189,11 @@ class Arrivals:
             else:
                 self._pass_on(seen)
 
-    def _pass_on(self, seen: _Seen) -> None:
+    def _pass_on(self, seen: _Incomplete) -> None:
         found = seen.found
         if found.error is None and not is_picture(found.file):
-            self.ignored += found.below not in self._others
-            self._others[found.below] = seen.mark
+            self.ignored += found.below not in self._not_pictures
+            self._not_pictures[found.below] = seen.mark
         else:
             self._known[found.below] = seen.mark
             below = found.below or found.file.name
@@ -207,7 +207,7 @@ class Arrivals:
         except Exception as error:  # noqa: BLE001 - raised by take()
             self._failure = error
 
-    def _look_on(self) -> None:
+    def _keep_looking(self) -> None:
         due = 0.0
         while not self._closed.is_set():
             self._woken.clear()
@@ -229,14 +229,14 @@ class Arrivals:
         return None if everything else hints
 
     def _hint(self, paths: Sequence[str]) -> None:
-        """Have these paths looked at; they are absolute."""
+        """Have these absolute paths checked."""
         if not paths:
             return
         inside = f"{self._folder.location.rstrip('/')}/"
         names = [Path(path).as_posix() for path in paths]
         with self._lock:
             if len(names) + len(self._hints) > _MANY or any(
-                not name.startswith(inside) or "\ufffd" in name  # its name is not valid text
+                not name.startswith(inside) or "\ufffd" in name  # a name that is not valid UTF-8
                 for name in names
             ):
                 self._everything = True
@@ -245,7 +245,7 @@ class Arrivals:
         self._woken.set()
 
     def _listen(self) -> None:
-        # Only this command needs it, and not with --poll.
+        # Imported here: only bgx watch needs it, and not with --poll.
         from watchfiles import watch
 
         root = self._folder.location
@@ -262,11 +262,11 @@ class Arrivals:
                     stop_event=self._closed,
                     ignore_permission_denied=True,
                 ):
-                    # Changes from before the start of events need a look too.
+                    # At first the whole folder: it may have changed before events were sent.
                     self._hint([root] if first else [path for _, path in changes])
                     first = False
                     if self._folder.identity() != identity:
-                        break  # replaced by another folder, which has no events yet
+                        break  # another folder has its name now: watch that one
             except (OSError, RuntimeError) as error:
                 log.warning(
                     "%s: the system gives no events for it (%s); searching it every second, as "

@@ -1,4 +1,4 @@
-"""Gathers the pictures of several threads into batches for a GPU."""
+"""Collects pictures of several threads into batches for a GPU (dynamic batching)."""
 
 from __future__ import annotations
 
@@ -28,17 +28,19 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _PATIENCE = 0.01
-"""Seconds that a GPU waits for pictures that are still being read."""
+"""Seconds that an incomplete batch waits for pictures that are still being read."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Request:
+    """A picture for the network. tensor: (1, 3, height, width). answer: the network's output."""
+
     tensor: NDArray[np.float32]
     answer: Future[NDArray[np.float32]] = field(default_factory=Future)
 
 
 class _Queue:
-    """Pictures on their way to the network. expected: pictures announced that are still read."""
+    """Requests for the network. expected: announced pictures that are still being read."""
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
@@ -50,9 +52,9 @@ class _Queue:
 class Gatherer:
     """Runs pictures of several threads as one batch.
 
-    A batch is run when it is full, when no announced picture is still to come, or when the next one
-    takes longer than ``patience`` seconds. If no thread for this can be started, each picture is
-    run alone on its own thread.
+    A batch is run when it is full, when no further picture is announced, or when it has waited for
+    one for ``patience`` seconds. If no thread for this can be started, each picture is run alone on
+    its own thread.
     """
 
     def __init__(self, network: Network, *, patience: float = _PATIENCE) -> None:
@@ -69,17 +71,21 @@ class Gatherer:
         self._end = weakref.finalize(self, _end, self._queue, self._threads)
 
     def expect(self, slots: AbstractContextManager[object]) -> Expected:
-        """Announce a picture. slots: released while the picture waits for the network."""
+        """Announce a picture that is being read.
+
+        slots: a slot for work on the CPU that the calling thread holds; it is released while the
+        picture waits for the network.
+        """
         queue = self._queue if self._threads else None
         return Expected(self._network, queue, slots)
 
     def close(self) -> None:
-        """End the threads. No picture may be on its way."""
+        """End the threads. No picture may be announced or waiting."""
         self._end()
 
 
 class Expected:
-    """The network for one announced picture; batches wait for it until it is run or given up."""
+    """The network for one announced picture: batches wait for it until it is run or withdrawn."""
 
     def __init__(
         self, network: Network, queue: _Queue | None, slots: AbstractContextManager[object]
@@ -110,7 +116,7 @@ class Expected:
         with self._queue.changed:
             self._queue.requests.append(request)
             self._arrive()
-            # A picture that is run again has arrived before.
+            # Also if it is run again: then :meth:`_arrive` does nothing.
             self._queue.changed.notify_all()
         self._slots.__exit__(None, None, None)
         try:
@@ -122,7 +128,7 @@ class Expected:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Give the picture up if it has not been run."""
+        """Withdraw the announcement if the picture has not been run."""
         if self._queue is not None:
             with self._queue.changed:
                 self._arrive()

@@ -30,35 +30,35 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _AT_ONCE = 500
-"""Pictures of a part. Those that wait for a later part can still be changed or removed."""
+"""Largest number of pictures in a part. Those of later parts may still be changed or removed."""
 
-_AGAIN_S = (2.0, 8.0, 20.0)
-"""Seconds until an unreadable picture is tried again: its writer may have paused."""
+_RETRY_S = (2.0, 8.0, 20.0)
+"""Seconds before each retry of an unreadable picture: it may be written in pauses."""
 
 
 @dataclass(slots=True)
 class _Work:
     """A picture between its arrival and its outcome.
 
-    target: name of its result below the output folder. mark: of the picture when it was last looked
-    at. tries: how often it was tried again without a change. due: time of the next try, seconds of
-    the monotonic clock.
+    target: name of its result, relative to the output folder. mark: the file's when it was last
+    checked. retries: how often it was tried again since its last change. due: time of the next
+    retry, seconds of the monotonic clock.
     """
 
     item: Item
     job: Job
     target: str
     mark: Mark
-    tries: int = 0
+    retries: int = 0
     due: float = 0.0
 
 
 class HotFolder:
     """Gives the pictures of a folder, and those that arrive later, as jobs to ``run_batch``.
 
-    tell: called with each message for the user. done, failed: folders that pictures are moved to;
-    subfolders are kept. ignored: number of files so far that are not pictures. remote: results go
-    to an object store.
+    tell: called with each message for the user. done, failed: folders that pictures are moved to,
+    into the same subfolder. ignored: number of files so far that are not pictures. remote: whether
+    results go to an object store.
     """
 
     def __init__(
@@ -78,8 +78,8 @@ class HotFolder:
         self._done = done
         self._failed = failed
         self._work: dict[str, _Work] = {}
-        self._again: list[_Work] = []
-        self._tidied: set[Folder] = set()
+        self._retries: list[_Work] = []
+        self._cleaned: set[Folder] = set()
 
     @property
     def ignored(self) -> int:
@@ -102,21 +102,22 @@ class HotFolder:
         self._arrivals.close()
 
     def parts(self) -> Iterator[list[Job | Skipped]]:
-        """Yield parts of jobs without an end; a part is empty if there is nothing to do now.
+        """Yield parts of jobs, endlessly; a part is empty if there is nothing to do now.
 
         Raises UsageError if a result would overwrite an input, and OutputError if no result could
         be written.
         """
         while True:
             again = self._take_due()
-            idle = not again and len(self._again) == len(self._work)
+            idle = not again and len(self._retries) == len(self._work)
             arrivals = self._arrivals.take(_AT_ONCE, wait=idle)
             yield [*again, *(self._plan(arrivals) if arrivals else [])]
 
     def settle(self, outcome: Outcome) -> Outcome | None:
-        """Take an outcome of one of the jobs; return it if it is final, and then move the picture.
+        """Take the outcome of one of the jobs, and move its picture away if the outcome is final.
 
-        Returns None if the picture will be tried again, or was removed before it could be read.
+        Returns the final outcome; None if the picture will be tried again, or was removed before it
+        could be read.
         """
         work = self._work.pop(str(outcome.job.source))
         if isinstance(outcome, Failed) and ends_run(outcome.error):
@@ -128,14 +129,14 @@ class HotFolder:
             self._forget(work)
             return None
         if here is not None and here != work.mark:
-            # It changed while it was processed. The result, if any, may be replaced: it is ours.
+            # It changed while it was processed. A result of this job may be replaced by the next.
             made = isinstance(outcome, Done)
             job = work.job._replace(create=False) if made else work.job
-            self._try_again(replace(work, job=job, mark=here, tries=0), SETTLE_S)
+            self._try_again(replace(work, job=job, mark=here, retries=0), SETTLE_S)
             return None
-        if _is_unreadable(outcome) and work.tries < len(_AGAIN_S):
+        if _is_unreadable(outcome) and work.retries < len(_RETRY_S):
             log.info("%s: cannot be read yet, it will be tried again", work.item.file)
-            self._try_again(replace(work, tries=work.tries + 1), _AGAIN_S[work.tries])
+            self._try_again(replace(work, retries=work.retries + 1), _RETRY_S[work.retries])
             return None
         if isinstance(outcome, Skipped) and self._done is None:
             self._warn_of_older(work)
@@ -144,8 +145,8 @@ class HotFolder:
         return outcome
 
     def _warn_of_older(self, work: _Work) -> None:
-        """Tell the user if the photo was replaced, and its result is that of the earlier photo."""
-        # What was planned is a file, whose status the plan may have got with those of others.
+        """Tell the user if the existing result is that of an earlier photo of the same name."""
+        # A planned target is always a File.
         target = cast("File", work.job.target)
         if skip_existing(work.item.file, target, "update") is None:
             self._tell(
@@ -160,15 +161,15 @@ class HotFolder:
     def _try_again(self, work: _Work, seconds: float) -> None:
         work.due = time.monotonic() + seconds
         self._work[str(work.item.source)] = work
-        self._again.append(work)
+        self._retries.append(work)
 
     def _take_due(self) -> list[Job]:
-        """Jobs to try again now; if a picture has changed, it waits again."""
+        """Jobs whose retry is due; a picture that has changed waits again."""
         now = time.monotonic()
-        due = [work for work in self._again if work.due <= now]
+        due = [work for work in self._retries if work.due <= now]
         if not due:
             return []
-        self._again = [work for work in self._again if work.due > now]
+        self._retries = [work for work in self._retries if work.due > now]
         jobs = []
         for work in due:
             here = mark(work.item.file)
@@ -176,17 +177,17 @@ class HotFolder:
                 del self._work[str(work.item.source)]
                 self._forget(work)
             elif here != work.mark:
-                self._try_again(replace(work, mark=here, tries=0), SETTLE_S)
+                self._try_again(replace(work, mark=here, retries=0), SETTLE_S)
             else:
                 jobs.append(work.job)
         return jobs
 
     def _plan(self, arrivals: Iterable[Arrival]) -> list[Job | Skipped]:
-        """Jobs with the same targets as in a batch of the whole folder."""
+        """Jobs for new pictures, with the same targets as in a batch of the whole folder."""
         new = {
             str(arrival.item.source): arrival
             for arrival in arrivals
-            # One in work is looked at again after its outcome; a changed one arrives again.
+            # A picture in work is checked again at its outcome; a changed one arrives again.
             if str(arrival.item.source) not in self._work
             and mark(arrival.item.file) == arrival.mark
         }
@@ -197,9 +198,9 @@ class HotFolder:
         plan = self._planner.plan(items, {fold(work.target) for work in self._work.values()})
         for note in plan.notes:
             self._tell(note)
-        for folder in {*plan.folders} - self._tidied:
+        for folder in {*plan.folders} - self._cleaned:
             folder.remove_leftovers()
-            self._tidied.add(folder)
+            self._cleaned.add(folder)
         if plan.jobs:
             check_writable([*plan.folders, self._planner.out])
         targets = {str(item.source): below for item, below in zip(items, plan.belows, strict=True)}
@@ -215,7 +216,7 @@ class HotFolder:
         return part
 
     def _find_others(self, items: Sequence[Item]) -> Iterator[Item]:
-        """Other pictures of the folder that could get the same targets as these."""
+        """Other pictures of the folder that compete with these for names of targets."""
         roots = {root_of(item.below) for item in items}
         new = {item.below for item in items}
         for below in self._arrivals.names():
