@@ -1,14 +1,14 @@
-"""What the way through a broker costs, and how many photos a second one batch can hand out.
+"""Measures the overhead of a broker, and how many photos per second one producer can hand out.
 
     python benchmarks/cluster.py --json benchmarks/results/cluster.json
 
-Overhead: the same photos by `bgx batch` alone and by `bgx batch --broker` with one worker, in turn,
-on the same cores. Both are run with a few and with many photos; the difference is what a photo
-takes once everything is loaded. CPU seconds are those of all bgx's processes; on a machine with
-other work they tell more than the wall clock.
+Overhead: `bgx batch` alone and `bgx batch --broker` with one worker cut out the same photos in turn
+on the same cores. Both run with few and with many photos; the difference gives the time of a photo
+without startup. CPU seconds are those of all bgx processes; on a machine with other load they are
+more meaningful than the wall clock.
 
-Rate: photos a second of a batch whose worker answers at once, without reading or writing any: what
-one producer and one Redis can do at most. Needs redis-server.
+Rate: photos per second of a batch whose worker answers at once, without reading or writing
+pictures: the upper limit of one producer with one Redis. Needs redis-server.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ PATIENCE = 120
 
 @contextlib.contextmanager
 def redis() -> Iterator[str]:
-    """A Redis that keeps nothing; its URL."""
+    """Run a Redis server that stores nothing on disk; yields its URL."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     words = ["redis-server", "--port", str(port), "--save", "", "--appendonly", "no"]
@@ -60,7 +60,7 @@ def redis() -> Iterator[str]:
 
 @contextlib.contextmanager
 def running(words: Sequence[str | Path], environment: dict[str, str]) -> Iterator[int]:
-    """A process; its number."""
+    """Run a process while the block runs; yields its process id."""
     process = subprocess.Popen(words, env=environment, stderr=subprocess.DEVNULL)
     try:
         yield process.pid
@@ -69,13 +69,13 @@ def running(words: Sequence[str | Path], environment: dict[str, str]) -> Iterato
         process.wait()
 
 
-def cpu_seconds(number: int) -> float:
-    """Of a process and of those it started, which are at work still; on Linux."""
+def cpu_seconds(pid: int) -> float:
+    """CPU seconds used so far by a process and its running children. Linux only."""
     total = 0.0
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            if int(entry.name) == number or int(fields[1]) == number:
+            if pid in (int(entry.name), int(fields[1])):
                 ticks = sum(map(int, fields[11:15]))
                 total += ticks / os.sysconf("SC_CLK_TCK")
     return total
@@ -90,7 +90,7 @@ def cut(tool: vs_rembg.Tool, source: Path, target: Path, *options: str) -> measu
 
 
 def measure_overhead(folder: Path, url: str, model: Path, rounds: int) -> list[dict[str, float]]:
-    """Seconds by way, number of photos and clock; a row for each round."""
+    """One row for each round: seconds by "WAY COUNT CLOCK", such as "broker 72 wall"."""
     tool = vs_rembg.bgx_tool(folder / "home", model, ())
     sources = {}
     for count in (FEW, MANY):
@@ -114,7 +114,7 @@ def measure_overhead(folder: Path, url: str, model: Path, rounds: int) -> list[d
 
 
 def summarize(rows: Sequence[dict[str, float]]) -> dict[str, dict[str, float]]:
-    """Seconds a photo, medians over the rounds."""
+    """Medians over the rounds: seconds per photo by way, and the broker's relative overhead."""
     summary = {}
     for clock in ("wall", "CPU"):
         ways = {
@@ -124,14 +124,14 @@ def summarize(rows: Sequence[dict[str, float]]) -> dict[str, dict[str, float]]:
             )
             for way in ("plain", "broker")
         }
-        summary[f"{clock} seconds a photo"] = ways | {
+        summary[f"{clock} seconds per photo"] = ways | {
             "overhead": ways["broker"] / ways["plain"] - 1
         }
     return summary
 
 
 def measure_rate(folder: Path, url: str, count: int) -> dict[str, float]:
-    """A batch of so many photos that nobody opens; their results are there already."""
+    """Time a batch of ``count`` photos that no worker opens and whose results already exist."""
     source, target = folder / "none", folder / "made"
     source.mkdir()
     target.mkdir()
@@ -147,15 +147,15 @@ def measure_rate(folder: Path, url: str, count: int) -> dict[str, float]:
     return {
         "photos": count,
         "seconds": usage.seconds,
-        "photos a second": count / usage.seconds,
-        "tasks a second": count / 64 / usage.seconds,
+        "photos per second": count / usage.seconds,
+        "tasks per second": count / 64 / usage.seconds,
         "CPU seconds of the producer": usage.cpu_seconds or 0.0,
         "peak memory of the producer, MB": (usage.peak_bytes or 0) / 1e6,
     }
 
 
 def answer(url: str) -> None:
-    """As a worker whose network and storage take no time."""
+    """Run a stub worker that reports every picture as done at once."""
     from celery import current_task, shared_task
 
     from bgx.cluster.answers import publish
@@ -170,7 +170,7 @@ def answer(url: str) -> None:
     @shared_task(name=TASK)
     def cut(message: dict[str, Any]) -> None:
         sign = {"task": current_task.request.id, "worker": "stub-1"}
-        # One by one, as from pictures that are finished one by one.
+        # One message for each picture, as a real worker sends them.
         answers = [
             sign | {"rows": [[number, {"done": done}]]} for number, *_ in message["pictures"]
         ]
@@ -211,7 +211,7 @@ def main() -> None:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--photos", type=int, default=20_000, help="of the rate (default: 20000)")
+    parser.add_argument("--photos", type=int, default=20_000, help="number (default: 20000)")
     parser.add_argument("--repeats", type=int, default=3, help="rounds (default: 3)")
     parser.add_argument("--model-file", type=Path, help="u2netp.onnx (default: bgx's own)")
     parser.add_argument("--json", type=Path, help="write the record to this file")

@@ -27,7 +27,7 @@ COMMAND = (
 
 
 def measure_size(folder: Path, size: tuple[int, int], count: int, rounds: int) -> list[Any]:
-    """Usage of each round over the same photos."""
+    """The usage of each round; all rounds cut out the same photos."""
     photos.write(folder / "photos", size, count)
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith("BGX_")
@@ -44,7 +44,7 @@ def measure_size(folder: Path, size: tuple[int, int], count: int, rounds: int) -
 
 
 def summarize(measurements: dict[str, list[Any]], count: int) -> dict[str, dict[str, float]]:
-    """Medians over rounds, by size; no memory where the platform does not tell."""
+    """Medians over rounds, by size; without memory if the platform does not report it."""
     summary = {}
     for name, rounds in measurements.items():
         seconds = statistics.median(one["seconds"] for one in rounds)

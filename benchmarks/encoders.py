@@ -45,7 +45,7 @@ BLOCK = 64
 ADLER_BASE = 65521
 
 LIBRARIES: dict[str, Any] = {"zlib": zlib}
-"""Deflate by name; all look like zlib. isal where it has a wheel."""
+"""Deflate implementations by name, all with zlib's interface; isal only where it is installed."""
 
 LEVELS = {"zlib": [1], "isal": [0, 1, 2, 3]}
 
@@ -59,7 +59,7 @@ FASTEST = "isal" if "isal" in LIBRARIES else "zlib"
 
 @dataclass(frozen=True)
 class Encoder:
-    """One way to write one cut-out: pixels is what the file must open to."""
+    """One way to write one cut-out. pixels: what the file must decode to."""
 
     name: str
     threads: int
@@ -69,7 +69,7 @@ class Encoder:
 
 @dataclass(frozen=True)
 class Result:
-    """What an encoder took and made. exact: the file opens to the pixels that went in."""
+    """An encoder's time and file size. exact: whether the file decodes to the original pixels."""
 
     encoder: str
     threads: int
@@ -169,7 +169,7 @@ def _join_adler(one: int, other: int, length: int) -> int:
 
 
 def cut_out(size: tuple[int, int], seed: int, *, zeroed: bool) -> Pixels:
-    """A cut-out as it comes from a JPEG; zeroed: no colours are left under alpha 0."""
+    """A cut-out of a photo that was a JPEG. zeroed: set the colours under alpha 0 to 0."""
     photo, alpha = photos.render(*size, seed)
     with Image.open(io.BytesIO(photos.encode_jpeg(photo))) as decoded:
         rgba = np.dstack([np.asarray(decoded), np.asarray(alpha)])
@@ -210,7 +210,7 @@ def make_encoders(size: tuple[int, int], seed: int, cores: int) -> list[Encoder]
 
 
 def compare(encoders: list[Encoder], repeats: int) -> list[Result]:
-    """Run every encoder once a round; the fastest round counts."""
+    """Run every encoder once per round; its fastest round counts."""
     seconds: list[list[float]] = [[] for _ in encoders]
     files = [b""] * len(encoders)
     for _ in range(repeats):

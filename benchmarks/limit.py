@@ -49,7 +49,7 @@ MATRIX_SIZES = (512, 1024, 2048)
 
 @dataclass(frozen=True)
 class Sample:
-    """One photo at every step of its way. pixels: the cut-out's, uint8 (height, width, 4)."""
+    """One photo before and after each step. pixels: of the cut-out, uint8 (height, width, 4)."""
 
     jpeg: bytes
     photo: Image.Image
@@ -134,14 +134,14 @@ def peak_flops(products: dict[int, Callable[[object], object]], cores: int) -> f
     rates = []
     for size, multiply in products.items():
         operations = 2 * size**3
-        # Some GFLOP for each core: long enough to be timed, short enough for a quiet moment.
+        # Some GFLOP per core: long enough to be timed, short enough to fit between other processes.
         items = range(cores * math.ceil(4e9 / operations))
         rates.append(operations / seconds_each(multiply, items, cores))
     return max(rates)
 
 
 def network_flops(model_file: Path) -> int:
-    """Floating-point operations of a network's convolutions for one picture, two per product."""
+    """Floating-point operations of a network's convolutions for one picture: 2 per multiply-add."""
     import onnx
 
     graph = onnx.shape_inference.infer_shapes(onnx.load(model_file)).graph
@@ -158,7 +158,7 @@ def network_flops(model_file: Path) -> int:
 
 
 def open_network(home: Path) -> Callable[[object], object]:
-    """The network as bgx runs it in a batch, on some input."""
+    """A function that runs the network once, as in a batch, on random input."""
     session = vs_rembg.open_network(home)
     batch = np.random.default_rng(0).standard_normal((1, 3, *INPUT), np.float32)
     return lambda _: session.run(batch)

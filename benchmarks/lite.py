@@ -49,7 +49,7 @@ THRESHOLDS = 255
 
 @dataclass(frozen=True)
 class Row:
-    """What the table says of one model."""
+    """A row of the table: one model."""
 
     model: str
     max_f: float

@@ -1,4 +1,4 @@
-"""Shared by all benchmarks: runs and measures programs, describes the machine, writes records.
+"""Used by all benchmarks: runs and measures programs, describes the machine, writes records.
 
 A record is one JSON file: the settings, the versions and the machine, every single measurement, and
 the summary. Only ratios within one record are meaningful, not numbers of different records.
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 PACKAGES = ("bgx-cutout", "onnxruntime", "numpy", "pillow", "isal")
-"""Whose versions a record names, where they are installed."""
+"""Packages whose versions a record contains if they are installed."""
 
 INSTRUCTIONS = frozenset(
     {
@@ -40,12 +40,12 @@ INSTRUCTIONS = frozenset(
         "i8mm",
     }
 )
-"""CPU flags, as Linux spells them, that decide how fast a network runs."""
+"""CPU flags, as Linux names them, that affect how fast a network runs."""
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What one run of a program took. None where the platform does not tell."""
+    """Resources used by one run of a program. None: not reported by the platform."""
 
     seconds: float
     cpu_seconds: float | None
@@ -54,7 +54,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class Child:
-    """A program that ended well."""
+    """A program that ended successfully."""
 
     usage: Usage
     stdout: str
@@ -100,12 +100,12 @@ def _launch(report: Path, command: Sequence[str]) -> int:
             process.wait()
             usage = Usage(time.perf_counter() - start, None, None)
     report.write_text(json.dumps(asdict(usage)))
-    # A signal's negative code would wrap round to something odd.
+    # The negative return code of a signal is not a valid exit code.
     return process.returncode if process.returncode >= 0 else 128 - process.returncode
 
 
 def fastest(operation: Callable[[], object], repeats: int) -> float:
-    """Seconds of the fastest of several runs: what the work costs when nothing disturbs it."""
+    """Seconds of the fastest of several runs, the one that other processes disturbed least."""
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -208,7 +208,7 @@ def write_record(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def conclude(record: Mapping[str, Any], path: Path | None) -> None:
-    """Print where a record comes from and, where a path is given, write it there."""
+    """Print where a record comes from, and write it to the path if there is one."""
     print(describe_origin(record))
     if path is not None:
         write_record(path, record)

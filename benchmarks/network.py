@@ -69,7 +69,7 @@ def main() -> None:
         folder = Path(name)
         tools = make_tools(asked.file, asked.family, python, folder, asked.bgx_options)
         work = vs_rembg.Work(folder, asked.photos, photos[0])
-        # What either prepares only once; for bgx it is measured too.
+        # What each tool prepares only once; for bgx, this is measured too.
         first = {tool.name: asdict(work.cut_cold(tool)) for tool in tools}
         batch: dict[str, list[dict[str, Any]]] = {tool.name: [] for tool in tools}
         for _ in range(asked.repeats):

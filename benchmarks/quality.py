@@ -86,7 +86,7 @@ OPTIONS = {
 """bgx's modes in full."""
 
 SLOWEST = "rembg -a"
-"""The mode whose time the others are compared with."""
+"""The mode that the other modes' times are compared with."""
 
 EDGE = 5
 """Pixels around the true soft band that count as edge."""
@@ -124,7 +124,7 @@ class Scene:
 
 @dataclass
 class Result:
-    """What one mode made of all pictures of a set: RGBA cut-outs and their seconds."""
+    """One mode's RGBA cut-outs of all pictures of a set, and the seconds of each."""
 
     cutouts: list[Image.Image] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
@@ -227,7 +227,7 @@ def _lay(colours: Map, alpha: Map, behind: Map) -> Map:
 
 @dataclass(frozen=True)
 class Mode:
-    """A way of bgx's to cut out a picture. precision: of the network that it runs."""
+    """A way in which bgx can cut out a picture. precision: of its network."""
 
     engine: Engine
     recipe: Recipe
@@ -260,7 +260,7 @@ def open_modes(file: ModelFile, store: Store) -> dict[str, Mode]:
 def cut_with_bgx(paths: Sequence[Path], modes: dict[str, Mode]) -> dict[str, Result]:
     """bgx's modes over pictures, by mode."""
     results = {mode: Result() for mode in modes}
-    # What is set up on first use is set up before anything is measured.
+    # Warm up: one-time setup must not be measured.
     for way in modes.values():
         way.cut(paths[0])
     for path in tqdm(paths, "bgx", leave=False):
@@ -291,7 +291,7 @@ def cut_with_rembg(
         check=True,
         env=os.environ | known,
     )
-    # Its libraries may have something to say before.
+    # Its libraries may print messages before.
     seconds: dict[str, list[float]] = json.loads(
         ended.stdout[ended.stdout.rindex('{"(default)"') :]
     )

@@ -35,7 +35,7 @@ def main() -> None:
     session = new_session(model)
     seconds: dict[str, list[float]] = {mode: [] for mode in MODES}
     paths = sys.stdin.read().splitlines()
-    # What is compiled on first use is compiled before anything is measured.
+    # Warm up: compilation at first use must not be measured.
     for options in MODES.values():
         cut_out(paths[0], session, options)
     for number, path in enumerate(paths):

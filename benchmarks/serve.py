@@ -42,7 +42,7 @@ PATIENCE = 300
 
 @dataclass(frozen=True)
 class Form:
-    """How a picture is asked for. field: the one that holds the photo."""
+    """A kind of request. field: name of the form field with the photo."""
 
     path: str
     field: str
@@ -54,8 +54,10 @@ OF_BGX = Form("/cutouts", "image")
 
 @dataclass(frozen=True)
 class Rival:
-    """A server, and what it is asked for. batch: bgx's options for the same pictures, if it is
-    bgx."""
+    """A server, and the requests that it gets.
+
+    batch: options with which `bgx batch` makes the same pictures; None for rembg.
+    """
 
     tool: Tool
     options: Sequence[str]
@@ -65,7 +67,7 @@ class Rival:
 
 @dataclass(frozen=True)
 class Load:
-    """What some clients at once met. seconds: of each request. statuses: how many of each."""
+    """Answers to concurrent clients. seconds: of each request. statuses: number of each status."""
 
     clients: int
     wall_seconds: float
@@ -76,7 +78,7 @@ class Load:
 
 @contextlib.contextmanager
 def running(tool: Tool, *options: str) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
-    """A server on a free port, when it listens."""
+    """Run a server; yields its port once it listens, and its process."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     words = [tool.program(), *options, "--port", str(port)]
@@ -122,7 +124,7 @@ def ask(port: int, form: Form, photo: bytes) -> tuple[float, int]:
 
 
 def press(rival: Rival, files: Sequence[bytes], clients: int) -> Load:
-    """Send all photos once, from so many clients, to a server that has answered before."""
+    """Send each photo once, from ``clients`` threads, to a server that is warmed up."""
     with running(rival.tool, *rival.options) as (port, process):
         _, status = ask(port, rival.form, files[0])
         if status != 200:
@@ -138,7 +140,7 @@ def press(rival: Rival, files: Sequence[bytes], clients: int) -> Load:
 
 
 def _peak_bytes(number: int) -> int | None:
-    """Of a process on Linux."""
+    """Peak resident memory of a process, bytes; None if not on Linux."""
     try:
         lines = Path(f"/proc/{number}/status").read_text().splitlines()
     except OSError:

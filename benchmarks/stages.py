@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 MODEL = vs_rembg.MODEL
 TINY = (64, 48)
-"""Width and height of the photo whose steps take next to nothing beside the process's start."""
+"""Width and height of a photo whose steps take negligible time compared with startup, pixels."""
 
 STEPS = (
     "read",
@@ -64,7 +64,7 @@ OPTIONAL = {
     "refine": "in place of enlarge, unless --no-refine",
     "restore colours": "unless --no-refine or --keep-colours",
 }
-"""Steps that hang on an option, and on which; STEPS are those of --no-refine."""
+"""Optional steps, each with its option; STEPS are those of --no-refine."""
 
 
 def walk(path: Path, target: Path, network: Network) -> dict[str, float]:
@@ -83,7 +83,7 @@ def walk(path: Path, target: Path, network: Network) -> dict[str, float]:
         measure_trust(values, matte)
     with _timed(taken, "enlarge"):
         alpha = multiply_alpha(upsample_matte(matte, photo.size), photo.alpha)
-    # Before the cut-out takes the photo's pixels over.
+    # Before compose, which reuses the photo's pixels.
     taken |= _walk_aside(photo.image.copy(), photo.working, matte)
     with _timed(taken, "cut out"):
         picture = compose_picture(photo.image, alpha, None, None)
@@ -175,7 +175,7 @@ def main() -> None:
         network = vs_rembg.open_network(folder / "bgx-home", threads=1)
         paths = photos.write(folder / "photos", size, asked.n)
         [tiny] = photos.write(folder / "tiny", TINY, 1)
-        # What is done on first use is done before anything is measured.
+        # Warm up: one-time setup must not be measured.
         walk(paths[0], folder / "cut.png", network)
         start_up(bgx, tiny, folder, network)
         for _ in tqdm(range(asked.repeats), leave=False):

@@ -1,4 +1,4 @@
-"""Measures how to divide the cores: into network runs at once, and threads of each run.
+"""Measures how to divide the cores into concurrent network runs and threads of each run.
 
     python benchmarks/threads.py --photos 1600 -n 24
 
@@ -36,20 +36,20 @@ BATCH = "batch"
 
 @dataclass(frozen=True)
 class Split:
-    """Runs at once (--workers) and threads of each (--threads)."""
+    """Number of concurrent runs (--workers) and of threads of each (--threads)."""
 
     workers: int
     threads: int
 
     def ask(self, bgx: vs_rembg.Tool) -> vs_rembg.Tool:
-        """bgx, asked for this split; `bgx remove` has one Run anyway."""
+        """bgx with the options for this split; `bgx remove` always has one run."""
         threads = ("--threads", str(self.threads))
         many = (*bgx.many, *threads, "--workers", str(self.workers))
         return replace(bgx, one=(*bgx.one, *threads), many=many)
 
 
 def choose(cores: int, pictures: int) -> Split:
-    """What bgx chooses by itself."""
+    """The split that bgx chooses without options."""
     [plan] = plan_engines(
         DeviceSettings("cpu"), ["CPUExecutionProvider"], cores, pictures=pictures, cache=Path()
     )
@@ -57,7 +57,7 @@ def choose(cores: int, pictures: int) -> Split:
 
 
 def split_cores(cores: int) -> list[Split]:
-    """Shares that are powers of two, or all cores; some of them leave cores idle."""
+    """All splits into powers of two or all cores; some leave cores idle."""
     shares = sorted({2**power for power in range(cores.bit_length())} | {cores})
     return [
         Split(workers, threads)
@@ -68,13 +68,13 @@ def split_cores(cores: int) -> list[Split]:
 
 
 def compare(bgx: vs_rembg.Tool, work: vs_rembg.Work, cores: int, rounds: int) -> dict[str, Any]:
-    """Usages of each round by split, for the batch and for one photo alone; bgx's choice first."""
+    """Usage in each round by split, of a batch and of one photo alone; bgx's choice comes first."""
     count = len(list(work.photos.iterdir()))
     splits = {
         BATCH: [choose(cores, count), *split_cores(cores)],
         ONE_PHOTO: [choose(cores, 1), *(Split(1, threads) for threads in range(1, cores + 1))],
     }
-    # bgx's choice is one of the others as a rule: it is measured once.
+    # bgx's choice is usually one of the others, and is then measured only once.
     unique = {what: list(dict.fromkeys(some)) for what, some in splits.items()}
     measurements: dict[str, Any] = {
         what: [{**asdict(split), "rounds": []} for split in some] for what, some in unique.items()
@@ -91,7 +91,7 @@ def compare(bgx: vs_rembg.Tool, work: vs_rembg.Work, cores: int, rounds: int) ->
 
 
 def summarize(measurements: dict[str, Any], count: int) -> dict[str, list[dict[str, Any]]]:
-    """Medians by split, in the order of their threads; `speed` is a ratio to bgx's choice."""
+    """Medians by split, ordered by threads; `speed` is relative to bgx's choice."""
     return {
         what: sorted(
             _summarize(rows, count if what == BATCH else 1),

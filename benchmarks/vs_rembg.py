@@ -53,18 +53,18 @@ REMBG_REQUIREMENT = f"rembg[cpu,cli]=={REMBG_VERSION}"
 COLD_PHOTO = photos.SIZES["1600"]
 
 CALIBRATION_SIZE = (800, 600)
-"""Width and height: no smaller than what the network's input is made of."""
+"""Width and height, pixels: not smaller than the network's input."""
 
 CALIBRATION_COUNT = 64
-"""Photos that the 8-bit copy is made with; as many others compare it with float32."""
+"""Number of photos to make the 8-bit copy with; as many others are used to check it."""
 
 CALIBRATION_SEED = 100_000
-"""Of the first of them, far beyond those of the measured photos."""
+"""Seed of the first of them, beyond the seeds of the photos that are measured."""
 
 
 @dataclass(frozen=True)
 class Tool:
-    """One of the two programs: how it is called to do the same thing."""
+    """One of the two programs, and its commands for the same work."""
 
     name: str
     python: Path
@@ -108,7 +108,7 @@ def rembg_tool(python: Path, home: Path, model_file: Path) -> Tool:
 def bgx_tool(
     home: Path, model_file: Path, options: Sequence[str], *, precision: str = "fp32"
 ) -> Tool:
-    """bgx as installed beside this interpreter, with a home of its own, making rembg's mattes."""
+    """This interpreter's bgx with a home of its own and options that give rembg's mattes."""
     common = ("--model", MODEL, "--device", "cpu", "--precision", precision, "--no-refine")
     tool = Tool(
         "bgx",

@@ -1,4 +1,4 @@
-"""Batches done by workers: a real Redis, workers in processes of their own, and their accidents."""
+"""Batches on workers with a real Redis: killed workers, a lost broker, cut connections."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _redis() -> Iterator[Redis]:
 def redis(
     _redis: Redis, stocked_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Redis:
-    """Empty; the environment leads to it, and the working folder is an empty one."""
+    """An empty Redis that BGX_BROKER names; the working folder is an empty one."""
     monkeypatch.setenv("BGX_BROKER", _redis.url)
     monkeypatch.chdir(tmp_path)
     _redis.ask("FLUSHALL")
@@ -65,7 +65,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Worker:
-    """A worker with processes of its own, which a signal reaches all at once."""
+    """A running ``bgx worker``, in a process group of its own."""
 
     def __init__(self, *arguments: str | Path) -> None:
         self.log = Path(f"worker-{os.urandom(3).hex()}.log").absolute()
@@ -75,7 +75,7 @@ class Worker:
             )
 
     def send(self, number: signal.Signals, *, alone: bool = False) -> None:
-        """alone: not to its processes."""
+        """Send a signal to the process group; alone: only to the parent process."""
         (os.kill if alone else os.killpg)(self._process.pid, number)
 
     def wait(self) -> int:
@@ -100,7 +100,7 @@ def workers(*arguments: str | Path, count: int = 1, **options: str) -> Iterator[
 
 
 class Batch:
-    """A batch in a process of its own, with a report."""
+    """A running ``bgx batch`` that writes a report."""
 
     def __init__(self, *arguments: str | Path, report: str = "report.jsonl") -> None:
         self.inputs = arguments[: arguments.index("-o")]
@@ -114,7 +114,7 @@ class Batch:
         self.err = ""
 
     def wait_for_rows(self, count: int) -> None:
-        """Until so many pictures have their row."""
+        """Wait until the report has this many rows."""
         self.wait_until(lambda: self.report.exists() and len(self._lines()) >= count)
 
     def wait_until(self, is_so: Callable[[], bool]) -> None:
@@ -125,7 +125,7 @@ class Batch:
             time.sleep(0.02)
 
     def end(self) -> list[dict[str, Any]]:
-        """The rows of its pictures, once it has ended by itself."""
+        """Wait for its end; returns the report's rows of pictures."""
         _, self.err = self.process.communicate(timeout=PATIENCE)
         return read_rows(self.report)[:-1]
 
@@ -138,7 +138,7 @@ class Batch:
 
 
 def contents(folder: str | Path) -> dict[str, bytes]:
-    """Files by their names below the folder."""
+    """The bytes of all files below the folder, by relative name."""
     paths = (path for path in Path(folder).rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
@@ -157,7 +157,7 @@ def statuses(rows: list[dict[str, Any]]) -> Counter[str]:
 
 @pytest.fixture(scope="module")
 def alone(photos: Path, _stocked_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What one machine makes of the photos."""
+    """The results of a batch without workers."""
     cut = tmp_path_factory.mktemp("alone") / "cut"
     env = os.environ | {"BGX_HOME": str(_stocked_home), "BGX_MODEL": "u2netp"}
     done = subprocess.run(command("batch", photos, "-o", cut, "--quiet"), env=env, timeout=PATIENCE)
@@ -166,12 +166,12 @@ def alone(photos: Path, _stocked_home: Path, tmp_path_factory: pytest.TempPathFa
 
 
 def plain() -> dict[str, str]:
-    """The environment of a batch on this machine alone."""
+    """The environment of a batch without workers."""
     return {name: value for name, value in os.environ.items() if name != "BGX_BROKER"}
 
 
 def assert_all_there(batch: Batch, rows: list[dict[str, Any]], alone: Path) -> None:
-    """150 outputs as of one machine, 151 rows, one of them that of the broken photo."""
+    """Assert that the results are those of one machine: 150 files, and 151 rows with 1 failure."""
     assert batch.code == ExitCode.PICTURES, batch.err
     # A worker that is killed may leave a temporary file, which the next run removes.
     again = command("batch", *batch.inputs, "-o", "cut", "--quiet")
@@ -195,7 +195,7 @@ def test_a_worker_is_killed_and_the_broker_is_emptied(
             rows = batch.end()
 
     assert_all_there(batch, rows, alone)
-    # What a killed worker had made and not told of is there, and is not charged.
+    # Results that the killed worker wrote and did not report count as skipped.
     assert statuses(rows)["done"] >= PHOTOS - 8
 
 
@@ -358,7 +358,7 @@ def test_a_bucket_to_a_bucket_whose_line_is_cut_in_mid_run(
 
 
 def test_two_machines(redis: Redis, photos: Path, alone: Path) -> None:
-    """Two network namespaces, which share a folder as machines do that mount it."""
+    """Two network namespaces with a shared folder."""
     with two_machines() as (here, there):
         options = ("--bind", "10.213.0.1", "--protected-mode", "no", "--save", "")
         server = subprocess.Popen([*here, "redis-server", *options], stdout=subprocess.DEVNULL)
@@ -380,7 +380,7 @@ def test_two_machines(redis: Redis, photos: Path, alone: Path) -> None:
 
 @contextmanager
 def two_machines() -> Iterator[tuple[list[str], list[str]]]:
-    """What to put before a command to have it run on the one or the other."""
+    """Yields, for each of two network namespaces, the words before a command that runs in it."""
     names = [f"bgx-{os.urandom(3).hex()}" for _ in range(2)]
 
     def ip(*words: str) -> None:

@@ -1,4 +1,4 @@
-"""Messages of a cluster, which whoever reaches the broker can write."""
+"""Messages of a cluster: round trips, and hostile ones, which anybody at the broker can send."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PICTURES = [
 
 
 def message(**changes: Any) -> dict[str, Any]:
-    """A task as it arrives."""
+    """A task's message as a worker receives it, with some fields changed."""
     order = make_order(
         ("u2netp", HASH), "auto", ReadSettings(), ({}, {}, {}), create=True, preview=False
     )

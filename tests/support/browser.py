@@ -30,9 +30,9 @@ class Browser:
         self._numbers = itertools.count(1)
         self._session: str | None = None
         self.messages: list[str] = []
-        """What the page wrote to its console, and what the browser objected to."""
+        """Console messages of the page, and errors that the browser reported."""
         self.requests: list[str] = []
-        """Addresses that the page asked for."""
+        """URLs that the page requested."""
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
@@ -42,7 +42,7 @@ class Browser:
             self.call(f"{domain}.enable")
 
     def call(self, method: str, **parameters: Any) -> Any:
-        """The result of a command."""
+        """Send a command of the protocol; returns its result."""
         number = next(self._numbers)
         answers: queue.Queue[Any] = queue.Queue()
         self._answers[number] = answers
@@ -78,12 +78,12 @@ class Browser:
                 self.requests.append(said["request"]["url"])
 
     def open(self, url: str) -> None:
-        """Go there, and wait until the page says that it is ready."""
+        """Open a URL, and wait until the page is ready."""
         self.call("Page.navigate", url=url)
         self.wait_for("document.documentElement?.dataset.ready === 'yes'")
 
     def run(self, script: str) -> Any:
-        """The value of an expression, of a promise too."""
+        """The value of a JavaScript expression; a promise is awaited."""
         result = self.call(
             "Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True
         )
@@ -91,14 +91,14 @@ class Browser:
         return result["result"].get("value")
 
     def wait_for(self, condition: str) -> None:
-        """Until an expression is true."""
+        """Wait until a JavaScript expression is true."""
         end = time.monotonic() + PATIENCE
         while not self.run(condition):
             assert time.monotonic() < end, f"never: {condition}; {self.messages}"
             time.sleep(0.05)
 
     def resize(self, width: int, height: int, *, dark: bool = False, phone: bool = False) -> None:
-        """The window's size, and the colours that its owner prefers."""
+        """Set the window's size and prefers-color-scheme."""
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -110,13 +110,13 @@ class Browser:
         self.call("Emulation.setEmulatedMedia", features=[scheme])
 
     def drop(self, *files: Path, x: int = 300, y: int = 200) -> None:
-        """Drag files from outside to a place of the page, and let go."""
+        """Drop files on a point of the page."""
         data = {"items": [], "files": [str(file) for file in files], "dragOperationsMask": 1}
         for kind in ("dragEnter", "dragOver", "drop"):
             self.call("Input.dispatchDragEvent", type=kind, x=x, y=y, data=data)
 
     def press(self, key: str, code: int, *, shift: bool = False) -> None:
-        """A key by its name and its number."""
+        """Press a key, given by its name and its key code."""
         for kind in ("keyDown", "keyUp"):
             text = {"text": "\r"} if key == "Enter" and kind == "keyDown" else {}
             self.call(
@@ -130,7 +130,7 @@ class Browser:
             )
 
     def screenshot(self, path: Path, *, whole: bool = False) -> None:
-        """whole: what is below the window's end too."""
+        """Write a screenshot as a PNG file. whole: of the whole page, not only of the window."""
         given = self.call("Page.captureScreenshot", captureBeyondViewport=whole)
         path.write_bytes(base64.b64decode(given["data"]))
 
@@ -145,7 +145,7 @@ class Browser:
 
 @contextlib.contextmanager
 def browsing(profile: Path) -> Iterator[Browser]:
-    """Chromium without a window. profile: an empty folder."""
+    """Run headless Chromium. profile: an empty folder."""
     to_read, to_write = os.pipe(), os.pipe()
 
     def connect() -> None:

@@ -1,4 +1,4 @@
-"""Requests written by hand."""
+"""Bodies of HTTP requests, made without a client library."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ class Net:
         self.requests: list[bytes] = []
 
     async def resolve(self, host: str, port: int) -> list[str]:
-        """The next answer for a name; the last one stays."""
+        """Resolve a name: each call gives the next of its answers, and then always the last."""
         self.asked.append(host)
         answers = self.names.get(host)
         if answers is None:
@@ -33,7 +33,7 @@ class Net:
         return answers.pop(0) if len(answers) > 1 else answers[0]
 
     def permit(self, address: str, port: int, scheme: str) -> bool:
-        """As in earnest, but that this net's servers at 127.0.0.1 stand for public ones."""
+        """Permit what the real server does, and this net's servers at 127.0.0.1."""
         return (address == "127.0.0.1" and port in self.ports) or permit_public(
             address, port, scheme
         )

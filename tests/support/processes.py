@@ -28,11 +28,11 @@ class Running:
     patience: ClassVar[float]
 
     def take(self, line: str) -> None:
-        """Called with each line of stderr."""
+        """Handle a line of stderr."""
         self.lines.append(line)
 
     def wait_for(self, reached: Callable[[], bool], what: str) -> None:
-        """Ask again and again until something holds."""
+        """Wait until the condition holds."""
         end = time.monotonic() + self.patience
         while not reached():
             assert time.monotonic() < end, f"never: {what}; {self.lines[-20:]}"
@@ -40,7 +40,7 @@ class Running:
             time.sleep(0.02)
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """Its exit code."""
+        """Send a signal, and wait for the end; returns the exit code."""
         self.process.send_signal(number)
         return self.process.wait(self.patience)
 

@@ -21,7 +21,7 @@ PATIENCE = 60  # seconds until a server that does not answer fails its test
 
 
 class Server:
-    """A process that listens on a port of its own, the same one each time it is started."""
+    """A server process that listens on the same port each time it is started."""
 
     def __init__(self) -> None:
         self.port = find_free_port()
@@ -32,7 +32,7 @@ class Server:
         raise NotImplementedError
 
     def start(self) -> None:
-        """Returns once it takes connections."""
+        """Start it, and wait until it accepts connections."""
         self._process = subprocess.Popen(
             self.command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -48,7 +48,7 @@ class Server:
                 return
 
     def stop(self) -> None:
-        """At once, as in a power cut."""
+        """Kill it at once, as in a power cut."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -56,7 +56,7 @@ class Server:
 
 
 class ObjectStore(Server):
-    """moto's S3, which holds its objects in memory: after a stop there are none."""
+    """moto's S3 server. It keeps objects in memory: a stop loses them."""
 
     @property
     def command(self) -> Sequence[str]:
@@ -64,7 +64,7 @@ class ObjectStore(Server):
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a shop's shell would have set."""
+        """The environment variables that lead to this server."""
         return {
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.port}",
             "AWS_ACCESS_KEY_ID": "key",
@@ -73,26 +73,26 @@ class ObjectStore(Server):
         }
 
     def empty(self, bucket: str) -> None:
-        """Nothing is left but an empty bucket of this name."""
+        """Delete everything, and make an empty bucket of this name."""
         requests.post(f"http://127.0.0.1:{self.port}/moto-api/reset", timeout=PATIENCE)
         requests.put(f"http://127.0.0.1:{self.port}/{bucket}", timeout=PATIENCE)
 
     def fill(self, bucket: str, keys: Iterable[str]) -> None:
-        """Objects of these keys, whatever bgx can name."""
+        """Write objects with these keys, also with keys that bgx cannot name."""
         with requests.Session() as session:
             for key in keys:
                 url = f"http://127.0.0.1:{self.port}/{bucket}/{quote(key)}"
                 session.put(url, data=b"content", timeout=PATIENCE).raise_for_status()
 
     def head(self, bucket: str, key: str) -> Mapping[str, str]:
-        """The headers of an object; it is asked for with some signature or other."""
+        """The headers of an object. The request's signature is a dummy, which moto accepts."""
         url = f"http://127.0.0.1:{self.port}/{bucket}/{quote(key)}"
         signed = {"Authorization": "AWS4-HMAC-SHA256 Credential=key/20260101/any/s3/aws4_request"}
         return requests.head(url, headers=signed, timeout=PATIENCE).headers
 
 
 class Line:
-    """A network line to a port of this machine, which can be cut and mended.
+    """A TCP proxy to a port of this machine, whose connection can be cut and mended.
 
     While it is cut, connections are refused, and those that were open are broken.
     """
@@ -119,7 +119,7 @@ class Line:
         self._start(self._accept, self._listener)
 
     def cut(self) -> None:
-        """Returns once nothing passes any more."""
+        """Cut the connection; returns when no data passes any more."""
         for end in (self._listener, *self._open):
             # This wakes whoever waits for it, as close alone does not.
             with suppress(OSError, AttributeError):
@@ -128,7 +128,7 @@ class Line:
             self._threads.pop().join()
 
     def lose_answers(self) -> None:
-        """What is asked arrives; where an answer comes, the connection breaks."""
+        """Let requests pass, and break the connection at each answer."""
         self._deaf = True
 
     def _start(self, work: Callable[..., None], *sockets: socket.socket) -> None:
@@ -167,7 +167,7 @@ def find_free_port() -> int:
 
 
 class Redis(Server):
-    """A Redis that keeps nothing: after a stop it is empty."""
+    """A Redis that stores nothing on disk: a stop loses its data."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -181,6 +181,6 @@ class Redis(Server):
         )
 
     def ask(self, *words: str) -> str:
-        """A command's answer."""
+        """The answer to a command of redis-cli."""
         command = ("redis-cli", "-p", str(self.port), *words)
         return subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip()

@@ -23,7 +23,7 @@ _LISTENING = re.compile(r"listening on http://\S+:(\d+)")
 
 @dataclass(frozen=True)
 class Answer:
-    """What a server answered. headers: names in lower case."""
+    """A server's response. headers: by names in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -70,22 +70,22 @@ class Server(Running):
         files: Mapping[str, bytes] | None = None,
         **headers: str,
     ) -> Answer:
-        """A form as multipart/form-data."""
+        """Send a form as multipart/form-data."""
         body, kind = multipart(texts or {}, files or {})
         return self.request("POST", path, body, {"Content-Type": kind} | _named(headers))
 
     def send(self, photo: bytes, query: str = "", **headers: str) -> Answer:
-        """A photo to bgx's own route."""
+        """Send a photo to bgx's own API."""
         given = {"Content-Type": "image/jpeg"} | _named(headers)
         return self.request("POST", f"/cutouts{query}", photo, given)
 
     def send_many(self, photos: list[bytes], query: str = "", at_once: int = 64) -> list[Answer]:
-        """All at the same time."""
+        """Send all photos, up to ``at_once`` at the same time."""
         with ThreadPoolExecutor(at_once) as threads:
             return list(threads.map(lambda photo: self.send(photo, query), photos))
 
     def figure(self, name: str) -> float:
-        """A figure of /metrics, with its labels as there."""
+        """The value of a metric of /metrics; name: with its labels, as it is written there."""
         for line in self.get("/metrics").body.decode().splitlines():
             if line.startswith(f"{name} "):
                 return float(line.split()[1])

@@ -1,4 +1,4 @@
-"""Processes in the middle of writing a file."""
+"""Processes that are in the middle of writing a file."""
 
 from __future__ import annotations
 
