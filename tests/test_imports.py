@@ -24,7 +24,7 @@ PACKAGE = Path(bgx.__file__).parent
 # A room may import from the rooms below it and from itself. Rooms side by side do not know each
 # other.
 FLOORS = [
-    {"allocator", "errors", "install", "machine", "threads"},
+    {"allocator", "errors", "install", "machine", "signals", "threads"},
     {"settings", "tables", "files"},
     {"parsers"},
     {"options"},

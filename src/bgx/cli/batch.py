@@ -110,7 +110,7 @@ def _plan(
     from bgx.run.plan import Plan, plan_batch
 
     if not inputs:
-        # As from `find` in a script, on a day without new photos.
+        # Not an error: a script's `find` may find nothing new.
         return Plan([], [], ["the list is empty: nothing to do"])
     return plan_batch(
         inputs,
@@ -223,7 +223,7 @@ def _cut(
 
 @contextlib.contextmanager
 def _reporting_all(part: Plan, report: Report) -> Iterator[None]:
-    """Where the block fails, the part's jobs have their rows all the same."""
+    """If the block fails, report all jobs of the part as skipped."""
     from bgx.run.outcome import Skipped
 
     try:
@@ -245,7 +245,7 @@ def _add_outcomes(
     console: Console,
     interruption: Interruption,
 ) -> None:
-    """Report what becomes of the pictures, as they are finished."""
+    """Cut out the pictures, and report each outcome as it comes."""
     from bgx.run.batch import run_batch
     from bgx.run.outcome import Failed, Skipped
 
@@ -267,7 +267,7 @@ def _add_outcomes(
 def _open_sheet(file: File | None) -> Sheet | None:
     if file is None:
         return None
-    # Imported here: it needs modules that nothing else needs.
+    # Imported here: most runs need none.
     from bgx.run.sheet import Sheet
 
     return Sheet(file)

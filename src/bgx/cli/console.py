@@ -1,4 +1,4 @@
-"""Everything bgx prints: messages on stderr, what was asked for on stdout."""
+"""Everything that bgx prints: messages on stderr, results on stdout."""
 
 from __future__ import annotations
 

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from bgx.errors import ExitCode
+from bgx.signals import HANGUP, handling_stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
-
-_HANGUP: int | None = getattr(signal, "SIGHUP", None)
-"""Sent when the terminal is closed or the connection to it is lost. Windows has no such signal."""
 
 
 class Interruption:
@@ -49,11 +46,10 @@ class Interruption:
     def handle(self, number: int, _: FrameType | None) -> None:
         """The signal handler.
 
-        It takes no lock: the thread that it interrupts, or a handler that it interrupts, may hold
-        the same one.
+        It takes no lock: the interrupted code may hold it.
         """
         if self.stopped():
-            if number != _HANGUP:
+            if number != HANGUP:
                 os._exit(ExitCode.INTERRUPTED)
             return
         self.number = number
@@ -69,19 +65,9 @@ class Interruption:
 def interruptible(notice: Callable[[str], None]) -> Iterator[Interruption]:
     """Handle Ctrl-C, SIGTERM and SIGHUP with an :class:`Interruption` while the block runs.
 
-    Signals that bgx was started to ignore, as with nohup, stay ignored.
+    On any thread but the main one, no signal is handled.
     """
     interruption = Interruption(notice)
-    if threading.current_thread() is not threading.main_thread():
+    main = threading.current_thread() is threading.main_thread()
+    with handling_stop(interruption.handle) if main else contextlib.nullcontext():
         yield interruption
-        return
-    numbers = [signal.SIGINT, signal.SIGTERM, *([_HANGUP] if _HANGUP else [])]
-    before = {number: signal.getsignal(number) for number in numbers}
-    heeded = {number: was for number, was in before.items() if was != signal.SIG_IGN}
-    for number in heeded:
-        signal.signal(number, interruption.handle)
-    try:
-        yield interruption
-    finally:
-        for number, was in heeded.items():
-            signal.signal(number, was)

@@ -57,11 +57,11 @@ def open_engine(
     remote: bool,
     preview: bool = False,
 ) -> Iterator[tuple[Admission, Recipe]]:
-    """What cuts out a run's pictures, this machine or workers, and how; sets the report's model.
+    """Open an engine on this machine, or workers in its place; yields it and the recipe.
 
-    The report's device and precision are set too, those of workers only after the block. pictures:
-    as for :func:`open_network`. remote: as for :class:`bgx.run.engine.Engine`. preview: make small
-    pictures for a contact sheet.
+    Also sets the report's model, device and precision; with workers, the last two after the block.
+    broker: of the workers; None for this machine. pictures: as for :func:`open_network`. remote: as
+    for :class:`bgx.run.engine.Engine`. preview: make small pictures for a contact sheet.
     """
     if broker is not None:
         cluster = _open_workers(broker, request, report, console, preview=preview)
@@ -90,7 +90,7 @@ def _make_recipe(request: Request, *, preview: bool) -> Recipe:
 def _open_workers(
     broker: Broker, request: Request, report: Report, console: Console, *, preview: bool
 ) -> Cluster:
-    """Connect to the broker, whose workers do the pictures."""
+    """Connect to the broker whose workers cut the pictures out."""
     from bgx.cluster.order import make_order
     from bgx.cluster.producer import Cluster
     from bgx.model.store import Store

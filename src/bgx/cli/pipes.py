@@ -22,7 +22,7 @@ class Stdin:
         return "-"
 
     def link(self, page: File) -> str:
-        """Empty: it lies nowhere."""
+        """Empty: there is no file to link to."""
         return ""
 
     def open(self) -> BinaryIO:
@@ -37,7 +37,7 @@ class Stdout:
         return "-"
 
     def link(self, page: File) -> str:
-        """Empty: it lies nowhere."""
+        """Empty: there is no file to link to."""
         return ""
 
     def write(self, *pieces: bytes, create: bool = False) -> bool:

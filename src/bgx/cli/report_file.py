@@ -1,4 +1,4 @@
-"""The file of ``--report``: opened for this run alone, on disk, in an object store, or stdout."""
+"""The file of ``--report``: on disk and locked for this run, in an object store, or stdout."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _REPORT_S = 60.0
 """Seconds between two uploads of a report in an object store."""
 
 _REPORT_BYTES = 64 << 20
-"""A report larger than this is renamed: some 150,000 rows."""
+"""Size at which a report is renamed, bytes: some 150,000 rows."""
 
 _ROW_BYTES = 1 << 20
-"""No row is longer than this."""
+"""Longest possible row, bytes."""
 
 
 @contextmanager
@@ -77,7 +77,7 @@ class _ObjectReport(io.StringIO):
 
 
 class RollingReport:
-    """The report of a run without an end. Rows are appended; a large file is renamed.
+    """The report of an endless run. Rows are appended; a large file is renamed.
 
     ``report.jsonl`` becomes ``report.jsonl.1``, the next one ``report.jsonl.2`` and so on. Raises
     UsageError and OutputError.

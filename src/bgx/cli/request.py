@@ -140,12 +140,12 @@ review_option = option("--review", metavar="FOLDER", help="Folder for copies of 
 
 
 def broker_option(**attributes: Any) -> Callable[[Any], Any]:
-    """The option that leads to other machines."""
+    """The option --broker, which has workers on other machines cut the pictures out."""
     return option("--broker", metavar="URL", show_default=False, **attributes)
 
 
 def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of commands whose pictures workers may do."""
+    """Add the options of commands that can send their pictures to workers."""
     command = option(
         "--queue", default="bgx", help="Queue of the broker that the workers take tasks from."
     )(command)
@@ -155,14 +155,17 @@ def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Broker(NamedTuple):
-    """Where tasks go."""
+    """The broker's URL, and the name of the queue for tasks."""
 
     url: str
     queue: str
 
 
 def find_broker(url: str | None, queue: str) -> Broker | None:
-    """What :func:`cluster_options` ask for. Raises UsageError where workers cannot do it."""
+    """The broker that :func:`cluster_options` name; None without --broker.
+
+    Raises UsageError if packages are missing, or an option is given that only workers have.
+    """
     if url is None:
         return None
     need_cluster()
@@ -175,7 +178,7 @@ def find_broker(url: str | None, queue: str) -> Broker | None:
 
 
 def need_cluster() -> None:
-    """Raise UsageError where the packages for more than one machine are not installed."""
+    """Raise UsageError if the packages for more than one machine are not installed."""
     if any(find_spec(name) is None for name in ("celery", "redis")):
         raise UsageError(f"--broker needs more packages; run: {install_hint('cluster')}")
 
@@ -207,7 +210,7 @@ class Request(NamedTuple):
     quiet: bool
     verbose: int
     layers: tuple[PictureOptions, PictureOptions, PictureOptions]
-    """Of which output was settled: typed, of the environment, of a preset."""
+    """The picture options behind ``output``: typed, from the environment, from a preset."""
 
     @property
     def also_read(self) -> list[str | Path]:

@@ -1,4 +1,4 @@
-"""``bgx serve``: pictures over HTTP."""
+"""``bgx serve``: cuts out pictures over HTTP."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _OWN_MACHINE = {"127.0.0.1", "::1", "localhost"}
 
 
 def _option(*names: str, shared: bool = False, **attributes: Any) -> Callable[[Any], Any]:
-    """A click option with BGX_SERVE_… as its variable; shared: else the one of other commands."""
+    """A Click option with the variable BGX_SERVE_…; shared: with BGX_… too, as other commands."""
     long = next(name for name in names if name.startswith("--")).partition("/")[0]
     name = long.removeprefix("--").replace("-", "_").upper()
     variables = [f"BGX_SERVE_{name}", *([f"BGX_{name}"] if shared else [])]
@@ -192,7 +192,7 @@ def _make_settings(
 
 
 def _log_requests(*, quiet: bool) -> None:
-    """A line for each request on stderr, as it is: other programs may read it."""
+    """Write the access log to stderr without a prefix: other programs may parse it."""
     logger = logging.getLogger("bgx.access")
     logger.propagate = False
     logger.setLevel(logging.WARNING if quiet else logging.INFO)

@@ -1,4 +1,4 @@
-"""``bgx worker``: pictures of batches that other machines start."""
+"""``bgx worker``: cuts out pictures of batches that other machines start."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from bgx.cluster.settings import WorkerSettings
 
 _SHARE = 0.9
-"""Of the machine's memory, for all processes."""
+"""Fraction of the machine's memory that all processes together may use."""
 
 
 @click.command()
@@ -121,7 +121,7 @@ def worker(
 
 
 def _list_devices(device: DeviceSettings) -> tuple[DeviceSettings, ...]:
-    """One for each process."""
+    """The device of each process: one process for each GPU."""
     if len(device.indices) < 2:
         return (device,)
     return tuple(replace(device, device=f"{device.kind}:{index}") for index in device.indices)

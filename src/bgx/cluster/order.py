@@ -1,8 +1,8 @@
-"""What a task and an answer hold, as JSON. Whoever reaches the broker can write either.
+"""The JSON of tasks and answers, and its checks: anybody who reaches the broker can send either.
 
-A task: how to make pictures (the options of :mod:`bgx.options`, in the form they are typed in),
-with which network (its name and hash), and which pictures (by their names). An answer: what became
-of pictures, or of the task.
+A task contains an order - the picture options of :mod:`bgx.options` as they are typed, and the
+network's name and hash - and the names of the pictures. An answer contains outcomes of pictures, or
+says why a task was refused.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from bgx.run.outcome import Outcome
 
 MIN_PICTURES, MAX_PICTURES = 16, 64
-"""Pictures of a task."""
+"""Pictures of a task. The last tasks of a run may have fewer than the minimum."""
 
 _LARGEST_BACKGROUND = 8 << 20
-"""Bytes; it goes along with each task."""
+"""Largest file of a background, bytes: every task contains it."""
 
 _REPLY = re.compile(r"bgx\.reply\.[0-9a-f]{32}")
 _HASH = re.compile(r"(sha256:[0-9a-f]{64}|md5:[0-9a-f]{32})")
@@ -43,7 +43,7 @@ _LAYERS = ("typed", "environment", "preset")
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """Names of what is read and written. number: of the picture in its run."""
+    """Names of the files that are read and written. number: of the picture in its run."""
 
     number: int
     source: str
@@ -55,9 +55,9 @@ class Picture:
 class Order:
     """A task without its pictures.
 
-    reply: the queue for answers. model, hash: the network. layers: picture options by name: typed,
-    of the environment, of a preset. create: leave a target as it is that is there. preview: send a
-    small picture before and after. alone: nothing else is in work beside it.
+    reply: name of the queue for answers. model, hash: of the network. layers: picture options by
+    name, for each of "typed", "environment" and "preset". create: keep existing targets. preview:
+    send small pictures before and after. alone: run no other task beside this one.
     """
 
     reply: str
@@ -76,7 +76,7 @@ class Order:
 
     @property
     def output(self) -> OutputSettings:
-        """The options, settled as the producer does. Raises UsageError."""
+        """The options, settled as the producer has settled them. Raises UsageError."""
         typed, environment, preset = (self._layer(name) for name in _LAYERS)
         output = settle(typed, environment=environment, preset=preset)
         if output.reads:
@@ -96,7 +96,7 @@ class Order:
 
 
 def read_order(message: object) -> tuple[Order, list[Picture]]:
-    """A task's message. Raises UsageError where it is not one of bgx's."""
+    """Parse a task's message. Raises UsageError if it is malformed."""
     _expect(isinstance(message, dict), "task")
     fields: dict[str, Any] = dict(message)  # type: ignore[call-overload]
     pictures = list(_read_pictures(fields.pop("pictures", None)))
@@ -115,7 +115,7 @@ def read_order(message: object) -> tuple[Order, list[Picture]]:
 
 
 def reply_of(message: object) -> str | None:
-    """Where the answers to a task go, whatever else it holds; None where that is not told."""
+    """Name of the queue for a task's answers, also of a malformed task; None if it has none."""
     reply = message.get("reply") if isinstance(message, dict) else None
     return reply if isinstance(reply, str) and _REPLY.fullmatch(reply) else None
 
@@ -131,8 +131,9 @@ def _read_pictures(rows: object) -> Iterator[Picture]:
 
 
 def make_job(picture: Picture, order: Order, output: OutputSettings) -> Job:
-    """The job of a picture. Raises UsageError for names that cannot be, or that bgx would not
-    choose."""
+    """The job of a picture. Raises UsageError for an impossible name, and for a target whose suffix
+    is not that of the format: a task must not overwrite files of other kinds.
+    """
     target = open_file(picture.target)
     review = open_file(picture.review) if picture.review else None
     for file in (target, review):
@@ -150,10 +151,10 @@ def make_order(
     create: bool,
     preview: bool,
 ) -> Order:
-    """The order of a run; its answers have a queue of their own.
+    """The order of a run, with a new name for its queue of answers.
 
-    network: name and hash. layers: of picture options: typed, of the environment, of a preset; a
-    background's file goes along as its content. Raises UsageError where that cannot be read or is
+    network: name and hash. layers: picture options: typed, from the environment, from a preset. The
+    file of a background is replaced by its content. Raises UsageError if it cannot be read or is
     too large.
     """
     written = {name: dict(_write_layer(layer)) for name, layer in zip(_LAYERS, layers, strict=True)}
@@ -202,7 +203,7 @@ def _expect(ok: object, field: str) -> None:
 
 
 def write_outcome(outcome: Outcome) -> dict[str, Any]:
-    """An outcome for the producer, who knows the job."""
+    """An outcome as JSON, without its job, which the producer knows."""
     match outcome:
         case Skipped(reason=reason):
             return {"skipped": reason}
@@ -216,7 +217,8 @@ def write_outcome(outcome: Outcome) -> dict[str, Any]:
 
 
 def read_outcome(job: Job, row: Mapping[str, Any]) -> Outcome:
-    """The outcome of a job. Raises ValueError, TypeError or KeyError for what is none."""
+    """Parse the outcome of a job. Raises ValueError, TypeError, KeyError, AttributeError or
+    IndexError if it is malformed."""
     if "done" in row:
         preview = base64.b64decode(row["preview"]) if "preview" in row else None
         return Done(job, _read_measured(row["done"]), preview=preview)
@@ -228,7 +230,7 @@ def read_outcome(job: Job, row: Mapping[str, Any]) -> Outcome:
 
 
 def make_refusal(row: Mapping[str, Any]) -> BgxError:
-    """Why a worker did not run a task. Raises KeyError for what is none."""
+    """Parse a worker's reason for refusing a task. Raises KeyError or TypeError if malformed."""
     return _make_error(str(row["code"]), str(row["message"]))
 
 
@@ -255,7 +257,7 @@ def _read_measured(row: Mapping[str, Any]) -> Measured:
 
 
 def _localize(message: str, job: Job) -> str:
-    """A worker knows a file by its whole name; here it is called as it was given."""
+    """Replace the absolute name that a worker uses by the name that the user gave."""
     for file in (job.source, job.target):
         location = getattr(file, "location", None)
         if location and message.startswith(location):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ import uvicorn
 from bgx.errors import BgxError, ExitCode, UsageError
 from bgx.serve.app import make_app
 from bgx.serve.service import Service
+from bgx.signals import HANGUP, handling_stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -28,11 +28,6 @@ _KEEP_ALIVE = 65
 
 _AFTER_TIMEOUT = 60
 """Further seconds at shutdown, after the queue's timeout, for pictures at work."""
-
-_HANGUP: int | None = getattr(signal, "SIGHUP", None)
-"""The terminal was closed. Windows has no such signal."""
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, *([_HANGUP] if _HANGUP else []))
 
 
 def serve(settings: ServeSettings, tell: Callable[[str], None]) -> None:
@@ -104,28 +99,19 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Shut down gracefully at the first signal and at once at the second, unless it is SIGHUP.
-
-        A signal that is ignored when bgx starts, as with nohup, stays ignored.
-        """
+        """Shut down gracefully at the first signal and at once at the second, unless it is SIGHUP,
+        which may be sent twice when a terminal is closed."""
         loop = asyncio.get_running_loop()
 
         def handle(number: int, _: FrameType | None) -> None:
             if not self._service.draining:
                 self._service.draining = True
                 loop.call_soon_threadsafe(lambda: self._begin(self._drain()))
-            elif number != _HANGUP:
+            elif number != HANGUP:
                 os._exit(ExitCode.INTERRUPTED)
 
-        before = {number: signal.getsignal(number) for number in _SIGNALS}
-        heeded = {number: was for number, was in before.items() if was != signal.SIG_IGN}
-        for number in heeded:
-            signal.signal(number, handle)
-        try:
+        with handling_stop(handle):
             yield
-        finally:
-            for number, was in heeded.items():
-                signal.signal(number, was)
 
     def _begin(self, task: Coroutine[Any, Any, None]) -> None:
         running = asyncio.ensure_future(task)
