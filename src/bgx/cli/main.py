@@ -33,7 +33,7 @@ class Commands(click.Group):
         "serve": "Serve pictures over HTTP, with a page for people at /.",
         "train": "Train a small network on your own photos and cut-outs.",
         "watch": "Cut out pictures as they arrive in a folder.",
-        "worker": "Do the pictures of batches that other machines start with --broker.",
+        "worker": "Cut out pictures of batches that other machines start with --broker.",
     }
     """The subcommands' help for ``bgx --help``, which would take longer if it imported them all."""
 

@@ -76,7 +76,7 @@ as_family = option(
 threads_option = option(
     "--threads", type=int, help="Threads of one network run.  [default: chosen]"
 )
-offline_option = option("--offline", is_flag=True, help="Never use the network.")
+offline_option = option("--offline", is_flag=True, help="Never connect to other machines.")
 quiet_option = option("--quiet", is_flag=True, help="Print only errors.")
 verbose_option = option(
     "--verbose",
@@ -149,7 +149,7 @@ def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
     command = option(
         "--queue", default="bgx", help="Queue of the broker that the workers take tasks from."
     )(command)
-    named = broker_option(help="Have workers of this broker do the pictures, redis://HOST say.")
+    named = broker_option(help="Send pictures to the workers of this broker, such as redis://HOST.")
     decorated: Callable[..., Any] = named(command)
     return decorated
 

@@ -51,26 +51,31 @@ _SHARE = 0.9
     "-d",
     default="auto",
     metavar="DEVICE",
-    help="As of bgx batch; cuda:0,1 is a process for each.",
+    help="As in bgx batch; cuda:0,1 starts a process for each GPU.",
 )
 @as_family
 @option("--workers", type=int, help="Pictures in work at once in a process.  [default: chosen]")
 @threads_option
 @batch_size_option
-@option("--queues", default="bgx", metavar="NAME,…", help="Take tasks from these.")
+@option("--queues", default="bgx", metavar="NAME,…", help="Queues to take tasks from.")
 @option(
     "--memory",
     metavar="4GB",
-    help="End a process that takes more.  [default: 90% of what there is, shared by all]",
+    help="Kill a process that uses more.  [default: 90% of the machine's, divided by processes]",
 )
 @option(
     "--task-limit",
     type=click.IntRange(min=3),
     default=900,
-    help="Seconds after which a task is ended; the pictures that a third of it leaves undone go to "
-    "others. The same for all workers of a broker.",
+    help="Seconds a task may take, then its process is killed. After a third of it, pictures not "
+    "yet begun go to other workers. Use one value for all workers of a broker.",
 )
-@option("--check", is_flag=True, envvar=None, help="Say whether broker, storage and network work.")
+@option(
+    "--check",
+    is_flag=True,
+    envvar=None,
+    help="Check broker, storage and network, and exit.",
+)
 @option("--offline", is_flag=True, help="Never fetch a network.")
 @quiet_option
 @verbose_option
@@ -91,7 +96,7 @@ def worker(
     quiet: bool,
     verbose: int,
 ) -> ExitCode:
-    """Do the pictures of batches that other machines start with --broker.
+    """Cut out pictures of batches that other machines start with --broker.
 
     Ctrl-C or SIGTERM ends it: pictures in work are finished, the others go to other workers.
     """
