@@ -1,4 +1,4 @@
-"""The door for Python: the same rooms as the command line, errors raised and yielded."""
+"""The Python API: the command line's results, with errors raised or yielded."""
 
 from __future__ import annotations
 

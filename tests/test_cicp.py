@@ -1,4 +1,4 @@
-"""Colours that a file tells by numbers are the ones that are seen."""
+"""Colour spaces that a file names by code points (CICP) are converted correctly."""
 
 from __future__ import annotations
 

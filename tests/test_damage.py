@@ -1,4 +1,4 @@
-"""What is missing from a damaged file is told, and rubbish is never called a photo."""
+"""Damaged files: what is missing is reported, and garbage is never accepted as a photo."""
 
 from __future__ import annotations
 

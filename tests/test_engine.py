@@ -1,4 +1,4 @@
-"""The engine: who is admitted, what waits, how pictures meet in a GPU's batch, how threads end."""
+"""The engine: admission, waiting, batches for a GPU, and how its threads end."""
 
 from __future__ import annotations
 

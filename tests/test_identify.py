@@ -1,4 +1,4 @@
-"""What a file is stands in its first bytes, not in its name."""
+"""A file's format is identified by its first bytes, not by its name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The house, read from the imports of every module: which room may know which, and what loads."""
+"""Which modules may import which, where third-party libraries are used, and what startup loads."""
 
 from __future__ import annotations
 

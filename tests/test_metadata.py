@@ -1,4 +1,4 @@
-"""What a file says beside its pixels: nothing of the photo's by default, all of it when asked."""
+"""Metadata: results have none of the photo's by default, and all of it on request."""
 
 from __future__ import annotations
 

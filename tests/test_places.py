@@ -1,4 +1,4 @@
-"""Where pictures and results lie, as a script meets it: closed folders, pipes, names, reports."""
+"""Paths as scripts use them: folders without permissions, pipes, odd names, reports."""
 
 from __future__ import annotations
 

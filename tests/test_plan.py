@@ -1,4 +1,4 @@
-"""Who goes where: every picture found, every target its own, nothing written over."""
+"""Plans: every picture is found, every target is unique, nothing is overwritten."""
 
 from __future__ import annotations
 

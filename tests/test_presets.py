@@ -1,4 +1,4 @@
-"""Presets: what they say, how they give way, how a wrong one is told."""
+"""Presets: their options, which other options override them, and errors in their files."""
 
 from __future__ import annotations
 

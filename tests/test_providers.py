@@ -1,4 +1,4 @@
-"""What runs where: plans as pure data, the runtime as it really is, cores as they really are."""
+"""Devices, threads and precision: planned from given data, and with the real ONNX Runtime."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clients of remove.bg's API as people have them, with the address alone replaced.
+"""Existing clients of remove.bg's API, with only the server's address changed.
 
 They come from their registries; the tests are skipped where npm is missing.
 """

@@ -1,4 +1,4 @@
-"""Fetching from addresses that strangers name: never from the inside, never without limits."""
+"""Fetching URLs that clients send: never from internal addresses, never without limits."""
 
 from __future__ import annotations
 

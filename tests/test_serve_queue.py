@@ -1,4 +1,4 @@
-"""The queue: what may wait, who is displaced, whose turn it is, and when to come again."""
+"""The queue: its limits, which request is displaced, which is next, and Retry-After."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The form of rembg's server."""
+"""Requests and errors of the API of rembg's server."""
 
 from __future__ import annotations
 

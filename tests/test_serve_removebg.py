@@ -1,4 +1,4 @@
-"""remove.bg's form: what requests of its clients come to, and how they are answered."""
+"""remove.bg's API: how requests are parsed, and the headers and JSON of answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests that name the address of a photo, and a photo that does come from there."""
+"""Requests with the URL of a photo, which the server fetches."""
 
 from __future__ import annotations
 

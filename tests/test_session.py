@@ -1,4 +1,4 @@
-"""A session: mattes that do not depend on the batch, the device or who else is asking."""
+"""A session: mattes that do not depend on the batch, the device or concurrent calls."""
 
 from __future__ import annotations
 

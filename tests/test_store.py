@@ -1,4 +1,4 @@
-"""Model files on this machine: found, trusted, added, removed."""
+"""Model files on this machine: found, verified, added, removed."""
 
 from __future__ import annotations
 

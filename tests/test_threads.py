@@ -1,4 +1,4 @@
-"""Threads where the system gives few, and waits that Ctrl-C can interrupt on Windows too."""
+"""Threads when the system refuses more, and waits that Ctrl-C interrupts, also on Windows."""
 
 from __future__ import annotations
 

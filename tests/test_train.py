@@ -1,4 +1,4 @@
-"""The parts of the training room, each for what the others rely on."""
+"""The parts of bgx.train, each by itself."""
 
 from __future__ import annotations
 

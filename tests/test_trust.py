@@ -1,4 +1,4 @@
-"""Trust: the figures by which a person knows which mattes to look at."""
+"""Trust: the measurements that show which mattes need a look."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A network's file that no table describes: looked at, fed, and said how."""
+"""A network file that the registry does not know: inspected, run, and reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A hot folder: real files, written as slowly and moved as suddenly as people and programs do."""
+"""Hot folders, with real files that are written slowly, renamed, replaced and removed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fields of remove.bg's form: texts with a few ways to be empty, and codes for what is wrong."""
+"""Reads single fields of remove.bg's requests, and refuses bad ones with its error codes."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 _TRUE = frozenset({"true", "1", "yes", "on"})
 _FALSE = frozenset({"false", "0", "no", "off"})
 _NOTHING = frozenset({"", "undefined", "null"})
-"""Words that wrappers send for fields that were left out."""
+"""Texts that client libraries send for fields without a value, lower case."""
 
 
 def drop_empty(texts: Mapping[str, str]) -> dict[str, str]:
-    """The fields that say something, without spaces around them."""
+    """The fields with a value, stripped of surrounding spaces."""
     return {
         # A trailing space in base64 is a + of a client that does not escape it in a form.
         name: text if name == "image_file_b64" else text.strip()
@@ -26,12 +26,12 @@ def drop_empty(texts: Mapping[str, str]) -> dict[str, str]:
 
 
 def refuse(code: str, title: str, detail: str | None = None) -> Refusal:
-    """With status 400 and one of remove.bg's codes."""
+    """A refusal with status 400. code: one of remove.bg's."""
     return Refusal(400, code, title, detail=detail)
 
 
 def read_word(texts: Mapping[str, str], field: str, words: tuple[str, ...]) -> str:
-    """One of some words; the first is the default. Raises Refusal."""
+    """The field, which must be one of ``words``; the first is the default. Raises Refusal."""
     text = texts.get(field, words[0]).lower()
     if text not in words:
         raise refuse(
@@ -43,7 +43,7 @@ def read_word(texts: Mapping[str, str], field: str, words: tuple[str, ...]) -> s
 
 
 def read_switch(texts: Mapping[str, str], field: str, *, default: bool) -> bool:
-    """Raises Refusal for anything but true and false and their like."""
+    """The field as a boolean. Raises Refusal for another text."""
     text = texts.get(field)
     if text is None:
         return default
@@ -55,5 +55,5 @@ def read_switch(texts: Mapping[str, str], field: str, *, default: bool) -> bool:
 
 
 def show(text: str) -> str:
-    """For a message, cut off where it is long."""
+    """The text, shortened for a message."""
     return text if len(text) <= 40 else text[:39] + "…"

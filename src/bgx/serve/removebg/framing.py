@@ -1,4 +1,4 @@
-"""Where the subject stands: crop, crop_margin, scale, position and roi of remove.bg's form."""
+"""Reads remove.bg's crop, crop_margin, scale, position and roi as bgx's options."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def read_framing(texts: Mapping[str, str]) -> dict[str, Any]:
         return {}
     options: dict[str, Any] = {"canvas": "original", "align": position or "center"}
     if scale is not None:
-        # The subject may be enlarged to its share; the photo's own size stays the limit.
+        # A small subject is enlarged to this share; the canvas keeps the photo's size.
         options |= {"fill": f"{scale:g}%", "upscale": True}
     return options
 
@@ -59,7 +59,7 @@ def _read_scale(texts: Mapping[str, str]) -> float | None:
 
 
 def _read_position(texts: Mapping[str, str]) -> str | None:
-    """None is as it is, or in the middle where the subject is scaled."""
+    """bgx's ``align``; None if the field is missing, or leaves an unscaled subject in its place."""
     if "position" not in texts:
         return None
     text = texts["position"].lower()

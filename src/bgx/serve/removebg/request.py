@@ -1,4 +1,4 @@
-"""From remove.bg's fields to bgx's options.
+"""Translates remove.bg's requests into bgx's options.
 
 Fields, limits and codes follow the API's published description; docs/coming-from-removebg.md says
 where bgx differs.
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bgx.serve.requests import Form, Package
 
 FULL_MEGAPIXELS = 25
-"""Of the largest result, but for ``50MP``."""
+"""Megapixels of the largest result, except with ``size=50MP``."""
 
 _SIZES: dict[str, float] = {
     "preview": 0.25,
@@ -33,10 +33,10 @@ _SIZES: dict[str, float] = {
     "auto": FULL_MEGAPIXELS,
     "50mp": 50,
 }
-"""Megapixels of the result."""
+"""Largest size of the result, megapixels."""
 
 _PNG_LIMIT = 10
-"""Megapixels of a PNG, where the size asked for is ``full`` or ``auto``."""
+"""Largest size of a PNG with ``size`` full, 4k or auto, megapixels."""
 
 _TYPES = frozenset({"person", "product", "car", "animal", "graphic", "transportation"})
 _SHADOWS = {"none": None, "auto": "soft", "drop": "soft"}
@@ -44,7 +44,7 @@ _UNSUPPORTED_SHADOWS = frozenset({"car", "3d"})
 
 
 def parse_request(form: Form) -> CutoutRequest:
-    """Raises Refusal with status 400 and one of remove.bg's codes."""
+    """Parse a request. Raises Refusal with status 400 and one of remove.bg's codes."""
     texts = drop_empty(form.texts)
     files = {name: data for name, data in form.files.items() if data or name == "image_file"}
     source = read_source(texts, files)
@@ -53,7 +53,7 @@ def parse_request(form: Form) -> CutoutRequest:
     channels = read_word(texts, "channels", ("rgba", "alpha"))
     file_format = read_word(texts, "format", ("auto", "png", "jpg", "jpeg", "webp", "zip"))
     package: Package = "zip" if file_format == "zip" else "picture"
-    # A zip has the alpha as a file of its own in any case.
+    # A zip always contains the alpha as a file of its own.
     mask_only = channels == "alpha" and package == "picture"
     if mask_only:
         colour = background = shadow = None
@@ -86,7 +86,7 @@ def _choose_format(asked: str, *, opaque: bool) -> dict[str, Any]:
         return {"format": "webp", "quality": 90}
     if asked == "auto":
         asked = "jpg" if opaque else "png"
-    # What goes into a zip is encoded again: nothing may be lost before.
+    # The pictures in a zip are encoded later: no loss before that.
     return {"format": {"jpeg": "jpg", "zip": "png"}.get(asked, asked)}
 
 
@@ -133,7 +133,7 @@ def _read_shadow(texts: Mapping[str, str]) -> str | None:
 
 
 def _read_kind(texts: Mapping[str, str]) -> str | None:
-    """The X-Type header: bgx does not tell kinds apart, so the client's hint comes back."""
+    """The value of X-Type: bgx detects no types, so it repeats the client's."""
     if texts.get("type_level", "").lower() == "none":
         return None
     kind = texts.get("type", "").lower()

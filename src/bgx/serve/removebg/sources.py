@@ -1,4 +1,4 @@
-"""The pictures of remove.bg's form: the photo, and what is put behind the subject."""
+"""Reads the pictures of remove.bg's requests: the photo and the background."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BACKGROUNDS = ("bg_color", "bg_image_url", "bg_image_file")
 
 
 def read_source(texts: Mapping[str, str], files: Mapping[str, bytes]) -> bytes | Link:
-    """Exactly one is given. Raises Refusal."""
+    """The photo, of which exactly one source must be given. Raises Refusal."""
     given = [name for name in _SOURCES if name in texts or name in files]
     if not given:
         raise refuse(
@@ -62,7 +62,10 @@ def _refuse_background(reason: str, bad: bool) -> Refusal:
 
 
 def decode_base64(text: str) -> bytes:
-    """A file in base64, with or without the head of a data URL, padding and line breaks."""
+    """Decode base64, with or without a data URL's prefix, padding or line breaks.
+
+    Raises Refusal.
+    """
     if text.startswith("data:"):
         text = text.partition(",")[2]
     text = text.translate({ord(character): None for character in "\r\n\t"}).rstrip("=")
@@ -97,7 +100,9 @@ def read_background(
 
 
 def parse_colour(text: str) -> str:
-    """A name, or 3, 4, 6 or 8 hex digits with or without #, as #rrggbb or #rrggbbaa."""
+    """Convert a colour's name, or 3, 4, 6 or 8 hex digits with or without #, to #rrggbb or
+    #rrggbbaa. Raises Refusal.
+    """
     digits = text.removeprefix("#").lower()
     if re.fullmatch(r"[0-9a-f]{3,4}|[0-9a-f]{6}|[0-9a-f]{8}", digits):
         return "#" + ("".join(2 * digit for digit in digits) if len(digits) < 6 else digits)
