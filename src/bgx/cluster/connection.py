@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _PATIENCE_S = 600.0
-"""A broker that does not answer for so long in the middle of a run ends the run, seconds."""
+"""Seconds without an answer of the broker after which the run ends."""
 
 _MESSAGES = 1000
 """Messages taken in a row, at most, before the producer does its other work."""

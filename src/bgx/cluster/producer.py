@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _SILENCE_S = 20.0
-"""A started task without a heartbeat for so long is lost; if for so long no task was started or
-sent, the queue is searched for the tasks. Seconds."""
+"""Seconds without a heartbeat after which a started task is lost. While no worker works on a task,
+the queue is searched for the tasks after the same time."""
 
 _WAITING_TASKS = 32
 """Tasks that wait for a worker, in addition to those that workers work on."""
