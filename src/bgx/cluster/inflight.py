@@ -178,7 +178,7 @@ class InFlight:
     def recheck_missing_results(self) -> None:
         """Look up missing results again; send pictures again whose results stay missing."""
         now = time.monotonic()
-        for picture in list(self._missing):
+        for picture in self._missing - self.lookup.pending:
             if picture.missing_since is not None and now - picture.missing_since > _VISIBLE_S:
                 self._missing.discard(picture)
                 picture.error = UnwritableError(

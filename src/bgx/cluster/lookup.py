@@ -20,23 +20,24 @@ _THREADS = 16
 class ResultLookup:
     """Tells which targets exist. All methods are for one thread.
 
-    running: lookups that are started and whose answer has not been collected.
+    pending: pictures that were requested and whose answer has not been collected.
     """
 
     def __init__(self) -> None:
-        self.running = 0
+        self.pending: set[PendingPicture] = set()
         self._requested: list[PendingPicture] = []
         self._finished: SimpleQueue[tuple[PendingPicture, bool]] = SimpleQueue()
         self._workers = Workers(_THREADS, "lookup")
 
     def request(self, picture: PendingPicture) -> None:
-        """Look up this picture's target; the next :meth:`start` starts it."""
-        self._requested.append(picture)
+        """Look up this picture's target, unless that is pending; :meth:`start` starts it."""
+        if picture not in self.pending:
+            self.pending.add(picture)
+            self._requested.append(picture)
 
     def start(self) -> None:
         """Start all requested lookups."""
         requested, self._requested = self._requested, []
-        self.running += len(requested)
         for first in range(min(len(requested), _THREADS)):
             self._workers.submit(partial(self._look_up, requested[first::_THREADS]))
 
@@ -44,11 +45,11 @@ class ResultLookup:
         """Yield what is finished by now: pictures, and whether their target exists. Never waits."""
         while True:
             try:
-                finished = self._finished.get_nowait()
+                picture, exists = self._finished.get_nowait()
             except Empty:
                 return
-            self.running -= 1
-            yield finished
+            self.pending.discard(picture)
+            yield picture, exists
 
     def close(self) -> None:
         """Wait for the lookups that are started."""

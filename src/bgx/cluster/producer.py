@@ -182,7 +182,7 @@ class Cluster:
         self._stepped = now
 
     def _choose_timeout(self) -> float:
-        busy = self._in_flight.lookup.running or len(self._inbox) != self._inbox_before
+        busy = self._in_flight.lookup.pending or len(self._inbox) != self._inbox_before
         return _BUSY_S if busy else _IDLE_S
 
     def _warn_once(self, message: str, about: object = None) -> None:
