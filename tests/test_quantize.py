@@ -159,6 +159,44 @@ def test_what_spoils_the_mattes_stays_in_float32(tmp_path: Path) -> None:
     assert difference(made.content, content, list(values)) < 0.02
 
 
+def spoil_in_many_places(times: int, others: int) -> str:
+    """A network that changes nothing: so many times a value of 10 goes by, then other layers."""
+    steps, last = [], "x0"
+    for index in range(times):
+        steps += [
+            f"a{index} = Conv ({last}, second, threshold)",
+            f"b{index} = Relu (a{index})",
+            f"c{index} = Conv (b{index}, third)",
+            f"d{index} = Clip (c{index}, low, high)",
+        ]
+        last = f"d{index}"
+    for index in range(others):
+        steps += [f"e{index} = Conv ({last}, same)", f"f{index} = Relu (e{index})"]
+        last = f"f{index}"
+    body = "\n".join(steps)
+    return f"""
+    chain (float[batch, 3, 16, 16] x) => (float[batch, 1, 16, 16] y)
+    <
+      float[1, 3, 1, 1] first = {{1, 0, 0}}, float[2, 1, 1, 1] second = {{1, 1}},
+      float[2] threshold = {{0, -0.9}}, float[1, 2, 1, 1] third = {{1, 100}},
+      float[1, 1, 1, 1] same = {{1}}, float low = {{0}}, float high = {{1}}
+    >
+    {{ x0 = Conv (x, first) {body} y = Sigmoid ({last}) }}
+    """
+
+
+def test_where_no_few_convolutions_spoil_the_mattes_a_part_stays_in_float32(
+    tmp_path: Path,
+) -> None:
+    path = written_network(tmp_path / "chain.onnx", spoil_in_many_places(times=4, others=40))
+    values = np.random.default_rng(1).uniform(0, 1, (4, 1, 3, 16, 16)).astype(np.float32)
+
+    made = quantize(prepare(path), list(values), progress=ignore)
+
+    assert made.error <= 0.0015
+    assert len(made.kept) < made.convolutions / 4
+
+
 def test_the_true_graph_can_be_written_in_8_bits(tmp_path: Path) -> None:
     content = prepare(u2net_network(tmp_path / "u2netp.onnx"))
     pictures = noise(1)

@@ -43,17 +43,19 @@ if TYPE_CHECKING:
 ERROR = 0.001
 """Error that is small enough: mean absolute difference, relative to the range of the output."""
 
-_STRENGTHS = (0.5, 0.65)
+_STRENGTHS = (0.5, 0.65, 0.8)
 """Strengths of equalisation to try."""
 
 _SEARCHED = 8
 """Number of photos that the error is measured on."""
 
-_ROUNDS = 3
-"""Number of groups of convolutions that may stay in float32."""
+_FEW = (3, 4, 1.0)
+"""Number of groups of convolutions that may stay in float32; most convolutions in such a group;
+error, in units of ERROR, from which no more are restored."""
 
-_GROUP = 4
-"""Most convolutions in such a group."""
+_MANY = (4, 1000, 1.5)
+"""The same for whole parts of the network, which are tried when no few convolutions cause most of
+the error that is left. The copy is slower, but good enough."""
 
 _PARTS = 8
 """Parts that a group is split into while searching."""
@@ -108,29 +110,31 @@ def quantize(
     error = min(errors)
     form = forms[errors.index(error)]
     progress(f"all in 8 bits: difference {error:.4f}")
-    for _ in range(_ROUNDS):
-        if error <= enough or len(kept) == len(names):
-            break
+    for rounds, most, times in (_FEW, _MANY):
+        for _ in range(rounds):
+            if error <= times * enough or len(kept) == len(names):
+                break
 
-        def measure_with(group: frozenset[str], kept: frozenset[str] = kept) -> float:
-            return measure(form, kept | group)
+            def measure_with(group: frozenset[str], kept: frozenset[str] = kept) -> float:
+                return measure(form, kept | group)
 
-        more, left = _find_harmful([n for n in names if n not in kept], error, measure_with)
-        if left > _REMEDY * error:
-            break
-        kept, error = kept | more, left
-        progress(f"{len(kept)} of {len(names)} convolutions in float32: difference {error:.4f}")
+            rest = [name for name in names if name not in kept]
+            more, left = _find_harmful(rest, most, error, measure_with)
+            if left > _REMEDY * error:
+                break
+            kept, error = kept | more, left
+            progress(f"{len(kept)} of {len(names)} convolutions in float32: difference {error:.4f}")
     ordered = tuple(name for name in names if name in kept)
     return Quantized(write_network(form, kept), ordered, len(names), error)
 
 
 def _find_harmful(
-    names: Sequence[str], error: float, measure: Measure
+    names: Sequence[str], most: int, error: float, measure: Measure
 ) -> tuple[frozenset[str], float]:
-    """The few neighbouring convolutions that cause most of the error, and the error without them.
+    """The neighbouring convolutions that cause most of the error, and the error without them.
 
     The names are split into parts, and each part is tried in float32. The best part is split again
-    until it has at most _GROUP convolutions, and further as long as a part has nearly its effect.
+    until it has at most `most` convolutions, and further as long as a part has nearly its effect.
     """
     group, left = list(names), error
     while True:
@@ -139,7 +143,7 @@ def _find_harmful(
         parts = [group[first : first + size] for first in range(0, len(group), size)]
         scores = [measure(frozenset(part)) for part in parts]
         best = scores.index(min(scores))
-        if len(group) <= _GROUP and error - scores[best] < _SHARE * (error - left):
+        if len(group) <= most and error - scores[best] < _SHARE * (error - left):
             break
         group, left = parts[best], scores[best]
         if len(group) == 1:
