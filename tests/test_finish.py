@@ -129,6 +129,13 @@ def test_a_canvas_that_no_memory_holds_is_refused() -> None:
         _cut(_photo(), canvas="30000x30000")
 
 
+@pytest.mark.parametrize("margin", ["240px", "0 0 0 480px", "360px 0 0 0", "10000px"])
+def test_margins_that_take_up_the_whole_photo_are_refused(margin: str) -> None:
+    """The subject would be beyond the picture, which would be empty."""
+    with pytest.raises(TooLargeError, match=r"leaves no space in the photo's 480 x 360; use less"):
+        _cut(_photo(), canvas="original", margin=margin)
+
+
 @pytest.mark.parametrize("background", ["#204060", "blur", "blur:2", "original-greyed", "file"])
 @pytest.mark.parametrize("shadow", ["none", "soft", "contact:90%"])
 @pytest.mark.parametrize("framing", [{}, {"canvas": "4:5", "margin": "12%"}, {"resize": "300"}])

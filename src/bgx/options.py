@@ -534,10 +534,7 @@ def _make_settings(chosen: dict[str, Any]) -> OutputSettings:
 def _check_room(canvas: CanvasSettings) -> None:
     """Raise UsageError if the margins take up the whole canvas or size limit."""
     limit, margin = canvas.limit, canvas.margin
-    if limit is None or margin is None:
-        return
-    top, right, bottom, left = margin.pixels(0, 0)
-    if left + right >= limit[0] or top + bottom >= limit[1]:
+    if limit and margin and not margin.fit_into(*limit):
         raise UsageError(
             f"--margin {margin}: leaves no space in {limit[0]:g} x {limit[1]:g}; use less"
         )

@@ -116,6 +116,11 @@ class Margins(NamedTuple):
         )
         return top, right, bottom, left
 
+    def fit_into(self, width: float, height: float) -> bool:
+        """Whether those in pixels leave space for a subject."""
+        top, right, bottom, left = self.pixels(0, 0)
+        return left + right < width and top + bottom < height
+
 
 class Area(NamedTuple):
     """A number of pixels, whatever the shape."""

@@ -79,7 +79,7 @@ class Finisher:
         colours: the subject's colours, mode RGB; they are changed. alpha: mode L. Both have the
         photo's size. name: name of the photo in messages. Raises NoSubjectError if there is no
         subject to frame, and TooLargeError for a canvas that has more pixels than both this photo
-        and DEFAULT_MAX_PIXELS.
+        and DEFAULT_MAX_PIXELS, and for margins that take up the whole photo.
         """
         output = self._output
         placement, full = self._place(alpha, name)
@@ -103,6 +103,11 @@ class Finisher:
         subject = find_subject(alpha) if canvas.frames_subject else None
         if canvas.frames_subject and subject is None:
             raise NoSubjectError(f"{name}: no subject found, so there is nothing to frame")
+        if canvas.original and canvas.margin and not canvas.margin.fit_into(*alpha.size):
+            raise TooLargeError(
+                f"{name}: --margin {canvas.margin} leaves no space in the photo's {alpha.width} x "
+                f"{alpha.height}; use less, or percent"
+            )
         placement = place(alpha.size, subject, canvas)
         width, height = placement.size
         if width * height > max(self._max_pixels, alpha.width * alpha.height):
