@@ -254,6 +254,16 @@ def test_what_makes_no_sense_is_refused_with_the_option_and_a_remedy(options: An
     assert "\n" not in message
 
 
+@pytest.mark.parametrize(
+    "options", [{"fill": "100.4%"}, {"fill": "0.5%"}, {"shadow": "soft:100.4%"}], ids=str
+)
+def test_a_value_is_told_as_it_was_typed(options: Any) -> None:
+    """Rounded, it would be within the bounds that the message gives."""
+    [(name, value)] = options.items()
+    with pytest.raises(UsageError, match=f"--{name} {value}: use"):
+        settle(options)
+
+
 # Together -----------------------------------------------------------------------------------------
 
 

@@ -237,7 +237,7 @@ def parse_fill(text: str) -> float:
         raise UsageError(f"--fill {text}: use percent of the canvas (85%)")
     fill = float(match[1]) / 100
     if not 0.01 <= fill <= 1:
-        raise UsageError(f"--fill {fill:.0%}: use 1% to 100%")
+        raise UsageError(f"--fill {text}: use 1% to 100%")
     return fill
 
 
@@ -271,7 +271,7 @@ def parse_shadow(text: str) -> Shadow | None:
     kind = cast("ShadowKind", match[1])
     strength = float(match[2]) / 100 if match[2] else _STRENGTHS[kind]
     if strength > 1:
-        raise UsageError(f"--shadow {kind}:{strength:.0%}: use 0% to 100%")
+        raise UsageError(f"--shadow {text}: use 0% to 100%")
     return Shadow(kind, strength)
 
 
