@@ -409,6 +409,8 @@ def test_the_input_folder_is_no_output_folder(tmp_path: Path) -> None:
 
     with pytest.raises(UsageError, match="is the input folder too"):
         plan(tmp_path / "in", out=tmp_path / "in" / ".." / "in")
+    with pytest.raises(UsageError, match="in: is the input folder too"):
+        plan(tmp_path / "in", out=tmp_path / "out", review=open_folder(tmp_path / "in"))
 
 
 def test_the_output_folder_may_not_hold_the_input(tmp_path: Path) -> None:

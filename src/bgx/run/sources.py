@@ -101,10 +101,12 @@ def sort_inputs(inputs: Iterable[str], outs: Sequence[Folder]) -> Inputs:
     identities = {out.identity(): out for out in outs} | {None: None}
     folders: list[Folder] = []
     notes: list[str] = []
+    same: Folder | None = None
     for _, folder in named:
         if folder is None:
             continue
         if out := identities.get(folder.identity()):
+            same = out
             notes.append(f"{out}: not searched: is the output folder")
         elif folder.is_system() and len(named) > 1:
             notes.append(
@@ -112,8 +114,8 @@ def sort_inputs(inputs: Iterable[str], outs: Sequence[Folder]) -> Inputs:
             )
         else:
             folders.append(folder)
-    if notes and not folders and not files:
-        raise UsageError(f"{outs[0]}: is the input folder too; choose another output folder")
+    if same and not folders and not files:
+        raise UsageError(f"{same}: is the input folder too; choose another output folder")
     for folder in folders:
         for out in outs:
             if out.contains(folder):
