@@ -85,6 +85,25 @@ def test_what_cannot_be_saved_raises_an_error_of_bgx(
         remover.cut("in.jpg").save(target)
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("quality", 0),
+        ("quality", 101),
+        ("quality", "90"),
+        ("png_level", "tiny"),
+        ("file_format", "jpeg"),
+        ("file_format", "PNG"),
+    ],
+)
+def test_a_wrong_value_for_a_file_is_a_usage_error(
+    remover: Remover, option: str, value: object
+) -> None:
+    options: Any = {"file_format": "jpg"} | {option: value}
+    with pytest.raises(UsageError, match=f"{value}: use"):
+        remover.cut(draw_photo()).encode(**options)
+
+
 def test_remove_in_one_line() -> None:
     save_photo(Path("in.jpg"))
 

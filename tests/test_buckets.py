@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from bgx import Remover
 from bgx.errors import ExitCode
 from bgx.storage import open_file, open_folder
 from support.fakes import draw_photo, save_photo
@@ -169,6 +170,15 @@ def test_a_single_picture(store: ObjectStore) -> None:
         assert_whole(f"{BUCKET}/{name}")
     again = bgx("remove", f"{BUCKET}/in/a b.png")
     assert (again.code, "exists; to redo it use" in again.err) == (0, True)
+
+
+def test_a_cut_out_is_saved_in_the_bucket(store: ObjectStore) -> None:
+    upload("in.png")
+
+    Remover("u2netp", device="cpu").cut(f"{BUCKET}/in.png").save(f"{BUCKET}/new/1.png")
+
+    assert_whole(f"{BUCKET}/new/1.png")
+    assert not list(Path().iterdir())
 
 
 def test_a_broken_object_is_a_row(store: ObjectStore) -> None:

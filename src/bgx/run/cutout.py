@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bgx.image.compose import flatten
 from bgx.image.encode import encode_picture, encode_within
 from bgx.image.metadata import fit_metadata
-from bgx.options import OutputSettings, format_of
+from bgx.options import OPTIONS, OutputSettings, format_of
 from bgx.settings import OPAQUE_FORMATS, WHITE
 from bgx.storage import open_file
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from PIL import Image
 
     from bgx.image.metadata import Metadata
@@ -75,22 +76,20 @@ class Cutout:
         """The picture as a file's bytes; a format without alpha gets a white background.
 
         quality, png_level: None is the value of the options that the cut-out was made with. Raises
-        UnwritableError.
+        UsageError (a wrong value) and UnwritableError.
         """
-        output = self.output._replace(
-            format=file_format,
-            quality=quality or self.output.quality,
-            png_level=png_level or self.output.png_level,
-        )
+        asked = {"format": file_format, "quality": quality, "png_level": png_level}
+        given = {name: value for name, value in asked.items() if value is not None}
+        read = {name: OPTIONS[name].read(value) for name, value in given.items()}
+        output = self.output._replace(**read)
         pieces, _ = encode_cutout(replace(self, output=output), name=name, threads=threads)
         return b"".join(pieces)
 
     def save(self, target: str | Path, *, quality: int | None = None) -> None:
         """Write the picture to a file, completely or not at all; the suffix names the format.
 
-        Raises UsageError (unknown suffix), UnwritableError and OutputError.
+        Raises UsageError (unknown suffix, wrong quality), UnwritableError and OutputError.
         """
-        target = Path(target)
         content = self.encode(format_of(target), quality=quality, name=str(target))
         open_file(target).write(content)
 
