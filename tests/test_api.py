@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -147,6 +148,8 @@ def test_wrong_values_are_told_before_anything_is_loaded() -> None:
 def test_the_network_is_looked_for_when_the_first_picture_comes() -> None:
     with pytest.raises(UnknownModelError, match="did you mean u2netp"):
         Remover("u2nettp").cut(draw_photo())
+    with pytest.raises(MissingModelError, match=r"gone\.onnx: cannot be read"):
+        Remover(Path("gone.onnx")).cut(draw_photo())
     with pytest.raises(MissingModelError, match="bgx models download silueta"):
         Remover("silueta", offline=True).cut(draw_photo())
 
@@ -246,6 +249,14 @@ def test_a_picture_without_pixels_is_an_error_of_the_picture(remover: Remover) -
     for size in ((0, 5), (5, 0), (0, 0)):
         with pytest.raises(UnreadableError, match="holds no pixels"):
             remover.cut(Image.new("RGB", size))
+
+
+@pytest.mark.parametrize("source", [None, 3, np.zeros((9, 9, 3), np.uint8), bytearray(b"x")])
+def test_what_is_no_picture_at_all_is_told_with_a_remedy(remover: Remover, source: Any) -> None:
+    with pytest.raises(UnreadableError, match=rf"is of type {type(source).__name__}; use a path"):
+        remover.cut(source)
+    [error, cutout] = remover.cut_many([source, draw_photo()])
+    assert (type(error), type(cutout)) == (UnreadableError, Cutout)
 
 
 def test_none_is_as_if_left_out(remover: Remover) -> None:

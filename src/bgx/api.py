@@ -63,7 +63,7 @@ class Remover:
 
     def __init__(
         self,
-        model: str | None = None,
+        model: str | Path | None = None,
         *,
         device: str = "auto",
         workers: int | None = None,
@@ -80,7 +80,8 @@ class Remover:
         store = Store(ModelSettings.from_environment(offline=offline, family=as_))
 
         def load(alone: bool) -> Session:
-            file = store.resolve(model, store.registry())
+            named = model if model is None else os.fspath(model)
+            file = store.resolve(named, store.registry())
             return open_session(file, device_settings, store, pictures=1 if alone else None)
 
         self._load, self._workers = load, workers
@@ -178,7 +179,7 @@ def remove(
     source: str | Path | bytes | Image.Image,
     target: str | Path,
     *,
-    model: str | None = None,
+    model: str | Path | None = None,
     preset: str | None = None,
     **options: Unpack[PictureOptions],
 ) -> None:

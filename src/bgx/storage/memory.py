@@ -6,6 +6,8 @@ import io
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from bgx.errors import UnreadableError
+
 if TYPE_CHECKING:
     from typing import BinaryIO
 
@@ -25,7 +27,16 @@ class InMemory:
         return self.name
 
     def open(self) -> BinaryIO | Image.Image:
-        return io.BytesIO(self.picture) if isinstance(self.picture, bytes) else self.picture
+        """Raises UnreadableError for what is neither."""
+        if isinstance(self.picture, bytes):
+            return io.BytesIO(self.picture)
+        if not hasattr(self.picture, "seek"):
+            kind = type(self.picture).__name__
+            raise UnreadableError(
+                f"{self}: is of type {kind}; use a path, a file's bytes, or a Pillow image "
+                "(Image.fromarray makes one of an array)"
+            )
+        return self.picture
 
     def link(self, page: File) -> str:
         return ""
