@@ -141,6 +141,10 @@ def test_wrong_values_are_told_before_anything_is_loaded() -> None:
     for options in ({"device": "gpu"}, {"workers": 0}, {"max_size": 1}, {"max_pixels": 0}):
         with pytest.raises(UsageError):
             Remover(**options)
+    others: Any = ({"device": None}, {"threads": "2"}, {"max_size": "800"}, {"max_pixels": None})
+    for options in others:
+        with pytest.raises(UsageError, match=f"{next(iter(options.values()))}: use"):
+            Remover(**options)
     with pytest.raises(UsageError, match="whitish"):
         Remover("nosuch").cut(draw_photo(), background="whitish")
 

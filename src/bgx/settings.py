@@ -72,9 +72,9 @@ class ReadSettings:
     max_pixels: int = DEFAULT_MAX_PIXELS
 
     def __post_init__(self) -> None:
-        if self.max_size < 64:
+        if not isinstance(self.max_size, int) or self.max_size < 64:
             raise UsageError(f"--max-size {self.max_size}: use 64 or more")
-        if self.max_pixels < 1:
+        if not isinstance(self.max_pixels, int) or self.max_pixels < 1:
             raise UsageError(f"--max-pixels {self.max_pixels}: use 1 or more")
 
 
@@ -221,7 +221,7 @@ class DeviceSettings:
             raise UsageError(
                 f"--precision {self.precision}: use one of {', '.join(get_args(Precision))}"
             )
-        if self.device not in DEVICES and not _DEVICE_WITH_INDICES.fullmatch(self.device):
+        if self.device not in DEVICES and not _DEVICE_WITH_INDICES.fullmatch(str(self.device)):
             raise UsageError(
                 f"--device {self.device}: use one of {', '.join(DEVICES)}; "
                 "cuda, tensorrt and directml take an index (cuda:0) or several (cuda:0,1)"
@@ -233,7 +233,9 @@ class DeviceSettings:
             ("--threads", self.threads),
             ("--batch-size", self.batch_size),
         ):
-            if value is not None and not 1 <= value <= _MOST_AT_ONCE:
+            if value is None:
+                continue
+            if not isinstance(value, int) or not 1 <= value <= _MOST_AT_ONCE:
                 raise UsageError(f"{option} {value}: use 1 to {_MOST_AT_ONCE}")
         if self.precision == "fp16" and self.kind in {"cpu", "openvino"}:
             raise UsageError(
