@@ -18,8 +18,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bgx import files
-from bgx.errors import ExitCode
+from bgx.errors import ExitCode, UnreadableError
 from bgx.run.arrivals import SETTLE_S, Arrivals, mark
+from bgx.run.hot import open_hot_folder
+from bgx.run.outcome import Failed
 from bgx.storage import open_folder
 from bgx.storage.local import LocalFolder
 from support.fakes import draw_photo, save_photo
@@ -168,6 +170,25 @@ def test_a_picture_whose_end_comes_late_is_done_and_not_failed() -> None:
         watch.stop()
 
     assert rows_by_status() == {"done": 1, None: 1}
+
+
+def test_a_picture_that_gets_its_content_between_two_tries_is_done_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("bgx.run.hot._AGAIN_S", (600.0,))
+    (IN / "late.png").touch()
+    hot = open_hot_folder(
+        str(IN), open_folder(str(OUT)), print, suffix=".png", existing="skip", poll=True
+    )
+    with hot:
+        parts = hot.parts()
+        [job] = next(part for part in parts if part)
+        assert hot.settle(Failed(job, UnreadableError("empty"))) is None
+        save_photo(IN / "late.png")
+        end = time.monotonic() + 30
+        while not (part := next(parts)):
+            assert time.monotonic() < end, "it is not tried again"
+    assert part == [job]
 
 
 def test_a_name_that_comes_again_takes_nothing_from_the_first_one() -> None:

@@ -184,12 +184,15 @@ class HotFolder:
 
     def _plan(self, arrivals: Iterable[Arrival]) -> list[Job | Skipped]:
         """Jobs for new pictures, with the same targets as in a batch of the whole folder."""
+        arrived = {str(arrival.item.source): arrival for arrival in arrivals}
+        for work in self._retries:
+            if str(work.item.source) in arrived:
+                work.due = 0.0  # it has changed, so it need not wait
         new = {
-            str(arrival.item.source): arrival
-            for arrival in arrivals
+            source: arrival
+            for source, arrival in arrived.items()
             # A picture in work is checked again at its outcome; a changed one arrives again.
-            if str(arrival.item.source) not in self._work
-            and mark(arrival.item.file) == arrival.mark
+            if source not in self._work and mark(arrival.item.file) == arrival.mark
         }
         if not new:
             return []
