@@ -332,6 +332,23 @@ def test_a_report_is_added_to_and_put_aside_when_it_is_large() -> None:
     assert Path("report.jsonl.1").read_text() == "another"
 
 
+@posix
+def test_a_report_that_is_moved_away_or_deleted_is_made_again() -> None:
+    with watching(IN, "-o", OUT, "--report", REPORT) as watch:
+        save_photo(IN / "a.png")
+        watch.wait_for(lambda: len(read_rows(REPORT)) == 1, "its row")
+        REPORT.rename("yesterday.jsonl")
+        save_photo(IN / "b.png")
+        watch.wait_for(lambda: REPORT.exists() and len(read_rows(REPORT)) == 1, "its row")
+        moved = read_rows(REPORT)
+        REPORT.unlink()
+        assert watch.stop() == ExitCode.OK
+
+    assert [Path(row["source"]).name for row in read_rows(Path("yesterday.jsonl"))] == ["a.png"]
+    assert [Path(row["source"]).name for row in moved] == ["b.png"]
+    assert [row["done"] for row in read_rows(REPORT)] == [2]
+
+
 NAMES = ["a.png", "b.png", "sub/a.png", "sub/deep/c.png", ".hidden.png", "@eaDir/a.png"]
 SEEN = {"a.png", "b.png", "sub/a.png", "sub/deep/c.png"}
 ACTIONS = st.one_of(

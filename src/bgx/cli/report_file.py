@@ -79,8 +79,8 @@ class _ObjectReport(io.StringIO):
 class RollingReport:
     """The report of an endless run. Rows are appended; a large file is renamed.
 
-    ``report.jsonl`` becomes ``report.jsonl.1``, the next one ``report.jsonl.2`` and so on. Raises
-    UsageError and OutputError.
+    ``report.jsonl`` becomes ``report.jsonl.1``, the next one ``report.jsonl.2`` and so on. If it is
+    moved away or deleted, it is made again. Raises UsageError and OutputError.
     """
 
     def __init__(self, name: str) -> None:
@@ -90,8 +90,19 @@ class RollingReport:
         self._stream = _open_locked(name, keep=True)
 
     def write(self, text: str) -> None:
-        """Raises OSError."""
+        """Raises OSError, and OutputError and UsageError if the file has to be made again."""
+        status = os.fstat(self._stream.fileno())
+        if stat.S_ISREG(status.st_mode) and not self._is_named(status):
+            moved, self._stream = self._stream, _open_locked(self._name, keep=True)
+            moved.close()
         self._stream.write(text)
+
+    def _is_named(self, status: os.stat_result) -> bool:
+        """Whether the file that is open still has its name: nobody has moved or deleted it."""
+        try:
+            return os.path.samestat(Path(self._name).stat(), status)
+        except OSError:
+            return False
 
     def flush(self) -> None:
         """Raises OSError."""
