@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import shutil
 import signal
@@ -429,6 +431,48 @@ def test_a_worker_goes_nowhere_else_than_it_may(redis: Redis, photos: Path) -> N
     assert "the worker may not go there; start it with --allow" in done.err
     assert done.err.count("refuses a task") == 1
     assert not contents("cut")
+
+
+def test_malformed_messages_end_neither_worker_nor_batch(redis: Redis, photos: Path) -> None:
+    def message(body: str, **headers: object) -> str:
+        properties = {
+            "body_encoding": "base64",
+            "delivery_info": {"exchange": "", "routing_key": "bgx"},
+            "delivery_tag": "a",
+        }
+        return json.dumps(
+            {"content-type": "application/json", "content-encoding": "utf-8"}
+            | {"body": base64.b64encode(body.encode()).decode()}
+            | {"headers": headers, "properties": properties}
+        )
+
+    task: dict[str, object] = {"task": "bgx.cut", "id": "a"}
+    parts = ("{", "[]", "null", "[5, {}, {}]", "[[{}], {}, 5]", '[[{}], {}, {"callbacks": [5]}]')
+    others = ({"id": {}}, {"expires": {}}, {"timelimit": "x"}, {"eta": "9999-12-31"})
+    anywhere = ["{", "", "null", "{}", '{"__type__": "bytes", "__value__": 5}', "[" * 100_000]
+    malformed = [
+        *anywhere,
+        *(message(body, **task) for body in parts),
+        *(message("[[{}], {}, {}]", **(task | other)) for other in others),
+        message("[[{}], {}, {}]", **task).replace("delivery_info", "other"),
+    ]
+    for one in malformed:
+        redis.ask("LPUSH", "bgx", one)
+    batch = Batch(photos / "0", "-o", "cut")
+    batch.wait_until(lambda: int(redis.ask("LLEN", "bgx")) > len(malformed))
+    [order] = json.loads(base64.b64decode(json.loads(redis.ask("LINDEX", "bgx", "0"))["body"]))[0]
+    endless = '{"answers": [{"task": "a", "rows": [[1, {"done": {"trust": {"touches_border": []}, '
+    endless += '"bbox": null, "width": 1e999}}]]}]}'
+    for one in (*anywhere, message("{"), message("[]"), message(endless)):
+        redis.ask("LPUSH", order["reply"], one)
+    with workers("--allow", "/") as [worker]:
+        rows = batch.end()
+        worker.send(signal.SIGTERM)
+        assert worker.wait() == ExitCode.OK
+
+    assert batch.code == ExitCode.OK, batch.err
+    assert len(rows) == len(contents("cut")) == 38
+    assert worker.log.read_text().count("a malformed message of the broker was dropped") > 1
 
 
 def test_another_network_is_refused(redis: Redis, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from celery import Celery
 from celery.exceptions import OperationalError
 from kombu import Exchange, Queue
+from kombu.transport import TRANSPORT_ALIASES
 from kombu.utils.url import maybe_sanitize_url
 
 from bgx.errors import BrokerError, UsageError
@@ -52,6 +53,7 @@ def make_app(
         raise UsageError(f"--broker {show(url)}: use redis://HOST, rediss:// or amqp(s)://")
     for name in ("CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL"):
         os.environ.pop(name, None)  # Celery prefers these to --broker
+    TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "bgx.cluster.redis:Transport"))
     app = Celery("bgx", loader="app", set_as_current=True)
     app.conf.update(
         broker_url=url,

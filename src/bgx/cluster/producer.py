@@ -215,7 +215,7 @@ class Cluster:
         for answer in answers if isinstance(answers, list) else []:
             try:
                 self._handle(answer)
-            except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
+            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
                 log.warning("an answer that cannot be understood was dropped: %r", error)
 
     def _handle(self, answer: dict[str, Any]) -> None:

@@ -61,7 +61,10 @@ def run_worker(
     # worker's end; the system has freed them by then.
     quiet = "ignore:semaphore_tracker:UserWarning"
     os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [os.getenv("PYTHONWARNINGS"), quiet]))
-    worker = _Worker(app=app, concurrency=count, quiet=True)
+    # bgx's workers do not listen to each other, so they need not exchange messages.
+    worker = _Worker(
+        app=app, concurrency=count, quiet=True, without_gossip=True, without_mingle=True
+    )
     worker.start()
     return int(worker.exitcode or ExitCode.OK)
 
