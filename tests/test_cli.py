@@ -559,6 +559,10 @@ def test_formats_and_masks_of_a_batch() -> None:
         (["-o", "out", "--files-from", "nosuch"], "--files-from nosuch: cannot be read"),
         (["-o", "out", "--files-from", "zeros"], "the list is NUL-separated; add -0"),
         (["in", "-o", "out", "--workers", "0"], "--workers 0: use 1 to 1024"),
+        (
+            ["in", "-o", "out", "--workers", "64", "--threads", "64"],
+            "--workers 64 --threads 64: use at most 1024 threads together",
+        ),
         (["in", "-o", "out", "--quality", "80"], "--quality has no meaning for png"),
     ],
 )

@@ -237,6 +237,11 @@ class DeviceSettings:
                 continue
             if not isinstance(value, int) or not 1 <= value <= _MOST_AT_ONCE:
                 raise UsageError(f"{option} {value}: use 1 to {_MOST_AT_ONCE}")
+        if (self.workers or 1) * (self.threads or 1) > _MOST_AT_ONCE:
+            raise UsageError(
+                f"--workers {self.workers} --threads {self.threads}: use at most {_MOST_AT_ONCE} "
+                "threads together; more than there are cores only slow bgx down"
+            )
         if self.precision == "fp16" and self.kind in {"cpu", "openvino"}:
             raise UsageError(
                 f"--precision fp16 needs a GPU; leave out --device {self.device}, or use int8"
