@@ -326,3 +326,22 @@ def test_ctrl_c_while_nobody_reads_the_report(run: Callable[..., subprocess.Pope
 
     assert interrupt(process, signal.SIGINT).strip() == "bgx: interrupted"
     assert process.returncode == ExitCode.INTERRUPTED
+
+
+def test_ctrl_c_while_bgx_is_being_loaded_is_an_interruption_too() -> None:
+    script = """
+import sys
+from importlib.abc import MetaPathFinder
+
+class Interrupted(MetaPathFinder):
+    def find_spec(self, name, *_):
+        if name == "bgx.cli.main":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupted())
+from bgx.__main__ import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+
+    assert (done.returncode, done.stderr) == (ExitCode.INTERRUPTED, "bgx: interrupted\n")

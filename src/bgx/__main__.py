@@ -12,9 +12,13 @@ def main() -> None:
         if signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, signal.default_int_handler)
 
-    from bgx.cli.main import run
+    try:
+        from bgx.cli.main import run
 
-    code = run()
+        code = int(run())
+    except KeyboardInterrupt:  # while that was being imported; run() reports its own
+        os.write(2, b"bgx: interrupted\n")
+        code = 130
     # Everything is written and flushed. An ordinary exit would take the interpreter apart, which
     # takes longer than decoding a photo.
     os._exit(code)
