@@ -105,6 +105,16 @@ def test_a_wrong_value_for_a_file_is_a_usage_error(
         remover.cut(draw_photo()).encode(**options)
 
 
+def test_remove_does_not_overwrite_its_source() -> None:
+    save_photo(Path("in.png"))
+    before = Path("in.png").read_bytes()
+
+    with pytest.raises(UsageError, match="would overwrite an input"):
+        remove("in.png", Path("in.png").absolute(), model="u2netp")
+
+    assert Path("in.png").read_bytes() == before
+
+
 def test_remove_in_one_line() -> None:
     save_photo(Path("in.jpg"))
 

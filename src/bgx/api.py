@@ -18,6 +18,7 @@ from bgx.presets import preset_options
 from bgx.run.batch import cut_in_order, run_batch
 from bgx.run.cutout import Cutout
 from bgx.run.engine import Engine
+from bgx.run.existing import refuse_overwriting
 from bgx.run.outcome import Failed, Job, as_done
 from bgx.run.plan import plan_batch
 from bgx.run.recipe import Recipe
@@ -183,5 +184,10 @@ def remove(
     preset: str | None = None,
     **options: Unpack[PictureOptions],
 ) -> None:
-    """Cut out one picture into a file whose suffix names the format."""
+    """Cut out one picture into a file whose suffix names the format.
+
+    Raises UsageError also if the target is the source.
+    """
+    if isinstance(source, str | Path):
+        refuse_overwriting([open_file(source)], [], targets=[open_file(target)])
     Remover(model).cut(source, preset=preset, **options).save(target)
