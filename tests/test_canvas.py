@@ -101,6 +101,20 @@ def test_a_subject_stands_where_the_free_room_is_shared_as_asked(
     assert top == pytest.approx((top + bottom) * down / 100, abs=1)
 
 
+@given(
+    st.integers(1, 4), st.integers(0, 2000), st.integers(1, 1000), st.lists(_percent, min_size=4)
+)
+def test_on_a_narrow_photos_canvas_a_subject_stays_whole_whatever_its_margins(
+    width: int, top: int, height: int, sides: list[int]
+) -> None:
+    margin = " ".join(f"{side}%" for side in sides[:4])
+    canvas = settle({"canvas": "original", "margin": margin}).canvas
+
+    placement = place((width, 3000), (0, top, width, top + height), canvas)
+
+    assert min(_gaps(placement)) >= 0
+
+
 @given(_subjects())
 def test_at_its_original_place_a_subject_stays_where_it_was(
     subject: tuple[tuple[int, int], Box],

@@ -103,6 +103,8 @@ def _frame(photo: tuple[int, int], subject: Box | None, canvas: CanvasSettings) 
     across, down = _anchor(photo, source, canvas.align)
     x = left + math.floor(across * (size[0] - shown[0] - left - right))
     y = top + math.floor(down * (size[1] - shown[1] - top - bottom))
+    # Rounded margins may add up to more than the free space.
+    x, y = max(0, min(x, size[0] - shown[0])), max(0, min(y, size[1] - shown[1]))
     note = None
     if scale < wanted:
         sizes = f"{size[0]} x {size[1]}, subject {shown[0]} x {shown[1]}"
