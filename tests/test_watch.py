@@ -175,7 +175,7 @@ def test_a_picture_whose_end_comes_late_is_done_and_not_failed() -> None:
 def test_a_picture_that_gets_its_content_between_two_tries_is_done_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("bgx.run.hot._AGAIN_S", (600.0,))
+    monkeypatch.setattr("bgx.run.hot.RETRY_S", (600.0,))
     (IN / "late.png").touch()
     hot = open_hot_folder(
         str(IN), open_folder(str(OUT)), print, suffix=".png", existing="skip", poll=True

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 _AT_ONCE = 500
 """Largest number of pictures in a part. Those of later parts may still be changed or removed."""
 
-_RETRY_S = (2.0, 8.0, 20.0)
+RETRY_S = (2.0, 8.0, 20.0)
 """Seconds before each retry of an unreadable picture: it may be written in pauses."""
 
 
@@ -134,9 +134,9 @@ class HotFolder:
             job = work.job._replace(create=False) if made else work.job
             self._try_again(replace(work, job=job, mark=here, retries=0), SETTLE_S)
             return None
-        if _is_unreadable(outcome) and work.retries < len(_RETRY_S):
+        if _is_unreadable(outcome) and work.retries < len(RETRY_S):
             log.info("%s: cannot be read yet, it will be tried again", work.item.file)
-            self._try_again(replace(work, retries=work.retries + 1), _RETRY_S[work.retries])
+            self._try_again(replace(work, retries=work.retries + 1), RETRY_S[work.retries])
             return None
         if isinstance(outcome, Skipped) and self._done is None:
             self._warn_of_older(work)
