@@ -513,7 +513,7 @@ def test_the_library_writes_what_the_command_line_writes(photos: Path) -> None:
 def test_a_system_without_fonts_has_a_sheet_too(
     photos: Path, fonts: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bgx.run.sheet._FONTS", fonts)
+    monkeypatch.setattr("bgx.run.sheet.FONTS", fonts)
     assert bgx("batch", "photos", "-o", "cut", "--sheet", "sheet.jpg").code == ExitCode.OK
     assert Path("sheet.jpg").stat().st_size > 1000
 

@@ -207,13 +207,13 @@ def _make_jpeg(
 
 def _load_font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """A system font, which has more letters than Pillow's own, or else Pillow's."""
-    for name in _FONTS:
+    for name in FONTS:
         with contextlib.suppress(OSError):
             return ImageFont.truetype(name, size)
     return ImageFont.load_default(size)
 
 
-_FONTS = ("DejaVuSans.ttf", "Arial Unicode.ttf", "Arial.ttf", "LiberationSans-Regular.ttf")
+FONTS = ("DejaVuSans.ttf", "Arial Unicode.ttf", "Arial.ttf", "LiberationSans-Regular.ttf")
 
 
 def _fit(
