@@ -302,7 +302,16 @@ def test_what_is_left_out_is_named_in_the_log(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Copies, unfinished downloads and raw files too, although they begin as pictures do."""
-    names = ["a.jpg.part", "a.jpg_original", "a.jpg~", "b.NEF", "c.bak", "v.THM"]
+    names = [
+        "a.jpg.part",
+        "a.jpg.filepart",
+        "a.jpg.opdownload",
+        "a.jpg_original",
+        "a.jpg~",
+        "b.NEF",
+        "c.bak",
+        "v.THM",
+    ]
     touch(tmp_path, "in/a.jpg", *(f"in/{name}" for name in names), content=JPEG)
     touch(tmp_path, "in/notes.txt", "in/empty", content=b"")
     caplog.set_level(logging.INFO)

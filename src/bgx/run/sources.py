@@ -23,7 +23,8 @@ log = logging.getLogger(__name__)
 
 _LEFT_OUT = RAW_SUFFIXES | {
     # Copies that programs keep beside a picture, downloads that are not finished, thumbnails.
-    *(".bak", ".orig", ".old", ".tmp", ".temp", ".part", ".partial", ".crdownload", ".download"),
+    *(".bak", ".orig", ".old", ".tmp", ".temp"),
+    *(".part", ".partial", ".filepart", ".crdownload", ".opdownload", ".download"),
     *(".jpg_original", ".jpeg_original", ".png_original", ".tif_original", ".thm"),
 }
 """Lower-case suffixes of files in folders that are never taken for pictures, whatever they hold."""
