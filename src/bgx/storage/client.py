@@ -85,8 +85,9 @@ def _open_azure(container: str, **options: Any) -> ObjectStore:
 @dataclass(frozen=True, slots=True)
 class _Cloud:
     """open: makes a client for one bucket. endpoints: environment variables for another address, in
-    order of precedence. account: variables that say who asks, and where; a change of them or of an
-    endpoint makes a new client. credentials: variables to recommend if there are none."""
+    order of precedence. account: variables for the account and its region; if one of them or an
+    endpoint changes, a new client is made. credentials: variables to recommend if there are
+    none."""
 
     open: Service
     endpoints: tuple[str, ...]
@@ -98,7 +99,10 @@ _CLOUDS: Mapping[str, _Cloud] = {
     "s3": _Cloud(
         _open_s3,
         ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
-        ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION"),
+        (
+            *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
+            *("AWS_REGION", "AWS_DEFAULT_REGION"),
+        ),
         "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
     ),
     "gs": _Cloud(
@@ -110,7 +114,10 @@ _CLOUDS: Mapping[str, _Cloud] = {
     "az": _Cloud(
         _open_azure,
         ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
-        ("AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_KEY"),
+        (
+            *("AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_ACCOUNT_NAME"),
+            *("AZURE_STORAGE_KEY", "AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_SAS_TOKEN"),
+        ),
         "AZURE_STORAGE_ACCOUNT and AZURE_STORAGE_KEY",
     ),
 }
@@ -208,14 +215,14 @@ def split_name(name: str) -> tuple[Bucket, str]:
     if not bucket:
         raise UsageError(f"{name}: names no bucket; use {scheme}://BUCKET/KEY")
     cloud = _CLOUDS[scheme]
-    # For each name of a long list: few variables are read.
+    # Only these, not all of the cloud's variables: a list may have a great many names.
     settings = tuple(map(os.environ.get, (*cloud.endpoints, *cloud.account)))
     return _open_bucket(scheme, bucket, settings), key
 
 
 @lru_cache
 def _open_bucket(scheme: str, name: str, settings: tuple[str | None, ...]) -> Bucket:
-    """One client for all objects of a bucket; a new one if the environment has changed."""
+    """One client for all objects of a bucket; a new one if its settings have changed."""
     return Bucket(scheme, name)
 
 
