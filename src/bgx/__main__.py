@@ -15,10 +15,10 @@ def main() -> None:
     try:
         from bgx.cli.main import run
 
-        code = int(run())
+        code = run()
     except KeyboardInterrupt:  # while that was being imported; run() reports its own
         os.write(2, b"bgx: interrupted\n")
-        code = 130
+        code = 130  # ExitCode.INTERRUPTED, whose module may not be imported yet
     # Everything is written and flushed. An ordinary exit would take the interpreter apart, which
     # takes longer than decoding a photo.
     os._exit(code)

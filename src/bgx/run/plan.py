@@ -229,8 +229,7 @@ class Planner:
         Raises UsageError and OutputError.
         """
         names, notes = choose_names(items)
-        results: dict[str, File] = {}
-        belows = self._choose_targets(items, names, taken, results)
+        belows, results = self._choose_targets(items, names, taken)
         targets = [results.get(below) or self.out.file(below) for below in belows]
         copies = [self.review.file(below) for below in belows] if self.review else []
         refuse_overwriting(
@@ -255,17 +254,14 @@ class Planner:
         return Plan(jobs, skipped, notes, folders=folders, belows=belows)
 
     def _choose_targets(
-        self,
-        items: Sequence[Item],
-        names: Sequence[Name],
-        taken: Container[str],
-        results: dict[str, File],
-    ) -> list[str]:
-        """The targets' names below ``out``. results: receives those that exist, by their names.
+        self, items: Sequence[Item], names: Sequence[Name], taken: Container[str]
+    ) -> tuple[list[str], dict[str, File]]:
+        """The targets' names below ``out``, and the files of existing results by such names.
 
         An item for a folder that could not be searched keeps the folder's name.
         """
         pictures = [index for index, item in enumerate(items) if item.error is None]
+        results: dict[str, File] = {}
 
         def find(belows: Sequence[str]) -> dict[str, int]:
             made = {}
@@ -289,7 +285,7 @@ class Planner:
         belows = [name.below for name in names]
         for index, target in zip(pictures, targets, strict=True):
             belows[index] = target
-        return belows
+        return belows, results
 
 
 def _check_folder(folder: Folder) -> None:

@@ -19,8 +19,9 @@ in float32 and 32 held-back photos of PASCAL-S, its mattes differ from float32 b
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -49,13 +50,22 @@ _STRENGTHS = (0.5, 0.65, 0.8)
 _SEARCHED = 8
 """Number of photos that the error is measured on."""
 
-_FEW = (3, 4, 1.0)
-"""Number of groups of convolutions that may stay in float32; most convolutions in such a group;
-error, in units of ERROR, from which no more are restored."""
 
-_MANY = (4, 1000, 1.5)
-"""The same for whole parts of the network, which are tried when no few convolutions cause most of
-the error that is left. The copy is slower, but good enough."""
+class _Search(NamedTuple):
+    """A search for convolutions that are restored to float32.
+
+    rounds: number of groups that may be restored. most: convolutions in a group. times: multiple of
+    the error that is small enough at which the search ends.
+    """
+
+    rounds: int
+    most: int
+    times: float
+
+
+_SEARCHES = (_Search(3, 4, 1.0), _Search(4, sys.maxsize, 1.5))
+"""First a few convolutions that cause most of the error. If there are none such, whole parts of the
+network: the copy is slower then, but good enough."""
 
 _PARTS = 8
 """Parts that a group is split into while searching."""
@@ -110,16 +120,16 @@ def quantize(
     error = min(errors)
     form = forms[errors.index(error)]
     progress(f"all in 8 bits: difference {error:.4f}")
-    for rounds, most, times in (_FEW, _MANY):
-        for _ in range(rounds):
-            if error <= times * enough or len(kept) == len(names):
+    for search in _SEARCHES:
+        for _ in range(search.rounds):
+            if error <= search.times * enough or len(kept) == len(names):
                 break
 
             def measure_with(group: frozenset[str], kept: frozenset[str] = kept) -> float:
                 return measure(form, kept | group)
 
             rest = [name for name in names if name not in kept]
-            more, left = _find_harmful(rest, most, error, measure_with)
+            more, left = _find_harmful(rest, search.most, error, measure_with)
             if left > _REMEDY * error:
                 break
             kept, error = kept | more, left
