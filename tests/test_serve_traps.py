@@ -166,6 +166,24 @@ def test_a_body_that_drips_is_left(server: Server) -> None:
             dripping.join()
 
 
+@pytest.mark.parametrize("sent", [10, 1000], ids=["a part", "all"])
+def test_a_connection_that_is_answered_before_its_body_has_come_is_closed(
+    server: Server, sent: int
+) -> None:
+    """Clients such as Node's may stop sending then, and wait for the server."""
+    with connection(server) as opened:
+        opened.sendall(head("/nowhere", "Content-Length: 1001") + b"x")
+        answer = opened.recv(65536)
+        while b"no-route" not in answer:
+            answer += opened.recv(65536)
+        opened.sendall(b"x" * sent)
+
+        assert opened.recv(65536) == b""
+
+    assert answer.startswith(b"HTTP/1.1 404 ")
+    assert b"\r\nconnection: close\r\n" in answer
+
+
 def test_base64_may_be_longer_than_other_fields_and_no_longer_than_a_photo(
     server: Server,
 ) -> None:

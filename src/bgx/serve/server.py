@@ -12,6 +12,7 @@ import uvicorn
 
 from bgx.errors import BgxError, ExitCode, UsageError
 from bgx.serve.app import make_app
+from bgx.serve.linger import Lingering
 from bgx.serve.service import Service
 from bgx.signals import HANGUP, handling_stop
 
@@ -77,7 +78,7 @@ class _Server(uvicorn.Server):
         self._tasks: set[asyncio.Task[None]] = set()
         super().__init__(
             uvicorn.Config(
-                self._app,
+                Lingering(self._app),
                 http="h11",
                 ws="none",
                 lifespan="on",
