@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +32,18 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],  # of a machine that is busy, too
 )
 settings.load_profile("bgx")
+
+
+@pytest.fixture(autouse=True)
+def _heeds_signals() -> Iterator[None]:
+    """A shell ignores Ctrl-C in the background, and nohup SIGHUP; children inherit that."""
+    hangup = getattr(signal, "SIGHUP", signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, hangup)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(hangup, signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)

@@ -37,17 +37,6 @@ posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 
 
 @pytest.fixture(autouse=True)
-def _heeds_signals() -> Iterator[None]:
-    """Where the tests run in the background Ctrl-C or SIGHUP is ignored; children inherit that."""
-    before = {number: signal.getsignal(number) for number in ENDING}
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(ENDING[2], signal.SIG_DFL)
-    yield
-    for number, was in before.items():
-        signal.signal(number, was)
-
-
-@pytest.fixture(autouse=True)
 def _photos(stocked_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Small photos, and one at the end that --png-level small works on for seconds."""
     monkeypatch.chdir(tmp_path)

@@ -159,7 +159,9 @@ def python_client(server: Server, tmp_path_factory: pytest.TempPathFactory) -> P
     )
     [archive] = folder.glob("removebg-*")
     with tarfile.open(archive) as packed:
-        packed.extractall(folder, filter="data")
+        if hasattr(tarfile, "data_filter"):  # Python 3.11.4 and later
+            packed.extraction_filter = tarfile.data_filter
+        packed.extractall(folder)
     client = folder / "removebg-0.04"
     replace_address(client / "removebg" / "removebg.py", server)
     return client

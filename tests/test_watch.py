@@ -10,7 +10,6 @@ import time
 from collections import Counter
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -28,9 +27,6 @@ from support.fakes import draw_photo, save_photo
 from support.shell import bgx, read_rows
 from support.watching import watching
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 IN, OUT, DONE, BAD = Path("Eingang Süd"), Path("out"), Path("done"), Path("bad")
 REPORT = Path("report.jsonl")
 
@@ -38,13 +34,9 @@ posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 
 
 @pytest.fixture(autouse=True)
-def _place(stocked_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _place(stocked_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     IN.mkdir()
-    # Where the tests run in the background Ctrl-C is ignored; children inherit that.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def save_large(path: Path, seed: int) -> None:
