@@ -128,23 +128,54 @@ def test_at_its_original_place_a_subject_stays_where_it_was(
     assert min(_gaps(placement)) >= 0
 
 
-@given(_subjects(), st.integers(1, 400_000), st.booleans())
+_aspects = st.tuples(st.integers(1, 9), st.integers(1, 9)) | st.sampled_from([(1, 100), (100, 1)])
+
+
+def _has_aspect(size: tuple[int, int], aspect: tuple[int, int]) -> bool:
+    """To the nearest pixel; a picture has at least one."""
+    (width, height), (across, down) = size, aspect
+    near = abs(width - height * across / down), abs(height - width * down / across)
+    return min(near) <= 0.5 + 1e-9 or min(size) == 1
+
+
+@given(_subjects(), st.integers(1, 400_000), st.booleans(), st.none() | _aspects)
 def test_megapixels_are_a_limit_in_the_same_shape(
-    subject: tuple[tuple[int, int], Box], pixels: int, crop: bool
+    subject: tuple[tuple[int, int], Box],
+    pixels: int,
+    crop: bool,
+    aspect: tuple[int, int] | None,
 ) -> None:
     size, box = subject
-    whole = place(size, box, CanvasSettings(crop=crop))
-    placement = place(size, box, CanvasSettings(crop=crop, resize=Area(pixels)))
+    whole = place(size, box, CanvasSettings(crop=crop, aspect=aspect))
+    placement = place(size, box, CanvasSettings(crop=crop, aspect=aspect, resize=Area(pixels)))
     width, height = placement.size
     if whole.size[0] * whole.size[1] <= pixels:
         assert placement == whole
         return
-    assert width * height <= max(pixels, *placement.size)
-    scale = (pixels / (whole.size[0] * whole.size[1])) ** 0.5
-    assert width == pytest.approx(whole.size[0] * scale, abs=1)
-    assert height == pytest.approx(whole.size[1] * scale, abs=1)
-    assert placement.target == (0, 0, width, height)
+    assert width * height <= pixels
+    assert _has_aspect(placement.size, aspect or whole.size)
+    assert width <= whole.size[0]
+    assert height <= whole.size[1]
+    short, long = sorted(aspect or whole.size)
+    # One pixel longer, and it would be too large or no longer in this shape.
+    longer = max(placement.size) + 1
+    assert longer**2 * short > pixels * long or longer * max(1, round(longer * short / long)) > min(
+        pixels, longer * (min(placement.size) + 0.5)
+    )
+    if aspect is None:
+        assert placement.target == (0, 0, width, height)
+    assert min(_gaps(placement)) >= 0
     assert placement.source == whole.source
+
+
+@given(_subjects(), st.integers(1, 900), st.integers(1, 900))
+def test_the_photos_own_canvas_keeps_its_shape_in_any_box(
+    subject: tuple[tuple[int, int], Box], width: int, height: int
+) -> None:
+    size, box = subject
+    canvas = CanvasSettings(original=True, resize=(width, height))
+    placement = place(size, box, canvas)
+    assert placement.size == place(size, None, CanvasSettings(resize=(width, height))).size
 
 
 def test_exact_megapixels_lose_no_pixel_to_rounding() -> None:
@@ -152,6 +183,8 @@ def test_exact_megapixels_lose_no_pixel_to_rounding() -> None:
     assert place((1000, 640), None, canvas).size == (625, 400)
     assert place((1600, 1600), None, canvas).size == (500, 500)
     assert place((400, 300), None, canvas).size == (400, 300)
+    narrow = settle({"canvas": "1:100", "resize": "0.01MP"}).canvas
+    assert place((80, 12003), (0, 0, 80, 12003), narrow).size == (10, 1000)
 
 
 def test_the_photos_own_canvas_fits_a_box_as_a_whole() -> None:

@@ -69,7 +69,7 @@ def place(photo: tuple[int, int], subject: Box | None, canvas: CanvasSettings) -
     other cases the subject keeps its size. Both give a note.
     """
     placement = _frame(photo, subject, canvas)
-    return _shrink(placement, _limit_scale(placement.size, canvas))
+    return _shrink(placement, _limit_size(placement.size, canvas))
 
 
 def _frame(photo: tuple[int, int], subject: Box | None, canvas: CanvasSettings) -> Placement:
@@ -139,26 +139,42 @@ def _anchor(photo: tuple[int, int], source: Box, align: Align) -> tuple[float, f
             return shares
 
 
-def _limit_scale(size: tuple[int, int], canvas: CanvasSettings) -> float:
-    """By how much a finished picture is scaled down as a whole, 0..1."""
+def _limit_size(size: tuple[int, int], canvas: CanvasSettings) -> tuple[int, int]:
+    """The size of a finished picture that is scaled down as a whole."""
     width, height = size
     match canvas.resize:
-        case Area(pixels=pixels):
-            return min(1.0, math.sqrt(pixels / (width * height)))
+        case Area(pixels=pixels) if width * height > pixels:
+            return _fit_area(size, canvas.aspect or size, pixels)
         case (most_width, most_height) if canvas.original:
-            return min(1.0, most_width / width, most_height / height)
-    return 1.0
+            scale = min(1.0, most_width / width, most_height / height)
+            return max(1, round(width * scale)), max(1, round(height * scale))
+    return size
 
 
-def _shrink(placement: Placement, scale: float) -> Placement:
-    if scale == 1.0:
+def _fit_area(size: tuple[int, int], aspect: tuple[int, int], pixels: int) -> tuple[int, int]:
+    """The size with this aspect, to the nearest pixel, that has at most so many pixels.
+
+    size: has more pixels and the same aspect, to the nearest pixel; neither side becomes longer.
+    """
+    short, long = sorted(aspect)
+    length = min(max(size), math.isqrt(pixels * long // short))
+    breadth = max(1, round(length * short / long))
+    if length * breadth > pixels:
+        breadth = max(1, breadth - 1)
+        longest = (2 * breadth + 1) * long // (2 * short)
+        length = min(length, longest, pixels // breadth)
+    return (breadth, length) if aspect[0] < aspect[1] else (length, breadth)
+
+
+def _shrink(placement: Placement, size: tuple[int, int]) -> Placement:
+    if size == placement.size:
         return placement
-    # Rounded down, so that the limit holds; 1e-6 so that an exact product does not lose a pixel.
-    width, height = (max(1, math.floor(side * scale + 1e-6)) for side in placement.size)
-    left, top, right, bottom = (round(side * scale) for side in placement.target)
-    left, top = min(left, width - 1), min(top, height - 1)
-    target = left, top, max(left + 1, min(right, width)), max(top + 1, min(bottom, height))
-    return placement._replace(size=(width, height), target=target)
+    width, height = size
+    across, down = width / placement.size[0], height / placement.size[1]
+    left, top, right, bottom = placement.target
+    left, top = min(round(left * across), width - 1), min(round(top * down), height - 1)
+    target = left, top, max(left + 1, round(right * across)), max(top + 1, round(bottom * down))
+    return placement._replace(size=size, target=target)
 
 
 def _widen(size: tuple[int, int], aspect: tuple[int, int] | None) -> tuple[int, int]:
