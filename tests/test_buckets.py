@@ -213,6 +213,41 @@ def test_what_is_not_there_is_told(
 
     assert result.code == code
     assert message in result.err
+    assert result.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("batch", f"{BUCKET}/in", "-o", "cut"), 2, f"{BUCKET}/in: cannot be searched"),
+        (("batch", "in.png", "in2.png", "-o", f"{BUCKET}/cut"), 5, f"{BUCKET}/cut: cannot be writ"),
+        (("batch", "in.png", "-o", "cut", "--review", f"{BUCKET}/look"), 5, f"{BUCKET}/look: cann"),
+        (("batch", "in.png", "-o", "cut", "--sheet", f"{BUCKET}/1.html"), 5, f"{BUCKET}: cannot b"),
+        (("remove", f"{BUCKET}/in.png", "cut.png"), 2, f"{BUCKET}/in.png: cannot be read"),
+        (("remove", "in.png", f"{BUCKET}/cut.png"), 5, f"{BUCKET}/cut.png: cannot be written"),
+        (("watch", "in", "-o", f"{BUCKET}/cut"), 5, f"{BUCKET}/cut: cannot be written"),
+    ],
+)
+def test_a_bucket_that_cannot_be_asked_is_told_in_one_line(
+    store: ObjectStore,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    code: int,
+    message: str,
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    # Where a cloud's machine has credentials; nobody listens here.
+    monkeypatch.setenv("AWS_METADATA_ENDPOINT", "http://169.254.169.254:1")
+    for name in ("in.png", "in2.png", "in/1.png"):
+        save_photo(Path(name))
+
+    result = bgx(*arguments)
+
+    assert result.code == code
+    assert result.err.startswith(f"bgx: {message}")
+    assert "no credentials; set AWS_ACCESS_KEY_ID and" in result.err
+    assert result.err.count("\n") == 1
 
 
 def test_two_batches_at_once_make_each_picture_once(store: ObjectStore) -> None:

@@ -13,7 +13,7 @@ from bgx.cli.pipes import Stdin, Stdout
 from bgx.cli.request import make_request, picture_options, refuse_network
 from bgx.errors import ExitCode, PictureError, UsageError
 from bgx.settings import DEFAULT_MODEL
-from bgx.storage import explain_missing, open_file
+from bgx.storage import explain_missing, look, open_file
 
 if TYPE_CHECKING:
     from bgx.cli.request import Request
@@ -48,7 +48,7 @@ def remove(source: str, target: str | None, **options: Any) -> ExitCode:
 
 def _open_source(name: str) -> File:
     file = open_file(name)
-    status = file.status()
+    status = look(name)
     if status is None:
         raise UsageError(explain_missing(name))
     if status.kind == "folder":

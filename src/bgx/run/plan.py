@@ -109,6 +109,8 @@ def plan_batch(
     """
     if sheet is not None and sheet.suffix not in _SHEET_SUFFIXES:
         raise UsageError(f"--sheet {sheet}: use a name that ends in .html or .jpg")
+    if sheet is not None:
+        _check_folder(sheet.folder)
     extra = [*([sheet] if sheet else []), *map(open_file, written)]
     outs = [out] if review is None else [out, review]
     named = check_places(inputs, outs, existing, extra)
@@ -289,6 +291,9 @@ class Planner:
 
 
 def _check_folder(folder: Folder) -> None:
+    if is_object(str(folder)):
+        folder.make()
+        return
     status = folder.status()
     if status is not None and status.kind != "folder":
         raise OutputError(f"{folder}: is a file, not a folder; choose another output folder")

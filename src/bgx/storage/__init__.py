@@ -12,7 +12,7 @@ from bgx.errors import UsageError
 from bgx.storage.local import local_file, local_folder
 
 if TYPE_CHECKING:
-    from bgx.storage.base import File, Folder
+    from bgx.storage.base import File, Folder, Status
 
 _OBJECTS = ("s3://", "gs://", "az://")
 
@@ -55,6 +55,19 @@ def find_folder(name: str | Path) -> Folder | None:
     folder = open_folder(name)
     status = folder.status()
     return folder if status is not None and status.kind == "folder" else None
+
+
+def look(name: str) -> Status | None:
+    """What exists under the name of a file that is to be read; None for nothing.
+
+    Raises as :func:`find_folder`.
+    """
+    if is_object(name):
+        _need_objects(name)
+        from bgx.storage.objects import look_at
+
+        return look_at(name)
+    return open_file(name).status()
 
 
 def match(pattern: str) -> list[str]:

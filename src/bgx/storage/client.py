@@ -137,6 +137,7 @@ class Bucket:
         for variable, endpoint in endpoints.items():
             if endpoint and not is_address(endpoint, "http", "https"):
                 raise UsageError(f"{variable} {endpoint}: use an http(s) address")
+        self._addresses = [variable for variable, endpoint in endpoints.items() if endpoint][:1]
         # obstore needs an option for addresses without TLS.
         self._plain = any(one and urlsplit(one).scheme == "http" for one in endpoints.values())
 
@@ -191,7 +192,9 @@ class Bucket:
         status, code = _find_answer(text)
         named = f"({code or f'status {status}'})"
         if code in {"NoSuchBucket", "ContainerNotFound"}:
-            return FileNotFoundError(errno.ENXIO, f"there is no bucket {self}")
+            return FileNotFoundError(
+                errno.ENXIO, f"there is no bucket {self}; make it, or correct its name"
+            )
         if _METADATA_SERVICE in text or "must be specified" in text:
             return PermissionError(errno.EACCES, f"no credentials; set {self._cloud.credentials}")
         if status in {401, 403}:
@@ -205,7 +208,10 @@ class Bucket:
         if not _may_pass(error):
             return OSError(errno.EINVAL, f"the object store refuses it {named}")
         named = f" {named}" if status else ""
-        return TimeoutError(errno.ETIMEDOUT, f"the object store does not answer{named}")
+        remedy = (
+            "" if self._reached else f"; check {' and '.join(['the network', *self._addresses])}"
+        )
+        return TimeoutError(errno.ETIMEDOUT, f"the object store does not answer{named}{remedy}")
 
 
 def split_name(name: str) -> tuple[Bucket, str]:

@@ -80,11 +80,17 @@ def find_prefix(name: str) -> ObjectFolder | None:
 
 def is_there(name: str) -> bool:
     """Whether an object or a folder of that name exists. Raises as :func:`find_prefix`."""
-    if find_prefix(name):
-        return True
+    return find_prefix(name) is not None or look_at(name) is not None
+
+
+def look_at(name: str) -> Status | None:
+    """What object exists under that name; None for nothing.
+
+    Raises UsageError for an invalid name, and if the service cannot tell.
+    """
     bucket, key = split_name(name)
     try:
-        return bool(key) and ObjectFile(bucket, key).look() is not None
+        return ObjectFile(bucket, key).look() if key else None
     except OSError as error:
         raise UsageError(f"{name}: cannot be read: {error.strerror}") from error
 
@@ -308,9 +314,9 @@ class ObjectFolder:
 
 
 def _try(look: Callable[[], Status | None]) -> Status | None:
-    """Call ``look``; if it raises, log the reason and return None."""
+    """Call ``look``; if it raises, return None: whoever reads or writes next tells the reason."""
     try:
         return look()
     except OSError as error:
-        log.warning("the object store cannot be asked: %s", error.strerror)
+        log.info("the object store cannot be asked: %s", error.strerror)
         return None
