@@ -193,6 +193,20 @@ def test_a_broken_object_is_a_row(store: ObjectStore) -> None:
     assert broken["error"]["message"].startswith(f"{BUCKET}/in/2.png: not a picture")
 
 
+def test_a_key_that_cannot_be_read_stops_no_other(store: ObjectStore) -> None:
+    upload("in/1.png")
+    upload("in/2/3.png")
+    store.fill("shop", ["in//0.png"])
+
+    done = bgx("batch", f"{BUCKET}/in", "-o", "cut", "--report", "-")
+
+    assert done.code == ExitCode.PICTURES
+    [odd] = (row for row in done.rows if row.get("status") == "failed")
+    assert odd["source"] == f"{BUCKET}/in"
+    assert "holds a name with an empty part" in odd["error"]["message"]
+    assert {path.as_posix() for path in Path("cut").rglob("*.png")} == {"cut/1.png", "cut/2/3.png"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

@@ -101,6 +101,49 @@ def test_one_name_that_cannot_be_asked_for_costs_its_folder_alone(
         open_file(f"{BUCKET}/photos/bad//2.png").write(b"")
 
 
+@pytest.mark.parametrize(
+    ("odd", "named"),
+    [
+        ("photos//0.jpg", "photos//"),
+        ("photos///", "photos//"),
+        ("photos/0\x01.jpg", "photos/0\x01.jpg"),
+        ("photos/0\x7f/1.jpg", "photos/0\x7f/"),
+    ],
+)
+def test_what_comes_after_a_name_that_cannot_be_asked_for_is_found(
+    object_store: ObjectStore, odd: str, named: str
+) -> None:
+    names = ["1.jpg", "a/2.jpg", "b/3.jpg"]
+    object_store.fill("shop", [odd, *(f"photos/{name}" for name in names), "photos/b//4.jpg"])
+
+    closed, *found = open_folder(f"{BUCKET}/photos").walk()
+
+    assert (closed.below, str(closed.file)) == ("", f"{BUCKET}/photos")
+    assert closed.error is not None
+    assert f": {named}; rename it" in str(closed.error.strerror)
+    assert [one.below for one in found if one.error is not None] == ["b"]
+    assert {one.below for one in found} <= {*names, "b"}
+
+    object_store.empty("shop")
+    object_store.fill("shop", [odd, *(f"photos/{name}" for name in names)])
+    _, *found = open_folder(f"{BUCKET}/photos").walk()
+    assert [one.below for one in found] == names
+    with pytest.raises(OutputError, match="cannot be listed: holds a name with an empty part"):
+        dict(open_folder(f"{BUCKET}/photos").files(map(str, range(100))))
+
+
+@pytest.mark.parametrize(("odd", "folder"), [("photos/1.jpg/", "photos"), ("/1.jpg", "")])
+def test_a_name_that_begins_or_ends_with_a_slash_is_told(
+    object_store: ObjectStore, odd: str, folder: str
+) -> None:
+    object_store.fill("shop", [odd])
+
+    [found] = open_folder(f"{BUCKET}/{folder}").walk()
+
+    with pytest.raises(OSError, match="its name begins or ends with a slash"):
+        found.file.open()
+
+
 def test_create_leaves_what_is_there_unless_it_is_empty(object_store: ObjectStore) -> None:
     file = open_file(f"{BUCKET}/cut/1.png")
 

@@ -55,7 +55,9 @@ _TIMEOUT_S = 30
 _SLOWEST = 200_000
 """Slowest transfer, bytes per second, that keeps within the time limit."""
 
-UNNAMEABLE = "an empty part, . or .. between slashes, which bgx cannot ask for"
+UNNAMEABLE = (
+    "an empty part, . or .. between slashes, or a control character, which bgx cannot ask for"
+)
 
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>(\w+)</Code>")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
+import re
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import obstore
 from obstore.exceptions import InvalidPathError
@@ -23,15 +24,19 @@ if TYPE_CHECKING:
 _PAGE = 1000
 """Objects that a service lists in one answer."""
 
+_ODD_KEY = re.compile(r'Path "(.*?)"(?: contained empty|: Encountered illegal)', re.DOTALL)
+"""In obstore's error for a listing: the first key that it cannot represent."""
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
 
 def list_objects(
     bucket: Bucket, prefix: str, start: str = ""
 ) -> Iterator[tuple[str, Status | OSError]]:
     """Names relative to the folder ``prefix``, sorted, with the object's status, or the error of a
-    subfolder that cannot be listed.
+    folder that cannot be listed completely; the name of the folder itself is empty.
 
-    start: names before this one may be left out. Raises OSError if the folder itself cannot be
-    listed.
+    start: names before this one may be left out. Raises OSError if nothing can be listed.
     """
     above = f"{prefix}/" if prefix else ""
     skip = len(above)
@@ -42,7 +47,7 @@ def list_objects(
                 yield meta["path"][skip:], describe(meta)
     except InvalidPathError:
         for below, found in _list_by_folders(bucket, prefix, skip).items():
-            if pages.last is None or above + below > pages.last:
+            if isinstance(found, OSError) or pages.last is None or above + below > pages.last:
                 yield below, found
 
 
@@ -56,14 +61,69 @@ def _list_by_folders(bucket: Bucket, top: str, skip: int) -> dict[str, Status | 
         try:
             listed = bucket.ask(partial(_list_folder, prefix=prefix or None))
         except InvalidPathError as error:
-            trouble = OSError(errno.EINVAL, f"holds a name with {UNNAMEABLE}")
-            if prefix == top:
-                raise trouble from error
-            found[prefix[skip:]] = trouble
+            found |= _list_behind(bucket, prefix, error, skip)
             continue
         found |= {meta["path"][skip:]: describe(meta) for meta in listed["objects"]}
         waiting += listed["common_prefixes"]
     return dict(sorted(found.items()))
+
+
+def _list_behind(
+    bucket: Bucket, prefix: str, error: InvalidPathError, skip: int
+) -> dict[str, Status | OSError]:
+    """List a folder whose listing failed from behind the name that obstore cannot represent.
+
+    What a service lists in one answer with such a name, and before it, cannot be seen.
+    """
+    found: dict[str, Status | OSError] = {}
+    start = ""
+    while True:
+        odd = _find_odd(error)
+        folder, key = (odd.folder, f": {odd.key}") if odd else (prefix, "")
+        reason = (
+            f"holds a name with {UNNAMEABLE}{key}; rename it, as others may be left out with it"
+        )
+        found.setdefault(folder[skip:], OSError(errno.EINVAL, reason))
+        if odd is None or odd.behind <= start:
+            return found
+        start = odd.behind
+        try:
+            for page in _Pages(bucket, prefix, start):
+                found |= {meta["path"][skip:]: describe(meta) for meta in page}
+        except InvalidPathError as another:
+            error = another
+        else:
+            return found
+
+
+class _Odd(NamedTuple):
+    """A key that obstore cannot represent.
+
+    folder: that holds it, or holds the first part that cannot be represented. behind: a valid key
+    behind all keys that begin as this one does, up to what cannot be represented.
+    """
+
+    key: str
+    folder: str
+    behind: str
+
+
+def _find_odd(error: InvalidPathError) -> _Odd | None:
+    match = _ODD_KEY.search(str(error))
+    if match is None:
+        return None
+    *folders, name = match[1].split("/")
+    for index, part in enumerate([*folders, name]):
+        above = folders[:index]
+        if control := _CONTROL.search(part):
+            # Behind the last of these characters before the space, or behind the one after "~".
+            behind = part[: control.start()] + (" " if control[0] < " " else "\x80")
+        elif part in {"", ".", ".."}:
+            behind = f"{part}0" if index < len(folders) else f"{part} "  # 0 comes after the slash
+        else:
+            continue
+        return _Odd(match[1], "/".join(above), "/".join([*above, behind]))
+    return None
 
 
 class _Pages:

@@ -130,7 +130,14 @@ class ObjectFile:
     def open(self) -> BinaryIO:
         """The whole object is read into memory."""
         size = self.known.size if self.known else 0
-        content = self._ask(lambda store: obstore.get(store, self.key).bytes(), size=size)
+        try:
+            content = self._ask(lambda store: obstore.get(store, self.key).bytes(), size=size)
+        except FileNotFoundError as error:
+            if not self.known or error.errno != errno.ENOENT:
+                raise
+            # obstore lists such keys without the slash.
+            reason = f"{error.strerror}; it is gone, or its name begins or ends with a slash"
+            raise FileNotFoundError(error.errno, reason) from error
         return io.BytesIO(content.to_bytes())
 
     def head(self, size: int) -> bytes:
@@ -285,6 +292,8 @@ class ObjectFolder:
         last = max(wanted)
         try:
             for below, found in list_objects(self.bucket, self.prefix, start=min(wanted)):
+                if not below and isinstance(found, OSError):
+                    raise found
                 if below > last:
                     break
                 if below in wanted and isinstance(found, Status):
@@ -310,7 +319,7 @@ class ObjectFolder:
         return 0
 
     def _key(self, below: str) -> str:
-        return f"{self.prefix}/{below}" if self.prefix else below
+        return f"{self.prefix}/{below}" if self.prefix and below else self.prefix or below
 
 
 def _try(look: Callable[[], Status | None]) -> Status | None:
