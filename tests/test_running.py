@@ -355,6 +355,32 @@ def test_where_threads_are_refused_every_picture_is_done(most: int) -> None:
     check(read_rows(Path("report.jsonl")), done.returncode, Expected(ExitCode.OK))
 
 
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_where_threads_are_refused_other_formats_are_not_called_damaged(most: int) -> None:
+    """AVIF is read and written; HEIC needs a thread of its own."""
+    pillow_heif = pytest.importorskip("pillow_heif")
+    pillow_heif.register_heif_opener()
+    for path in Path("in").rglob("*.png"):
+        path.unlink()
+    for name in ("1.avif", "2.heic"):
+        draw_photo((400, 300)).save(f"in/{name}")
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+    words = ("-m", "bgx", "batch", "in", "-o", "out", "-f", "avif", "--report", "report.jsonl")
+    with container("pids", {"pids.max": str(most)}) as group:
+        done = run_in(group, sys.executable, *words, env=environment, timeout=PATIENCE)
+
+    *rows, _ = read_rows(Path("report.jsonl"))
+    by_source = {Path(row["source"]).name: row for row in rows}
+    assert by_source["1.avif"]["status"] == "done", done.stderr
+    heic = by_source["2.heic"]
+    if heic["status"] != "done":
+        assert "the system refuses more threads; raise the limit" in heic["error"]["message"]
+
+
 @linux
 def test_a_photo_that_breaks_off_while_it_is_read() -> None:
     """Its first byte lies on a page that is not there."""

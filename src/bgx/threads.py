@@ -73,6 +73,17 @@ def start(thread: threading.Thread) -> bool:
     return True
 
 
+def is_refused() -> bool:
+    """Whether the system refuses to start a thread now."""
+    thread = threading.Thread(target=int, name="try", daemon=True)
+    try:
+        thread.start()
+    except (RuntimeError, MemoryError):
+        return True
+    thread.join()
+    return False
+
+
 def begin(task: Callable[[], _Result], name: str) -> Future[_Result]:
     """Run a task on a new daemon thread.
 

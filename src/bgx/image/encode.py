@@ -72,6 +72,8 @@ def encode_picture(
     try:
         if white_jpeg:
             return [encode_white_jpeg(picture, **options)]
+        if file_format == "avif":
+            return [_encode_avif(picture, **options)]
         pillow_format = "JPEG" if file_format == "jpg" else file_format.upper()
         picture.save(stream, format=pillow_format, **options)
     except (OSError, ValueError, RuntimeError, SystemError) as error:
@@ -82,6 +84,17 @@ def encode_picture(
     if file_format == "tiff" and (exif or xmp):
         return add_to_tiff(stream.getvalue(), exif, xmp)
     return [stream.getvalue()]
+
+
+def _encode_avif(picture: Image.Image, **options: Any) -> bytes:
+    stream = io.BytesIO()
+    try:
+        picture.save(stream, format="AVIF", **options)
+    except RuntimeError:
+        # The system may refuse threads.
+        stream = io.BytesIO()
+        picture.save(stream, format="AVIF", max_threads=1, **options)
+    return stream.getvalue()
 
 
 def _check_sides(size: tuple[int, int], file_format: Format, name: str) -> None:

@@ -6,16 +6,23 @@ That is: colours given as code points, the original EXIF, and holes in the compr
 
 from __future__ import annotations
 
+import errno
 import struct
+import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO
+
+from PIL import AvifImagePlugin
 
 from bgx.image.exif import Exif
 from bgx.image.readers.cicp import profile_of_codes
 from bgx.image.readers.pillow import PillowReader, holds_hole, note_hole, open_by_pillow
+from bgx.threads import is_refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from PIL import Image
 
     from bgx.image.readers.base import Decoded
 
@@ -30,6 +37,9 @@ _VIDEO_FIELDS = 78
 
 _CODED = {b"av01", b"hvc1"}
 """Items that are compressed pictures, or tiles of one."""
+
+_one_thread = threading.Lock()
+"""Held while Pillow's setting for the threads of a decoder is changed."""
 
 Codes = tuple[int, int]
 """Primaries and transfer curve, code points of ITU-T H.273."""
@@ -61,6 +71,10 @@ class BoxReader(PillowReader):
         self._icc = profile_of_codes(*codes) if codes else None
 
     def decode(self, least: tuple[int, int] | None) -> Decoded:
+        try:
+            self._image.load()
+        except Exception as error:  # noqa: BLE001 - decoders raise nearly anything
+            self._load_again(error)
         decoded = super().decode(least)
         decoded.icc = decoded.icc or self._icc
         decoded.told = self._description.codes not in {None, _UNSPECIFIED}
@@ -69,6 +83,17 @@ class BoxReader(PillowReader):
         if any(holds_hole(self._read(span)) for span in self._description.coded):
             note_hole(decoded)
         return decoded
+
+    def _load_again(self, error: Exception) -> None:
+        """Decode on one thread: the error may mean that the system refuses others."""
+        if self._image.format == "AVIF":
+            self._image = _open_on_one_thread(self._stream)
+        elif is_refused():
+            # The decoder of HEIC needs one.
+            reason = "the system refuses more threads; raise the limit on processes"
+            raise OSError(errno.EAGAIN, reason) from error
+        else:
+            raise error
 
     def _read(self, span: Span) -> bytes:
         self._stream.seek(span[0])
@@ -81,6 +106,18 @@ class BoxReader(PillowReader):
         data = self._read(span)
         # ISO/IEC 23008-12, A.2.1: the offset of the TIFF structure comes first.
         return Exif.parse(data[4 + int.from_bytes(data[:4], "big") :])
+
+
+def _open_on_one_thread(stream: BinaryIO) -> Image.Image:
+    """An AVIF whose decoder starts no thread."""
+    stream.seek(0)
+    with _one_thread:
+        usual = AvifImagePlugin.DEFAULT_MAX_THREADS
+        AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+        try:
+            return open_by_pillow(stream, "AVIF")
+        finally:
+            AvifImagePlugin.DEFAULT_MAX_THREADS = usual
 
 
 def _read_description(stream: BinaryIO) -> _Description:
