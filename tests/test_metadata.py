@@ -197,6 +197,18 @@ def test_text_of_any_alphabet_stays_equal_to_the_byte(
     assert tags[2] == pack_values(5, [(48, 1), (8, 1), (7, 3)], structure.order)
 
 
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_what_exif_says_of_the_old_file_s_colours_is_left_out(file_format: Format) -> None:
+    """They may have been converted, and the result's own profile tells what they are."""
+    white, curve = (0x013E, 5, [(3127, 10000), (3290, 10000)]), (0x012D, 3, list(range(768)))
+    colours = [(0xA001, 3, [65535]), (0xA500, 5, [(22, 10)])]
+    exif = write_exif([(315, 2, b"somebody\0"), white, curve], details=[*colours])
+    data, _ = _keep(_jpeg(exif), file_format)
+    _, tags = _tags(data)
+    assert tags[315] == b"somebody\0"
+    assert not {0x013E, 0x012D, 0xA001, 0xA500} & tags.keys()
+
+
 @pytest.mark.filterwarnings("ignore:Tag data larger", "ignore:Corrupt EXIF")
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_one_odd_tag_does_not_cost_the_others(file_format: Format) -> None:
