@@ -8,9 +8,12 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 import tracemalloc
 import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -332,6 +335,29 @@ def test_pillow_images_of_any_mode() -> None:
 
 
 # What the network sees --------------------------------------------------------------------------
+
+
+class _SlowFile(io.BytesIO):
+    """Lets another thread go on in front of each piece that is read."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        time.sleep(0.001)
+        return super().read(size)
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP", "TIFF"])
+def test_threads_may_share_a_pillow_image_that_is_not_loaded(file_format: str) -> None:
+    data = encode(Image.effect_noise((640, 480), 80), file_format)
+    alone = read_photo(data, ReadSettings(), name="photo").image.tobytes()
+    shared = Image.open(_SlowFile(data))
+    start = threading.Barrier(4)
+
+    def read(_: int) -> bytes:
+        start.wait()
+        return read_photo(shared, ReadSettings(), name="photo").image.tobytes()
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(read, range(4))) == [alone] * 4
 
 
 def _see_through(alpha: np.ndarray[Any, Any], hidden: int) -> Image.Image:

@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import io
 import logging
+import threading
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
@@ -37,6 +38,9 @@ log = logging.getLogger(__name__)
 
 Picture = Path | bytes | BinaryIO | Image.Image
 """What a photo can be read from: a path, a file's bytes, a seekable stream or a Pillow image."""
+
+_copying = [threading.Lock() for _ in range(61)]
+"""Held while one of the caller's images is copied; always the same one for the same image."""
 
 _MAX_DPI = 65535
 """Highest resolution that a JPEG can have. One of 1 or less means that the writer knew none."""
@@ -222,7 +226,9 @@ def _explain(error: Exception) -> str:
 
 def _open(source: BinaryIO | Image.Image, name: str) -> Reader:
     if isinstance(source, Image.Image):
-        return PillowReader(source.copy())
+        # Copying loads the pixels, and Pillow does not expect several threads to do so at once.
+        with _copying[id(source) // 64 % len(_copying)]:
+            return PillowReader(source.copy())
     source.seek(0)
     head = source.read(HEAD)
     source.seek(0)
