@@ -169,6 +169,18 @@ def test_who_comes_later_is_not_paid_back_for_having_been_away() -> None:
     assert visitors.turns(6) in ("ababab", "bababa")
 
 
+def test_a_load_that_becomes_known_later_gives_no_turns_for_having_been_away() -> None:
+    visitors = Visitors(100)
+    visitors.enter_many("a" * 20)
+    visitors.turns(10)
+
+    only = visitors.enter("b", megapixels=3)
+    visitors.queue.change(only, Load(1, MEGAPIXEL))
+    visitors.enter_many("b" * 19)
+
+    assert visitors.turns(6) in ("ababab", "bababa")
+
+
 def test_who_asks_for_one_at_a_time_does_not_overtake_by_it() -> None:
     visitors = Visitors(100)
     for _ in range(20):

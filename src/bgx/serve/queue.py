@@ -108,22 +108,19 @@ class Queue:
     def enter(self, client: str, load: Load, displace: Callable[[FullError], None]) -> Ticket:
         """Add a ticket. Raises FullError if there is no room."""
         ticket = Ticket(client, load, displace)
-        self._make_room(ticket)
         known = self._clients.setdefault(client, _Client())
         if not known.tickets:
             known.served = max(known.served, self._virtual)
         known.tickets.append(ticket)
+        self.change(ticket, load)
         return ticket
 
     def change(self, ticket: Ticket, load: Load) -> None:
         """Change a ticket's load. If it no longer fits, it leaves the queue: raises FullError."""
-        place = self._clients[ticket.client].tickets.index(ticket)
-        self.leave(ticket)
-        changed = Ticket(ticket.client, load, ticket.displace)
-        self._make_room(changed)
         ticket.load = load
-        known = self._clients.setdefault(ticket.client, _Client())
-        known.tickets.insert(place, ticket)
+        if not self._make_room(ticket.client):
+            self.leave(ticket)
+            raise FullError(self.retry_after())
 
     def leave(self, ticket: Ticket) -> None:
         """Remove a ticket; nothing happens if it is not in the queue."""
@@ -150,22 +147,23 @@ class Queue:
         seconds = self.waiting.pixels / 2 / self.pace.pixels_per_second
         return min(_LONGEST_RETRY, max(1, math.ceil(seconds)))
 
-    def _make_room(self, newcomer: Ticket) -> None:
-        """Displace tickets until the newcomer fits; if it cannot, none: raises FullError."""
+    def _make_room(self, client: str) -> bool:
+        """Displace tickets of other clients until all fit; if they cannot, none: returns False."""
         held = {name: list(known.tickets) for name, known in self._clients.items()}
-        share = (_sum(held.pop(newcomer.client, [])) + newcomer.load).share(self.limit)
-        total = self.waiting + newcomer.load
+        share = _sum(held.pop(client)).share(self.limit)
+        total = self.waiting
         displaced: list[Ticket] = []
         while total.share(self.limit) > 1:
             victim = self._find_greediest(held, share)
             if victim is None:
-                raise FullError(self.retry_after())
+                return False
             held[victim.client].remove(victim)
             displaced.append(victim)
             total -= victim.load
         for victim in displaced:
             self.leave(victim)
             victim.displace(FullError(self.retry_after()))
+        return True
 
     def _find_greediest(self, held: dict[str, list[Ticket]], share: float) -> Ticket | None:
         """The latest ticket of the largest client that keeps at least ``share`` without it."""
