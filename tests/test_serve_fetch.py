@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import subprocess
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -239,6 +241,7 @@ def test_redirects_are_followed(status: int) -> None:
         "http://2130706433:{inside}/",
         "file:///etc/passwd",
         "gopher://inside.example/",
+        "http://[no-address/",
     ],
 )
 def test_redirects_to_the_inside_are_refused(location: str) -> None:
@@ -352,21 +355,55 @@ def test_nobody_there_is_told() -> None:
     asyncio.run(run())
 
 
-@pytest.mark.programs("openssl")
-def test_certificates_are_checked_for_the_name_asked_for(tmp_path: Path) -> None:
+def make_certificate(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A server's TLS as photos.example, and a client's that trusts it."""
     subprocess.run(
         [
             *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
             *("-keyout", "key.pem", "-out", "cert.pem", "-subj", "/CN=photos.example"),
             *("-addext", "subjectAltName=DNS:photos.example"),
         ],
-        cwd=tmp_path,
+        cwd=folder,
         check=True,
         capture_output=True,
     )
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
-    trusting = ssl.create_default_context(cafile=str(tmp_path / "cert.pem"))
+    server.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+    return server, ssl.create_default_context(cafile=str(folder / "cert.pem"))
+
+
+@pytest.mark.programs("openssl")
+def test_a_server_that_says_no_goodbye_is_not_waited_for(tmp_path: Path) -> None:
+    server, trusting = make_certificate(tmp_path)
+
+    def answer_and_stop_reading(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with server.wrap_socket(connection, server_side=True) as secure:
+            secure.recv(4096)
+            secure.sendall(ok(b"picture"))
+            left.wait(60)
+
+    async def run(port: int) -> None:
+        net = Net()
+        net.names["photos.example"] = [["127.0.0.1"]]
+        net.ports.add(port)
+        fetcher = net.fetcher(tls=trusting, seconds=2.0)
+        assert await fetcher.fetch(f"https://photos.example:{port}/") == b"picture"
+
+    left = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=answer_and_stop_reading, args=(listener,))
+        thread.start()
+        try:
+            asyncio.run(run(listener.getsockname()[1]))
+        finally:
+            left.set()
+            thread.join()
+
+
+@pytest.mark.programs("openssl")
+def test_certificates_are_checked_for_the_name_asked_for(tmp_path: Path) -> None:
+    server, trusting = make_certificate(tmp_path)
 
     async def run() -> None:
         net = Net()

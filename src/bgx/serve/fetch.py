@@ -8,7 +8,6 @@ of the environment are not used: they would resolve the host again.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ipaddress
 import re
 import socket
@@ -102,7 +101,10 @@ class Fetcher:
             answer = await self._get(parse_target(url))
             if isinstance(answer, bytes):
                 return answer
-            url = urljoin(url, answer)
+            try:
+                url = urljoin(url, answer)
+            except ValueError:
+                raise BadAddressError("redirects to what is no address") from None
         raise FetchError(f"redirected more than {self.max_redirects} times")
 
     async def _get(self, target: Target) -> bytes | str:
@@ -111,9 +113,8 @@ class Fetcher:
         try:
             return await self._exchange(target, reader, writer)
         finally:
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
+            # Not close(): nothing more is wanted, and TLS would wait for the server's goodbye.
+            writer.transport.abort()
 
     async def _connect(self, target: Target) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         try:
