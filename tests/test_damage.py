@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import struct
+import time
+import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,10 +19,11 @@ from bgx.settings import ReadSettings
 from support.fakes import ConstantNetwork
 from support.pictures import difference, encode, png_chunk
 from support.running import cut
-from support.tiffs import Variety, join_pages, page_tags
+from support.tiffs import LONG, Variety, join_pages, page_tags
 
 if TYPE_CHECKING:
     from bgx.image.read import Photo
+    from support.tiffs import Tag
 
 END = b"\xff\xd9"
 
@@ -343,3 +348,88 @@ def test_a_plain_picture_has_no_hole(file_format: str, colour: Any) -> None:
     for options in ({}, {"lossless": True}, {"progressive": True}, {"quality": 100}):
         photo = read(encode(image, file_format, **options))
         assert (photo.notes, photo.damaged) == ((), False)
+
+
+# Made to cost much time or memory ---------------------------------------------------------------
+
+AVIF = encode(PHOTO, "AVIF")
+
+
+class CountingStream(io.BytesIO):
+    """Counts the bytes that are read of it."""
+
+    count = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        data = super().read(size)
+        self.count += len(data)
+        return data
+
+
+def _box(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I4s", 8 + len(body), kind) + body
+
+
+def _seconds_to_read(data: bytes) -> float:
+    """Of the processor."""
+    start = time.process_time()
+    with contextlib.suppress(UnreadableError):
+        read(data)
+    return time.process_time() - start
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        b"\2\0\0\0" + b"\0\0" + struct.pack(">I", 10_000_000),  # items
+        b"\0\0\0\0" + b"\0\0" + struct.pack(">H", 65535) + struct.pack(">3H", 1, 0, 65535) * 200,
+    ],
+    ids=["items", "extents"],
+)
+def test_a_box_that_announces_more_than_it_holds_takes_no_time(places: bytes) -> None:
+    assert _seconds_to_read(AVIF + _box(b"meta", bytes(4) + _box(b"iloc", places))) < 2
+
+
+def test_pictures_of_a_file_that_overlap_are_not_read_again_and_again() -> None:
+    count = 200
+    kinds = b"".join(
+        _box(b"infe", b"\2\0\0\0" + struct.pack(">HH4s", n, 0, b"av01")) for n in range(count)
+    )
+    places = b"".join(struct.pack(">HHHII", n, 0, 1, n, len(AVIF)) for n in range(count))
+    meta = _box(b"iinf", bytes(4) + struct.pack(">H", count) + kinds) + _box(
+        b"iloc", b"\0\0\0\0\x44\0" + struct.pack(">H", count) + places
+    )
+    stream = CountingStream(AVIF + _box(b"meta", bytes(4) + meta))
+    read_photo(stream, ReadSettings(), name="shoe")
+    assert stream.count < 10 * len(stream.getvalue())
+
+
+def test_tracks_within_tracks_take_no_memory() -> None:
+    tracks = bytes(100_000)
+    for _ in range(800):
+        tracks = _box(b"trak", tracks)
+    # Without colours of the photo itself, those of tracks are looked for.
+    data = AVIF.replace(b"nclx", b"none") + _box(b"moov", tracks)
+    tracemalloc.start()
+    try:
+        read(data)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 20_000_000
+
+
+def test_a_tiff_s_many_pointers_to_one_directory_take_no_time() -> None:
+    count = 200
+    entry = struct.pack("<HHII", 40_000, 3, 1, 1)
+    directory = struct.pack("<H", 65535) + 65535 * entry + bytes(4)
+    pixels = page_tags(np.asarray(PHOTO), Variety())
+    size = len(join_pages([_with_pointers(pixels, [0] * count)]))
+    assert _seconds_to_read(join_pages([_with_pointers(pixels, [size] * count)]) + directory) < 5
+
+
+def _with_pointers(
+    page: tuple[list[Tag], list[bytes], bool], pointers: list[int]
+) -> tuple[list[Tag], list[bytes], bool]:
+    tags, chunks, tiled = page
+    return sorted([*tags, (330, LONG, pointers)], key=lambda tag: tag[0]), chunks, tiled

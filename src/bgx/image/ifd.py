@@ -28,6 +28,10 @@ _RATIONALS = {5: "I", 10: "i"}
 
 _MOST_ENTRIES = 0xFFFF
 _MOST_DIRECTORIES = 4096
+_MOST_READ = 1 << 19
+"""Directories and entries that are read of one file, at most: less than two seconds' work. Any
+number of pointers can lead to the same directory."""
+
 
 
 class DamagedError(ValueError):
@@ -70,6 +74,7 @@ class Structure:
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
+        self._read = 0
         self.length = stream.seek(0, 2)
         stream.seek(0)
         head = stream.read(16)
@@ -87,10 +92,13 @@ class Structure:
 
     def directory(self, at: int) -> Directory:
         """The directory at an offset. Raises DamagedError."""
+        if self._read > _MOST_READ:
+            raise DamagedError("more directories than a picture has")
         count_size, entry_size, pointer = (8, 20, "Q") if self.big else (2, 12, "I")
         count = int.from_bytes(self.bytes_at(at, count_size), self._byteorder)
         if count > _MOST_ENTRIES:
             raise DamagedError("a directory with an impossible number of entries")
+        self._read += 1 + count
         table = self.bytes_at(at + count_size, count * entry_size)
         entries: dict[int, Entry] = {}
         odd = 0

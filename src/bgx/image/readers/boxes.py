@@ -31,7 +31,9 @@ _MOST_META = 1 << 24
 
 _MOST_EXIF = 1 << 26
 
-_IN_TRACKS = {b"moov", b"trak", b"mdia", b"minf", b"stbl"}
+_IN_A_TRACK = (b"trak", b"mdia", b"minf", b"stbl", b"stsd")
+"""Boxes on the way to the sample entries of a movie's tracks, each in the one before."""
+
 _VIDEO_FIELDS = 78
 """Bytes of a sample entry in front of its boxes (ISO/IEC 14496-12, 12.1.3)."""
 
@@ -56,7 +58,7 @@ class _Description:
 
     codes: Codes | None = None
     exif: Span | None = None
-    coded: list[Span] = field(default_factory=list)
+    coded: set[Span] = field(default_factory=set)
 
 
 class BoxReader(PillowReader):
@@ -80,7 +82,7 @@ class BoxReader(PillowReader):
         decoded.told = self._description.codes not in {None, _UNSPECIFIED}
         # Pillow rewrites EXIF if its orientation is wrong, and loses letters that are not ASCII.
         decoded.exif = self._read_exif() or decoded.exif
-        if any(holds_hole(self._read(span)) for span in self._description.coded):
+        if self._holds_hole():
             note_hole(decoded)
         return decoded
 
@@ -94,6 +96,13 @@ class BoxReader(PillowReader):
             raise OSError(errno.EAGAIN, reason) from error
         else:
             raise error
+
+    def _holds_hole(self) -> bool:
+        spans = self._description.coded
+        # Pictures that are larger together than the file overlap: they are not worth reading.
+        return sum(size for _, size in spans) <= self._stream.seek(0, 2) and any(
+            holds_hole(self._read(span)) for span in spans
+        )
 
     def _read(self, span: Span) -> bytes:
         self._stream.seek(span[0])
@@ -127,7 +136,8 @@ def _read_description(stream: BinaryIO) -> _Description:
         for kind, body in _top_boxes(stream):
             if kind == b"meta":
                 _read_items(body[4:], description)
-            description.codes = description.codes or _codes_of_tracks(body)
+            else:
+                description.codes = description.codes or _codes_of_tracks(body)
     except (struct.error, IndexError, ValueError):
         pass
     return description
@@ -168,7 +178,7 @@ def _read_items(meta: bytes, description: _Description) -> None:
     description.exif = next(
         (places[i] for i, k in kinds.items() if k == b"Exif" and i in places), None
     )
-    description.coded = [places[i] for i, k in kinds.items() if k in _CODED and i in places]
+    description.coded = {places[i] for i, k in kinds.items() if k in _CODED and i in places}
     # Colours of the primary item, else of any: in a tiled photo only the tiles may have them.
     properties = dict(_boxes(boxes.get(b"iprp", b"")))
     all_of_them = list(_boxes(properties.get(b"ipco", b"")))
@@ -202,7 +212,10 @@ def _item_kinds(iinf: bytes) -> dict[int, bytes]:
 
 
 def _item_places(iloc: bytes) -> dict[int, Span]:
-    """Places of the items that are one continuous range of the file."""
+    """Places of the items that are one continuous range of the file.
+
+    Raises ValueError if the box ends too early.
+    """
     if not iloc:
         return {}
     version = iloc[0]
@@ -214,6 +227,8 @@ def _item_places(iloc: bytes) -> dict[int, Span]:
     def take(size: int) -> int:
         nonlocal at
         at += size
+        if at > len(iloc):  # it may announce four thousand million items
+            raise ValueError("truncated")
         return int.from_bytes(iloc[at - size : at], "big")
 
     places = {}
@@ -222,13 +237,14 @@ def _item_places(iloc: bytes) -> dict[int, Span]:
         method = take(2) & 15 if version else 0
         take(2)  # which file
         base = take(base_size)
-        extents = []
-        for _ in range(take(2)):
-            take(index_size)
-            offset, length = take(offset_size), take(length_size)
-            extents.append((base + offset, length))
-        if method == 0 and len(extents) == 1 and at <= len(iloc):
-            places[item] = extents[0]
+        extents = take(2)
+        if extents != 1:
+            at += extents * (index_size + offset_size + length_size)
+            continue
+        take(index_size)
+        place = base + take(offset_size), take(length_size)
+        if method == 0:
+            places[item] = place
     return places
 
 
@@ -253,16 +269,10 @@ def _associated(ipma: bytes, item: int) -> list[int]:
     return []
 
 
-def _codes_of_tracks(data: bytes) -> Codes | None:
+def _codes_of_tracks(moov: bytes) -> Codes | None:
     """The colours of an image sequence: those of its first track that has any."""
-    for kind, body in _boxes(data):
-        if kind in _IN_TRACKS:
-            found = _codes_of_tracks(body)
-        elif kind == b"stsd":
-            entries = [fields[_VIDEO_FIELDS:] for _, fields in _boxes(body[8:])]
-            found = next(filter(None, (_first_codes(list(_boxes(e))) for e in entries)), None)
-        else:
-            continue
-        if found:
-            return found
-    return None
+    bodies = [moov]
+    for wanted in _IN_A_TRACK:
+        bodies = [inner for body in bodies for kind, inner in _boxes(body) if kind == wanted]
+    entries = [entry[_VIDEO_FIELDS:] for stsd in bodies for _, entry in _boxes(stsd[8:])]
+    return next(filter(None, (_first_codes(list(_boxes(entry))) for entry in entries)), None)
