@@ -333,6 +333,14 @@ def test_xmp_s_copies_of_the_photo_are_cut_out(kind: str, file_format: Format) -
     assert notes == ("copies of the photo left out of its XMP",)
 
 
+def test_an_attribute_is_cut_out_of_xmp_and_not_what_looks_like_it() -> None:
+    kept = b""" dc:rights=" gain:Version='1.0'\""""
+    photo = encode(quarters(), "JPEG", xmp=_xmp(b"", kept + b' gain:Version="1.0"'))
+    read = read_photo(photo, ReadSettings(), name="photo", metadata=True)
+    assert read.metadata is not None
+    assert read.metadata.xmp == _xmp(b"", kept)
+
+
 def test_xmp_that_continues_elsewhere_says_so_no_longer() -> None:
     photo = encode(quarters(), "JPEG", xmp=_xmp(b"", b' xmpNote:HasExtendedXMP="0123"'))
     read = read_photo(photo, ReadSettings(), name="photo", metadata=True)

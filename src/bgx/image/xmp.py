@@ -44,6 +44,7 @@ _EXTENDED = "xmpNote:HasExtendedXMP"
 
 _ORIENTATION = re.compile(rb"(tiff:Orientation(?:=[\"']|>)\s*)\d")
 _TAG = re.compile(rb"<(?:[^>\"']|\"[^\"]*\"|'[^']*')*>")
+_ATTRIBUTE = re.compile(rb"\s([^\s=]+)\s*=\s*(?:\"[^\"]*\"|'[^']*')")
 
 
 @dataclass(slots=True)
@@ -105,14 +106,8 @@ class _Scan:
                 self._prefixes[key[6:]] = _PREFIXES.get(value, f"?{key[6:]}")
         tag = self._tag_at(at)
         self._open.append(_Element(tag))
-        for key, value in attributes.items():
-            if self._is_unwanted(key, value):
-                written = re.compile(
-                    rb"\s+" + re.escape(key.encode()) + rb"\s*=\s*(?:\"[^\"]*\"|'[^']*')"
-                ).search(self._packet, at, tag.end())
-                if written is None:
-                    raise ValueError("no attribute where one is")
-                self.cuts.append(written.span())
+        written = {m[1].decode(): m.span() for m in _ATTRIBUTE.finditer(self._packet, *tag.span())}
+        self.cuts += [written[k] for k, value in attributes.items() if self._is_unwanted(k, value)]
 
     def _end(self, name: str) -> None:
         element = self._open.pop()
