@@ -7,6 +7,7 @@ import io
 import struct
 import time
 import tracemalloc
+import zlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -433,3 +434,19 @@ def _with_pointers(
 ) -> tuple[list[Tag], list[bytes], bool]:
     tags, chunks, tiled = page
     return sorted([*tags, (330, LONG, pointers)], key=lambda tag: tag[0]), chunks, tiled
+
+
+def test_a_tile_far_larger_than_the_picture_is_not_unpacked() -> None:
+    tags, chunks, _ = page_tags(
+        np.asarray(PHOTO.crop((0, 0, 16, 16))), Variety(compression="deflate")
+    )
+    tags = [tag for tag in tags if tag[0] not in (273, 278, 279)]
+    tiles: list[Tag] = [(322, LONG, [32_000]), (323, LONG, [32_000])]
+    assert "far larger" in refusal(join_pages([([*tags, *tiles], chunks, True)]))
+
+
+def test_only_the_first_text_of_a_png_is_unpacked() -> None:
+    large = zlib.compress(bytes(60_000_000), 9)
+    text = png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + large)
+    data = encode(PHOTO, "PNG")
+    assert _seconds_to_read(data[:33] + 40 * text + data[33:]) < 2

@@ -33,7 +33,6 @@ _MOST_READ = 1 << 19
 number of pointers can lead to the same directory."""
 
 
-
 class DamagedError(ValueError):
     """The data is not a TIFF structure, or it has offsets beyond the end of the file."""
 

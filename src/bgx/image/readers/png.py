@@ -178,18 +178,21 @@ def _read(stream: BinaryIO, at: int, size: int) -> bytes:
 
 def _read_text(chunks: _Chunks, name: bytes, stream: BinaryIO, at: int, size: int) -> None:
     keyword, found, _ = _read(stream, at, min(size, 80)).partition(b"\0")
-    if not found or not (keyword == _XMP_KEY or keyword in _RAW_EXIF_KEYS):
+    is_xmp = keyword == _XMP_KEY
+    if not found or not (is_xmp or keyword in _RAW_EXIF_KEYS):
         return
+    if (chunks.xmp if is_xmp else chunks.exif_text) is not None:
+        return  # unpacking a text may take a while: only the first of each kind is
     text = _read(stream, at, size)[len(keyword) + 1 :]
     if name == b"zTXt":
         text = _inflate(text[1:]) or b""
     elif name == b"iTXt":
         compressed, text = text[:1] == b"\1", text[2:].split(b"\0", 2)[-1]
         text = (_inflate(text) or b"") if compressed else text
-    if keyword == _XMP_KEY:
-        chunks.xmp = chunks.xmp or text or None
+    if is_xmp:
+        chunks.xmp = text
     else:
-        chunks.exif_text = chunks.exif_text or text or None
+        chunks.exif_text = text
 
 
 def _read_raw_profile(text: bytes | None) -> bytes | None:

@@ -299,6 +299,9 @@ def _form(page: Page) -> _Form:
     if across <= 0 or down <= 0:
         raise DamagedError("strips or tiles of no size")
     samples = page.samples if page.planar == 1 else 1
+    whole = page.pixels * page.samples * page.bits // 8
+    if across * down * samples * page.bits // 8 > max(whole, _AT_ONCE):
+        raise DamagedError("tiles far larger than the picture")
     if page.photometric == YCBCR and page.compression in BYTEWISE:
         right, below = _subsampling(page)
         if (right, below) != (1, 1):
