@@ -6,17 +6,25 @@ import asyncio
 import base64
 import io
 import json
+import shutil
+import subprocess
+import sys
+import threading
 import zipfile
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import pytest
 from PIL import Image
 
+from bgx.model.opening import open_session
 from bgx.serve.app import make_app
+from bgx.serve.networks import Networks, code_fingerprint
 from bgx.serve.service import Service
 from bgx.serve.settings import ServeSettings
 from bgx.settings import ModelSettings
+from bgx.threads import begin, wait_for
 from support.http import multipart, request
 from support.pictures import encode
 from support.serving import serving
@@ -637,3 +645,55 @@ def test_open_to_others_without_a_key_is_warned_of(stocked_home: Path) -> None:
         with serving(*options, *more, env=home, ready=False) as server:
             server.wait_for(lambda: any("listening" in line for line in server.lines), "start")
             assert any("no --api-key" in line for line in server.lines) == warned
+
+
+def test_a_fault_while_the_network_is_loaded_ends_the_server(stocked_home: Path) -> None:
+    script = (
+        "from bgx.serve import networks, server, settings\n"
+        "def explode(self, model): raise RuntimeError('a fault')\n"
+        "networks.Networks.open = explode\n"
+        "server.serve(settings.ServeSettings(port=0), print)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=60)
+
+    assert b"RuntimeError: a fault" in done.stderr
+
+
+def test_a_loaded_network_is_not_waited_for_while_another_one_is_loaded(
+    stocked_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ServeSettings(
+        models=("u2netp", "lite"), model_files=ModelSettings(folder=stocked_home)
+    )
+    networks = Networks(settings)
+    loaded = networks.open("u2netp")
+    begun, to_go_on = threading.Event(), threading.Event()
+
+    def hesitate(*arguments: Any, **more: Any) -> Any:
+        begun.set()
+        to_go_on.wait(60)
+        return open_session(*arguments, **more)
+
+    monkeypatch.setattr("bgx.serve.networks.open_session", hesitate)
+    other = begin(lambda: networks.open("lite"), "other")
+    try:
+        assert begun.wait(60)
+        again = begin(lambda: networks.open("u2netp"), "again")
+        assert wait_for(again, 10) is loaded
+    finally:
+        to_go_on.set()
+        wait_for(other)
+        networks.close()
+
+
+def test_a_change_to_any_decoder_changes_the_addresses_of_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "bgx"
+    shutil.copytree(str(files("bgx")), copy)
+    monkeypatch.setattr("bgx.serve.networks.files", lambda _: copy)
+    before = code_fingerprint()
+    with (copy / "image" / "readers" / "png.py").open("a") as stream:
+        stream.write("# changed")
+
+    assert code_fingerprint() != before

@@ -17,6 +17,7 @@ from bgx.run.memory import plan_memory
 from bgx.serve.requests import Refusal
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from importlib.resources.abc import Traversable
 
     from bgx.model.session import Session
@@ -76,6 +77,8 @@ class Networks:
 
         Raises ModelError and DeviceError; Refusal if there is not enough memory for it.
         """
+        if opened := self.get(model):
+            return opened  # without the lock: another network may be loading for minutes
         with self._lock:
             if model not in self._opened:
                 self._opened[model] = self._load(model)
@@ -146,7 +149,10 @@ def code_fingerprint() -> str:
     return digest.hexdigest()
 
 
-def _read_code(folder: Traversable) -> list[tuple[str, bytes]]:
-    return [
-        (file.name, file.read_bytes()) for file in folder.iterdir() if file.name.endswith(".py")
-    ]
+def _read_code(folder: Traversable) -> Iterator[tuple[str, bytes]]:
+    """Name and content of each module in a folder and below it."""
+    for file in folder.iterdir():
+        if file.is_dir():
+            yield from _read_code(file)
+        elif file.name.endswith(".py"):
+            yield file.name, file.read_bytes()

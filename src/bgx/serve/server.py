@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
-from bgx.errors import BgxError, ExitCode, UsageError
+from bgx.errors import ExitCode, UsageError
 from bgx.serve.app import make_app
 from bgx.serve.linger import Lingering
 from bgx.serve.service import Service
@@ -71,7 +71,7 @@ class _Server(uvicorn.Server):
     """
 
     def __init__(self, settings: ServeSettings, port: int, tell: Callable[[str], None]) -> None:
-        self.failure: BgxError | None = None
+        self.failure: Exception | None = None
         self._settings, self._port, self._tell = settings, port, tell
         self._service = Service(settings)
         self._app: Observed = make_app(self._service)
@@ -122,7 +122,7 @@ class _Server(uvicorn.Server):
     async def _load(self) -> None:
         try:
             await self._service.load()
-        except BgxError as error:
+        except Exception as error:  # noqa: BLE001 - raised by `serve`
             self.failure = error
             self.should_exit = True
             return
