@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bgx import files
-from bgx.errors import ExitCode, UnreadableError
+from bgx.cli.report_file import RollingReport
+from bgx.errors import ExitCode, OutputError, UnreadableError
 from bgx.run.arrivals import SETTLE_S, Arrivals, mark
 from bgx.run.hot import open_hot_folder
 from bgx.run.outcome import Failed
@@ -322,6 +323,25 @@ def test_a_report_is_added_to_and_put_aside_when_it_is_large() -> None:
     assert b"a.png" in aside[1]
     assert [row["done"] for row in read_rows(REPORT)] == [1]
     assert Path("report.jsonl.1").read_text() == "another"
+
+
+def test_a_report_that_cannot_be_made_again_is_told_at_each_row(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def put_aside(path: Path, target: Path) -> None:
+        path.replace(target)
+        path.mkdir()
+
+    report = RollingReport(str(REPORT))
+    monkeypatch.setattr(Path, "rename", put_aside)
+    with REPORT.open("ab") as stream:
+        stream.truncate(65 << 20)
+    report.write("a row\n")
+    report.flush()
+    for _ in range(2):
+        with pytest.raises(OutputError, match=r"--report .*: cannot be written"):
+            report.write("a row\n")
+    report.close()
 
 
 @posix

@@ -91,18 +91,22 @@ class RollingReport:
 
     def write(self, text: str) -> None:
         """Raises OSError, and OutputError and UsageError if the file has to be made again."""
-        status = os.fstat(self._stream.fileno())
-        if stat.S_ISREG(status.st_mode) and not self._is_named(status):
-            moved, self._stream = self._stream, _open_locked(self._name, keep=True)
-            moved.close()
+        if self._is_gone():
+            self._stream.close()
+            self._stream = _open_locked(self._name, keep=True)
         self._stream.write(text)
 
-    def _is_named(self, status: os.stat_result) -> bool:
-        """Whether the file that is open still has its name: nobody has moved or deleted it."""
+    def _is_gone(self) -> bool:
+        """Whether the file was put aside, or somebody has moved or deleted it."""
+        if self._stream.closed:
+            return True
+        status = os.fstat(self._stream.fileno())
         try:
-            return os.path.samestat(Path(self._name).stat(), status)
+            return stat.S_ISREG(status.st_mode) and not os.path.samestat(
+                Path(self._name).stat(), status
+            )
         except OSError:
-            return False
+            return True
 
     def flush(self) -> None:
         """Raises OSError."""
@@ -114,7 +118,6 @@ class RollingReport:
             self._stream.close()  # Windows renames no open file
             with contextlib.suppress(OSError):  # it is tried again after the next row
                 path.rename(next(name for name in aside if not os.path.lexists(name)))
-            self._stream = _open_locked(self._name, keep=True)
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
