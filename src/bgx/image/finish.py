@@ -79,7 +79,7 @@ class Finisher:
         colours: the subject's colours, mode RGB; they are changed. alpha: mode L. Both have the
         photo's size. name: name of the photo in messages. Raises NoSubjectError if there is no
         subject to frame, and TooLargeError for a canvas that has more pixels than both this photo
-        and DEFAULT_MAX_PIXELS, and for margins that take up the whole photo.
+        and ``read.max_pixels``, and for margins that take up the whole photo.
         """
         output = self._output
         placement, full = self._place(alpha, name)

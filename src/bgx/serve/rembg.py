@@ -73,8 +73,8 @@ def _read_switch(fields: Mapping[str, str], name: str) -> bool:
 def _check_number(fields: Mapping[str, str], name: str, most: int | None) -> None:
     text = fields.get(name, "").strip() or "0"
     if not re.fullmatch(r"\d{1,9}", text) or (most is not None and int(text) > most):
-        limit = "" if most is None else f" to {most}"
-        raise Refusal(422, "int_parsing", f"{name}: must be a whole number, 0{limit}")
+        limit = "or more" if most is None else f"to {most}"
+        raise Refusal(422, "int_parsing", f"{name}: must be a whole number, 0 {limit}")
 
 
 def _read_colour(text: str) -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +16,7 @@ from bgx.machine import count_cores
 from bgx.model.opening import open_session
 from bgx.run.picture import make_matte, make_tensor
 from bgx.settings import DeviceSettings, ReadSettings
+from bgx.threads import map_at_once
 from bgx.train.mixtures import PER_PHOTO, mix
 from bgx.train.pairs import BadPair, find_sources, gather, read_pair, square
 
@@ -74,8 +74,8 @@ def read_material(
         except PictureError as error:
             return BadPair(source.name, str(error))
 
-    with ThreadPoolExecutor(count_cores()) as threads:
-        outcomes = list(zip(sources, threads.map(read, sources), strict=True))
+    found = map_at_once(read, sources, count_cores(), "read")
+    outcomes = list(zip(sources, found, strict=True))
     bad += [outcome for _, outcome in outcomes if isinstance(outcome, BadPair)]
     good = [(source, found) for source, found in outcomes if not isinstance(found, BadPair)]
     if len(good) < FEWEST:
@@ -128,7 +128,7 @@ def add_mixtures(pairs: Pairs, label: Teacher, seed: int) -> Pairs:
         _, matte = label(Image.fromarray(picture.transpose(1, 2, 0)), "mixture")
         return matte
 
-    with ThreadPoolExecutor(count_cores()) as threads:
-        mattes = torch.from_numpy(np.stack(list(threads.map(read, mixed.numpy()))))
+    labelled = map_at_once(read, list(mixed.numpy()), count_cores(), "label")
+    mattes = torch.from_numpy(np.stack(labelled))
     by_teacher = torch.ones(len(mixed), dtype=torch.bool)
     return pairs.with_mixtures(gather(mixed, mattes, by_teacher))

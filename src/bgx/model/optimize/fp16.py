@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bgx.errors import BadModelError
+from bgx.model.float32 import sort_nodes
 from bgx.model.providers import load_runtime, one_line
 
 
@@ -20,11 +21,8 @@ def halve(prepared: bytes) -> bytes:
         model = convert_float_to_float16(
             onnx.load_model_from_string(prepared), keep_io_types=True, disable_shape_infer=True
         )
-        graph = model.graph
         # The converter puts the conversion of the input after the nodes that read it.
-        nodes = sorted(graph.node, key=lambda node: graph.input[0].name not in node.input)
-        del graph.node[:]
-        graph.node.extend(nodes)
+        sort_nodes(model.graph)
         onnx.checker.check_model(model, full_check=True)
     except (
         ValueError,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from bgx.errors import BgxError, ModelError
 from bgx.model.session import Session
+from bgx.threads import map_at_once
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -73,8 +73,7 @@ def measure(
             one, other = (make_matte(session.run(tensor)[0]) for session in (fine, coarse))
             return compare_mattes(one, other)
 
-        with ThreadPoolExecutor(fine.plan.runs) as pool:
-            compared = list(pool.map(compare, inputs))
+        compared = map_at_once(compare, inputs, fine.plan.runs, "compare")
         batch = np.concatenate([inputs[0]] * fine.plan.batch_size)
         fp32_ms, copy_ms = race(fine, coarse, batch)
     except BgxError as error:
