@@ -26,10 +26,9 @@ def write_stderr(line: str) -> None:
         stream.flush()
 
 
-def shorten(text: str, width: int = 32) -> str:
+def shorten(text: str) -> str:
     """Replace the middle of a long name by "…"; its end often distinguishes it from others."""
-    half = width // 2
-    return text if len(text) <= width else f"{text[:half]}…{text[1 - half :]}"
+    return text if len(text) <= 32 else f"{text[:16]}…{text[-15:]}"
 
 
 def print_result(line: str) -> None:

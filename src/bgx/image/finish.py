@@ -23,15 +23,14 @@ from bgx.image.compose import compose_picture, flatten
 from bgx.image.icc import convert_colour, convert_colours, srgb_profile
 from bgx.image.read import read_photo
 from bgx.image.shadow import cast_shadow
-from bgx.settings import OPAQUE_FORMATS, WHITE, Backdrop, ReadSettings, Tint
+from bgx.settings import OPAQUE_FORMATS, WHITE, Backdrop, Tint
 
 if TYPE_CHECKING:
     from bgx.image.canvas import Placement
     from bgx.image.read import Photo
     from bgx.options import OutputSettings
-    from bgx.settings import Colour
+    from bgx.settings import Colour, ReadSettings
 
-_ANY_SIZE = ReadSettings()
 _BLUR = 0.02
 """Radius of a blurred background if none is given, as a share of the picture's longer side."""
 
@@ -59,7 +58,7 @@ class Finisher:
     cannot be read.
     """
 
-    def __init__(self, output: OutputSettings, read: ReadSettings = _ANY_SIZE) -> None:
+    def __init__(self, output: OutputSettings, read: ReadSettings) -> None:
         self._output = output
         self._max_pixels = read.max_pixels
         background = output.background

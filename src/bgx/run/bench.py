@@ -61,10 +61,8 @@ def measure(
     open_session: Callable[[DeviceSettings], Session],
     read: ReadSettings,
     output: OutputSettings,
-    *,
-    rounds: int = 2,
 ) -> list[Result]:
-    """Cut out the photos with each policy, in several rounds; results in the policies' order.
+    """Cut out the photos with each policy, in two rounds; results in the policies' order.
 
     Raises the error of the first photo that fails.
     """
@@ -75,7 +73,7 @@ def measure(
             Job(photo, open_file(Path(folder, f"{number}.png")))
             for number, photo in enumerate(photos)
         ]
-        for _ in range(rounds):
+        for _ in range(2):
             # Alternating, so that other load on the machine affects all policies alike.
             for number, (policy, session) in enumerate(sessions):
                 result = _measure_once(jobs, Recipe(read, output), session, policy)

@@ -71,7 +71,6 @@ class Cutout:
         name: str = "cut-out",
         quality: int | None = None,
         png_level: PngLevel | None = None,
-        threads: int = 1,
     ) -> bytes:
         """The picture as a file's bytes; a format without alpha gets a white background.
 
@@ -82,7 +81,7 @@ class Cutout:
         given = {name: value for name, value in asked.items() if value is not None}
         read = {name: OPTIONS[name].read(value) for name, value in given.items()}
         output = self.output._replace(**read)
-        pieces, _ = encode_cutout(replace(self, output=output), name=name, threads=threads)
+        pieces, _ = encode_cutout(replace(self, output=output), name=name)
         return b"".join(pieces)
 
     def save(self, target: str | Path, *, quality: int | None = None) -> None:

@@ -29,10 +29,6 @@ _WAITING = 2
 """Pictures that may wait for an object store, per picture in work."""
 
 
-class Full(Exception):  # noqa: N818 - not an error: the caller asked not to wait
-    """The engine has no place for another picture now."""
-
-
 class Engine:
     """Cuts out pictures for any number of threads at once.
 
@@ -81,20 +77,15 @@ class Engine:
         """Number of pictures that can be queued or in work at once. Loads the network."""
         return self._share().places
 
-    def submit(
-        self, job: Job, recipe: Recipe, *, wait: bool = True, alone: bool = False
-    ) -> Future[Outcome]:
-        """Queue a picture.
+    def submit(self, job: Job, recipe: Recipe, *, alone: bool = False) -> Future[Outcome]:
+        """Queue a picture; wait for a free place if there is none.
 
-        wait: wait for a free place; if False, Full is raised when there is none. alone: the caller
-        has only this picture; it runs on all cores if no other is in work. Raises ModelError or
-        DeviceError if the network cannot be loaded.
+        alone: the caller has only this picture; it runs on all cores if no other is in work. Raises
+        ModelError or DeviceError if the network cannot be loaded.
         """
         crew = self._go_alone() if alone and not self._admitted else self._share()
         with self._changed:
             while self._admitted >= crew.places:
-                if not wait:
-                    raise Full
                 self._changed.wait(POLL)
             self._admitted += 1
         try:

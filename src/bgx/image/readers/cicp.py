@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 
@@ -135,7 +135,7 @@ def _profile(primaries: Primaries, curve: Curve) -> bytes | None:
     return _make_profile(primaries, curve)
 
 
-@cache
+@lru_cache  # not without a limit: any file may have primaries of its own
 def _make_profile(primaries: Primaries, curve: Curve) -> bytes:
     """Make a matrix profile after ICC.1:2010 (version 4.3)."""
     matrix, adaptation = _to_d50(primaries)

@@ -177,11 +177,10 @@ class _Writer:
         self.nodes[-1].attribute.append(helper.make_attribute("axis", 0))
         return name
 
-    def _append(self, kind: str, inputs: Sequence[str], output: str) -> str:
+    def _append(self, kind: str, inputs: Sequence[str], output: str) -> None:
         from onnx import helper
 
         self.nodes.append(helper.make_node(kind, inputs, [output], name=output))
-        return output
 
     def _keep(self, name: str, values: Array | np.generic) -> str:
         from onnx import numpy_helper
