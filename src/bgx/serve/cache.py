@@ -1,4 +1,4 @@
-"""Finished pictures on disk, shared by any number of servers.
+"""Finished pictures on disk, shared by any number of servers of one machine.
 
 ::
 
@@ -230,6 +230,7 @@ class Cache:
             self._index, timeout=_BUSY, isolation_level=None, check_same_thread=False
         )
         try:
+            # It needs memory that all processes share: not for a network file system.
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = NORMAL")
             database.executescript(_SCHEMA)
