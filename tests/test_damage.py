@@ -450,3 +450,30 @@ def test_only_the_first_text_of_a_png_is_unpacked() -> None:
     text = png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + large)
     data = encode(PHOTO, "PNG")
     assert _seconds_to_read(data[:33] + 40 * text + data[33:]) < 2
+
+
+def test_a_tiff_s_tags_of_many_values_are_not_read_again_and_again() -> None:
+    values = 1_000_000
+    count, entries = 300, [struct.pack("<HHII", tag, 1, values, 8) for tag in (256, 257, 262, 338)]
+    directory = struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4) + bytes(values)
+    pixels = page_tags(np.asarray(PHOTO), Variety())
+    size = len(join_pages([_with_pointers(pixels, [0] * count)]))
+    assert _seconds_to_read(join_pages([_with_pointers(pixels, [size] * count)]) + directory) < 5
+
+
+def test_values_of_exif_that_overlap_are_not_kept() -> None:
+    count = 1000
+    entries = b"".join(
+        struct.pack("<HHII", tag, 7, 200_000, 8) for tag in range(1000, 1000 + count)
+    )
+    exif = b"II*\0" + struct.pack("<IH", 8, count) + entries + bytes(4) + bytes(200_000)
+    data = encode(PHOTO, "PNG")
+    data = data[:33] + png_chunk(b"eXIf", exif) + data[33:]
+    tracemalloc.start()
+    try:
+        photo = read_photo(data, ReadSettings(), name="shoe", metadata=True)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert photo.notes == ("EXIF left out: its values overlap",)
+    assert peak < 20_000_000

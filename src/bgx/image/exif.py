@@ -212,10 +212,14 @@ class Exif:
         It has no tags that describe this file's pixels, and no copies of the photo, which would
         show the background. None if nothing is left.
         """
+        below = [self._below(self._main, tag) for tag in (_EXIF, _GPS)]
+        directories = [self._main, *filter(None, below)]
+        size = sum(entry.size for one in directories for entry in one.entries.values())
+        if size > self._structure.length:
+            return None, ["EXIF left out: its values overlap"]
         notes: list[str] = []
         block = _Block(self._structure.order, self._collect(self._main, notes))
-        for tag in (_EXIF, _GPS):
-            directory = self._below(self._main, tag)
+        for tag, directory in zip((_EXIF, _GPS), below, strict=True):
             if directory is not None:
                 values = self._collect(directory, notes)
                 block.below |= {tag: values} if values else {}
@@ -274,7 +278,7 @@ class Exif:
         entry = directory.entries.get(tag)
         if entry is None or not entry.values:
             return None
-        number: float = self._structure.numbers(entry)[0]
+        number: float = self._structure.numbers(entry, 1)[0]
         return number if math.isfinite(number) else None
 
 

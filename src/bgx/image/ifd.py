@@ -90,14 +90,15 @@ class Structure:
         )
 
     def directory(self, at: int) -> Directory:
-        """The directory at an offset. Raises DamagedError."""
+        """The directory at an offset. Raises DamagedError; ValueError after _MOST_READ."""
+        self._read += 1
         if self._read > _MOST_READ:
-            raise DamagedError("more directories than a picture has")
+            raise ValueError("more directories than a picture has")
         count_size, entry_size, pointer = (8, 20, "Q") if self.big else (2, 12, "I")
         count = int.from_bytes(self.bytes_at(at, count_size), self._byteorder)
         if count > _MOST_ENTRIES:
             raise DamagedError("a directory with an impossible number of entries")
-        self._read += 1 + count
+        self._read += count
         table = self.bytes_at(at + count_size, count * entry_size)
         entries: dict[int, Entry] = {}
         odd = 0
@@ -157,11 +158,13 @@ class Structure:
         """The values' bytes as stored. Raises DamagedError."""
         return self.bytes_at(entry.at, entry.size)
 
-    def numbers(self, entry: Entry) -> tuple[Any, ...]:
+    def numbers(self, entry: Entry, most: int | None = None) -> tuple[Any, ...]:
         """The values; text and undefined bytes as numbers, rationals divided (x / 0 is 0).
 
-        Raises DamagedError.
+        most: only that many, the first ones. Raises DamagedError.
         """
+        if most is not None:
+            entry = entry._replace(values=min(entry.values, most))
         data = self.raw(entry)
         if entry.kind in _RATIONALS:
             pairs = self._unpack(f"{2 * entry.values}{_RATIONALS[entry.kind]}", data)

@@ -111,7 +111,8 @@ class Page:
         predicted = self.compression in _PREDICTING
         self.predictor = int(self.number(Tag.PREDICTOR, 1)) if predicted else 1
         self.fill_order = int(self.number(Tag.FILL_ORDER, 1))
-        self.extra_samples = tuple(int(kind) for kind in self.numbers(Tag.EXTRA_SAMPLES))
+        kinds = self.numbers(Tag.EXTRA_SAMPLES, _MOST_SAMPLES)
+        self.extra_samples = tuple(int(kind) for kind in kinds)
         self.bits = self._same(Tag.BITS, 1)
         self.sample_format = self._same(Tag.SAMPLE_FORMAT, _UNSIGNED)
 
@@ -128,12 +129,12 @@ class Page:
         """Whether it is an ordinary picture: not a volume, and not indexed."""
         return (self.number(Tag.IMAGE_DEPTH, 1), self.number(Tag.INDEXED, 0)) == (1, 0)
 
-    def numbers(self, tag: int) -> tuple[Any, ...]:
+    def numbers(self, tag: int, most: int | None = None) -> tuple[Any, ...]:
         entry = self.directory.entries.get(tag)
-        return self.structure.numbers(entry) if entry else ()
+        return self.structure.numbers(entry, most) if entry else ()
 
     def number(self, tag: int, default: float) -> Any:
-        values = self.numbers(tag)
+        values = self.numbers(tag, 1)
         return values[0] if values else default
 
     def raw(self, tag: int) -> bytes | None:
@@ -150,7 +151,7 @@ class Page:
 
     def _same(self, tag: int, default: int) -> int:
         """The value that all samples of a pixel have in common; 0 if they differ."""
-        values = set(self.numbers(tag)[: self.samples]) or {default}
+        values = set(self.numbers(tag, min(self.samples, _MOST_SAMPLES))) or {default}
         return int(values.pop()) if len(values) == 1 else 0
 
 
