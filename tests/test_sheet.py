@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bgx.api import Remover
-from bgx.errors import BgxError, ExitCode, OutputError, UnreadableError
+from bgx.errors import BgxError, DeviceError, ExitCode, OutputError, UnreadableError
 from bgx.image import preview
 from bgx.image.preview import GAP, PREVIEW_SIZE, SIDE, draw_preview, encode_preview
 from bgx.image.trust import DOUBTFUL, Trust
@@ -26,7 +26,7 @@ from bgx.run.cutout import Measured
 from bgx.run.outcome import Done, Failed, Job, Outcome, Skipped
 from bgx.run.sheet import Sheet
 from bgx.storage import open_file
-from support.fakes import FakeNetwork, draw_photo, save_photo
+from support.fakes import CrashingNetwork, FakeNetwork, draw_photo, save_photo
 from support.pictures import encode
 from support.running import (
     by_job,
@@ -366,6 +366,19 @@ def run_with_sheet(jobs: Sequence[Job], path: Path) -> tuple[list[Outcome], BgxE
     except BgxError as error:
         return outcomes, error
     return outcomes, None
+
+
+def test_an_error_of_the_run_counts_more_than_one_of_its_sheet(tmp_path: Path) -> None:
+    engine = make_engine(CrashingNetwork(error=DeviceError("the device is lost")), workers=1)
+    path = tmp_path / "sheet.html"
+    jobs = make_jobs(tmp_path, [SURE])
+
+    run = run_batch([jobs], make_recipe(preview=True), engine, sheet=open_sheet(path))
+    assert isinstance(next(run), Failed)
+    path.unlink()
+    path.mkdir()  # so that it cannot be written at the end
+    with pytest.raises(DeviceError, match="the device is lost"):
+        next(run)
 
 
 def test_a_doubtful_result_is_written_twice(tmp_path: Path) -> None:

@@ -92,7 +92,10 @@ def run_batch(
             yield outcome
     finally:
         if sheet is not None:
-            sheet.write()
+            try:
+                sheet.write()
+            except BgxError as error:
+                fatal = fatal or error
     if fatal is not None:
         raise fatal
 
