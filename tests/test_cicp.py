@@ -149,6 +149,7 @@ def test_an_image_sequence_tells_its_colours_too() -> None:
 
 _SRGB_POINTS = (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
 _P3_POINTS = (31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000)
+_NO_POINTS = (2063725895, 92094, 62241, 45746, 100000, 1096562447, 100000, 3413451145)
 
 
 def _gamma(value: int) -> bytes:
@@ -175,6 +176,7 @@ def test_gamma_and_primaries_of_srgb_are_srgb() -> None:
         (_points(_P3_POINTS),),  # primaries without a curve describe nothing
         (_gamma(0), _points(_P3_POINTS)),
         (_gamma(45455), png_chunk(b"cHRM", bytes(32))),
+        (_gamma(45455), _points(_NO_POINTS)),
     ):
         assert _png(*chunks).icc is None
 

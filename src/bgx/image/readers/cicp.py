@@ -93,7 +93,7 @@ def profile_of_codes(primaries: int, transfer: int) -> bytes | None:
 
 
 def profile_of_gamma(encoding_gamma: float | None, primaries: Primaries | None) -> bytes | None:
-    """The ICC profile for gAMA and cHRM of a PNG; None for sRGB, or without a valid gAMA."""
+    """The ICC profile for gAMA and cHRM of a PNG; None for sRGB, or where they describe nothing."""
     if primaries is not None and not _is_possible(primaries):
         primaries = None
     told = primaries or _BT709
@@ -103,7 +103,10 @@ def profile_of_gamma(encoding_gamma: float | None, primaries: Primaries | None) 
     curve: Curve = (1 / encoding_gamma,)
     if abs(encoding_gamma - _ENCODING_GAMMA) < 5 * _ALIKE:
         curve = _SRGB
-    return _profile(_BT709 if _are_alike(told, _BT709) else told, curve)
+    try:
+        return _profile(_BT709 if _are_alike(told, _BT709) else told, curve)
+    except struct.error:  # numbers too large for a profile
+        return None
 
 
 def adobe_rgb_profile() -> bytes:
