@@ -477,3 +477,12 @@ def test_values_of_exif_that_overlap_are_not_kept() -> None:
         tracemalloc.stop()
     assert photo.notes == ("EXIF left out: its values overlap",)
     assert peak < 20_000_000
+
+
+def test_strips_of_one_pixel_each_are_refused_where_they_are_many() -> None:
+    def line(height: int) -> bytes:
+        pixels = np.zeros((height, 1, 1), np.uint8)
+        return join_pages([page_tags(pixels, Variety(photometric=1, rows=1))])
+
+    assert read(line(10_000)).size == (1, 10_000)
+    assert "of a few pixels each" in refusal(line(100_000))

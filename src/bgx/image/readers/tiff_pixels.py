@@ -85,6 +85,9 @@ _PREDICTING = BYTEWISE - {_NONE, 32773}
 
 _MOST_SAMPLES = 64
 
+_MOST_SMALL_CHUNKS = 1 << 16
+"""Strips and tiles of less than 64 pixels: each takes some hundred bytes of memory."""
+
 _AT_ONCE = 1 << 25
 """Most bytes that are decompressed together."""
 
@@ -313,14 +316,17 @@ def _chunks(page: Page, form: _Form) -> Iterator[_Chunk]:
     """The strips or tiles in the file's order. Raises DamagedError if one is incomplete."""
     width, height = page.size
     tiled = Tag.TILE_WIDTH in page.directory.entries
-    offsets = page.numbers(Tag.TILE_OFFSETS if tiled else Tag.STRIP_OFFSETS)
-    sizes = page.numbers(Tag.TILE_COUNTS if tiled else Tag.STRIP_COUNTS)
     across, down = -(-width // form.width), -(-height // form.rows)
     planes = page.samples if page.planar == 2 else 1
+    count = across * down * planes
+    if count > max(_MOST_SMALL_CHUNKS, page.pixels * planes // 64):
+        raise DamagedError("strips or tiles of a few pixels each")
+    offsets = page.numbers(Tag.TILE_OFFSETS if tiled else Tag.STRIP_OFFSETS, count)
+    sizes = page.numbers(Tag.TILE_COUNTS if tiled else Tag.STRIP_COUNTS, count)
     length = page.structure.length
-    if len(offsets) < across * down * planes:
-        raise DamagedError(f"only {len(offsets)} of {across * down * planes} strips or tiles")
-    for number in range(across * down * planes):
+    if len(offsets) < count:
+        raise DamagedError(f"only {len(offsets)} of {count} strips or tiles")
+    for number in range(count):
         plane, place = divmod(number, across * down)
         row, column = divmod(place, across)
         left, top = column * form.width, row * form.rows
@@ -328,7 +334,7 @@ def _chunks(page: Page, form: _Form) -> Iterator[_Chunk]:
         at = offsets[number]
         # Some writers leave out the size, or write 0, if there is only one strip.
         size = sizes[number] if number < len(sizes) else 0
-        if not size and across * down * planes == 1:
+        if not size and count == 1:
             size = length - at
         if page.compression == _NONE:
             rows = form.rows if tiled else box[3] - box[1]
