@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 import zipfile
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -19,10 +20,14 @@ import pytest
 from PIL import Image
 
 from bgx.model.opening import open_session
+from bgx.options import OutputSettings
 from bgx.serve.app import make_app
+from bgx.serve.making import Order
 from bgx.serve.networks import Networks, code_fingerprint
+from bgx.serve.queue import Load, Queue
 from bgx.serve.service import Service
 from bgx.serve.settings import ServeSettings
+from bgx.serve.work import PendingResult, Work
 from bgx.settings import ModelSettings
 from bgx.threads import begin, wait_for
 from support.http import multipart, request
@@ -697,3 +702,29 @@ def test_a_change_to_any_decoder_changes_the_addresses_of_results(
         stream.write("# changed")
 
     assert code_fingerprint() != before
+
+
+def test_who_joins_a_picture_gets_it_although_the_first_one_leaves(stocked_home: Path) -> None:
+    async def run() -> str:
+        settings = ServeSettings(models=("u2netp",), model_files=ModelSettings(folder=stocked_home))
+        networks = Networks(settings)
+        networks.open("u2netp")
+        queue = Queue(settings.waiting, time.monotonic)
+        work = Work(queue, networks, settings.read, None, timeout=10)
+        order = Order("key", PHOTO, SIZE[0] * SIZE[1], OutputSettings(), "u2netp", "picture")
+
+        def join() -> PendingResult:
+            return work.join(order, queue.enter("client", Load(), lambda _: None))
+
+        first = asyncio.ensure_future(work.wait(join()))
+        await asyncio.sleep(0)
+        joined = join()
+        first.cancel()
+        await asyncio.wait([first])
+        work.begin(1)
+        entry = await work.wait(joined)
+        work.close()
+        networks.close()
+        return entry.media
+
+    assert asyncio.run(run()) == "image/png"

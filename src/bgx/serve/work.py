@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class PendingResult:
     """The result of an order that waits in the queue or is at work.
 
-    waiting: number of requests that wait for it.
+    waiting: number of requests that wait for it, or have joined and are about to.
     """
 
     order: Order
@@ -83,9 +83,12 @@ class Work:
         """
         pending = self._pending.get(order.key)
         if pending is None:
-            return self._enlist(order, ticket)
-        pending.ticket.kept = True
-        self._queue.leave(ticket)
+            pending = self._enlist(order, ticket)
+        else:
+            pending.ticket.kept = True
+            self._queue.leave(ticket)
+        # Not in `wait`, which begins a moment later: another one may leave in between.
+        pending.waiting += 1
         return pending
 
     async def wait(self, pending: PendingResult) -> Entry:
@@ -95,7 +98,6 @@ class Work:
         the queue, Refusal if its turn did not come in time. If all who wait are cancelled before
         its turn, the order leaves the queue; a picture at work is finished and goes to the cache.
         """
-        pending.waiting += 1
         try:
             return await self._wait(pending)
         finally:
