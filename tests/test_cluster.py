@@ -531,6 +531,10 @@ def test_without_the_extra_the_remedy_is_told() -> None:
         (("--device", "cpu"), "--device: is the workers' own"),
         (("--workers", "2"), "--workers: is the workers' own"),
         (("--broker", "http://h"), "use redis://HOST"),
+        (("--broker", "redis://h:99999"), "--broker: cannot be read as a URL"),
+        (("--broker", "redis://:pass/word@h"), "/ # ? @ of a password as %2F"),
+        (("--broker", "redis://h/zero"), "redis://h/zero: Database is int"),
+        (("--broker", "redis://h?no=1"), "redis://h/: a parameter after the ? is unknown"),
         (("--queue", "a b"), "queue 'a b': use letters"),
     ],
 )
@@ -540,6 +544,7 @@ def test_what_cannot_be_is_told(redis: Redis, arguments: tuple[str, ...], messag
     done = bgx("batch", "a.png", "-o", "cut", *arguments)
 
     assert (done.code, message in done.err) == (ExitCode.USAGE, True), done.err
+    assert "pass/word" not in done.err
 
 
 def test_a_look_at_what_a_worker_needs(redis: Redis) -> None:

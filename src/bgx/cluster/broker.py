@@ -43,9 +43,9 @@ def make_app(
 
     url: the broker's. queues: names of the task queues; a producer sends to the first. task_limit:
     seconds after which a worker ends a task; None for a producer. settings: further settings of
-    Celery. Raises UsageError for an unknown kind of URL or a malformed queue name.
+    Celery. Raises UsageError for an unknown kind of URL, and a malformed URL or queue name.
     """
-    scheme = urlsplit(url).scheme
+    scheme = _read_scheme(url)
     for name in queues:
         if not _QUEUE.fullmatch(name):
             raise UsageError(f"queue {name!r}: use letters, digits, dot, underscore and hyphen")
@@ -96,6 +96,20 @@ def make_app(
     return app
 
 
+def _read_scheme(url: str) -> str:
+    """The scheme of the broker's URL. Raises UsageError, without the URL, if it is malformed."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        # What is taken for the port may be a part of the password.
+        raise UsageError(
+            "--broker: cannot be read as a URL; use redis://:PASSWORD@HOST:PORT, and write / # ? @ "
+            "of a password as %2F %23 %3F %40"
+        ) from None
+    return parts.scheme
+
+
 def _redis_options(task_limit: float | None) -> dict[str, Any]:
     return {
         # Every client of Redis redelivers tasks that are not acknowledged for so long. For workers
@@ -124,24 +138,35 @@ def reply_queue(name: str) -> Queue:
 def open_connection(app: Celery) -> Connection:
     """A connection that connects when it is first used.
 
-    It has no AMQP heartbeats: nothing would send them while its thread does other work.
+    It has no AMQP heartbeats: nothing would send them while its thread does other work. Raises
+    UsageError for an unknown parameter in the URL.
     """
-    return app.connection_for_write(heartbeat=0)
+    try:
+        return app.connection_for_write(heartbeat=0)
+    except TypeError:
+        raise UsageError(f"--broker {_named(app)}: a parameter after the ? is unknown") from None
 
 
 def connect(app: Celery) -> Connection:
-    """Connect at once. Raises BrokerError after at most half a minute."""
+    """Connect at once. Raises UsageError for a part of the URL that cannot be, BrokerError after at
+    most half a minute.
+    """
     connection = open_connection(app)
     try:
         connection.ensure_connection(max_retries=2, interval_start=1, timeout=20)
         connection.default_channel  # noqa: B018 - only this contacts Redis
+    except ValueError as error:  # a database that is no number
+        raise UsageError(f"--broker {_named(app)}: {error}") from None
     except (OperationalError, *troubles(connection)) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise BrokerError(
-            f"--broker {show(str(app.conf.broker_url))}: does not answer ({reason}); "
-            "start it or correct the address"
+            f"--broker {_named(app)}: does not answer ({reason}); start it or correct the address"
         ) from None
     return connection
+
+
+def _named(app: Celery) -> str:
+    return show(str(app.conf.broker_url))
 
 
 def troubles(connection: Connection) -> tuple[type[Exception], ...]:

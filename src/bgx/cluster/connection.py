@@ -44,8 +44,8 @@ class ProducerConnection:
         *,
         warn: Callable[[str], None],
     ) -> None:
-        self.url = show(broker)
         self._app: Celery = make_app(broker, [queue])
+        self.url = show(broker)
         [self._queue] = self._app.conf.task_queues
         self._reply = reply_queue(reply)
         self._receive = receive
