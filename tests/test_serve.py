@@ -571,7 +571,8 @@ def test_the_api_is_described_for_programs_and_people(server: Server) -> None:
 
 
 def test_keys_are_needed_where_they_are_set(stocked_home: Path, tmp_path: Path) -> None:
-    (tmp_path / "keys").write_text("# shops\nsecond-key\n")
+    # As Notepad writes it.
+    (tmp_path / "keys").write_bytes(b"\xef\xbb\xbfsecond-key\r\n  # shops\r\n")
     with serving(
         *("--model", "u2netp", "--no-cache", "--api-keys", tmp_path / "keys", "-vv"),
         env={"BGX_HOME": str(stocked_home), "BGX_SERVE_API_KEY": "first-key"},
@@ -628,6 +629,11 @@ def test_without_its_page_a_server_has_none(stocked_home: Path, tmp_path: Path) 
         (["--queue", "0"], 2, "--queue 0: use 1 or more"),
         (["--max-body", "wide"], 2, "--max-body wide"),
         (["--cors", "shop.example"], 2, "--cors shop.example"),
+        (["--cors", "https://shop.example/"], 2, "without a slash at its end"),
+        (["--cors", "https://Shop.example"], 2, "in lower case"),
+        (["--trust-proxy", "nginx"], 2, "--trust-proxy nginx: use an address"),
+        (["--trust-proxy", "10.0.0.1/8"], 2, "--trust-proxy 10.0.0.1/8"),
+        (["--timeout", "nan"], 2, "--timeout nan"),
         (["--api-key", "two words"], 2, "--api-key"),
         (["--api-keys", "no-such-file"], 2, "--api-keys no-such-file"),
         (["--cache", "/dev/null/x"], 5, "--cache /dev/null/x"),
@@ -641,6 +647,14 @@ def test_a_server_that_cannot_start_says_why(
 
     assert done.code == code, done.err
     assert told in done.err
+
+
+def test_a_file_without_keys_does_not_open_the_server_to_all(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("# none yet\n\n")
+
+    done = bgx("serve", "--port", "0", "--offline", "--api-keys", tmp_path / "keys")
+
+    assert (done.code, "contains no keys" in done.err) == (2, True), done.err
 
 
 def test_open_to_others_without_a_key_is_warned_of(stocked_home: Path) -> None:

@@ -41,13 +41,16 @@ class Keys:
 def read_keys(path: Path) -> list[str]:
     """Read one key per line; empty lines and lines that begin with # are skipped.
 
-    Raises UsageError.
+    Raises UsageError, also if there are no keys: the server would be open to all.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--api-keys {path}: cannot be read: {error}") from None
-    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    keys = [line for line in map(str.strip, lines) if line and not line.startswith("#")]
+    if not keys:
+        raise UsageError(f"--api-keys {path}: contains no keys; write one on each line")
+    return keys
 
 
 def _digest(key: str) -> bytes:

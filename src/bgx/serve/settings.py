@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,9 @@ DEFAULT_MAX_BODY = 22_000_000
 DEFAULT_MAX_PIXELS = 50_000_000
 DEFAULT_CACHE_SIZE = 2_000_000_000
 DEFAULT_TIMEOUT = 60
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#A-Z\s]+")
+"""An origin as browsers send it: without a path, and with the host in lower case."""
 
 _PIXELS_PER_PLACE = 12_000_000
 _LEAST_BYTES = 128_000_000
@@ -57,16 +62,26 @@ class ServeSettings:
     def __post_init__(self) -> None:
         if self.queue < 1:
             raise UsageError(f"--queue {self.queue}: use 1 or more")
-        if self.timeout <= 0:
+        if not self.timeout > 0:  # neither is NaN
             raise UsageError(f"--timeout {self.timeout:g}: use more than 0 seconds")
         if self.max_body < 1000:
             raise UsageError(f"--max-body {self.max_body}: use 1kB or more")
         for key in self.keys:
             if not key.isascii() or not key.isprintable() or " " in key or not key:
-                raise UsageError("--api-key: use printable ASCII characters without spaces")
+                raise UsageError(
+                    "--api-key, --api-keys: use printable ASCII characters without spaces"
+                )
         for origin in self.cors:
-            if origin != "*" and "://" not in origin:
-                raise UsageError(f"--cors {origin}: use an origin (https://shop.example) or *")
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise UsageError(
+                    f"--cors {origin}: use an origin, in lower case and without a slash at its end "
+                    "(https://shop.example), or *"
+                )
+        for proxy in self.trusted_proxies:
+            if proxy != "*" and not _is_network(proxy):
+                raise UsageError(
+                    f"--trust-proxy {proxy}: use an address (10.0.0.2) or a network (10.0.0.0/8)"
+                )
 
     @property
     def waiting(self) -> Load:
@@ -76,3 +91,11 @@ class ServeSettings:
             max(self.queue * _PIXELS_PER_PLACE, self.read.max_pixels),
             max(_LEAST_BYTES, 4 * self.max_body),
         )
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError:
+        return False
+    return True
