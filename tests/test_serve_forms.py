@@ -113,6 +113,14 @@ def test_json_gives_texts() -> None:
     )
 
 
+@pytest.mark.parametrize("kind", ["multipart/form-data", "multipart/form-data; boundary="])
+def test_a_content_type_without_a_boundary_is_told_as_that(kind: str) -> None:
+    with pytest.raises(Refusal) as caught:
+        read([multipart({}, {"image_file": b"photo"})[0]], kind)
+
+    assert "Content-Type has no boundary" in str(caught.value.detail)
+
+
 @pytest.mark.parametrize(
     ("body", "kind", "status", "code"),
     [

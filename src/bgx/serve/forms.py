@@ -120,10 +120,14 @@ async def _stream(
 
 async def _read_multipart(request: Request, limits: BodyLimits, watch: Callable[[], None]) -> Form:
     _, parameters = parse_options_header(request.headers.get("content-type"))
+    boundary = parameters.get(b"boundary")
+    if not boundary:
+        # Set by hand in many a program.
+        raise _malformed("its Content-Type has no boundary; let your HTTP client write this header")
     collected = _Collected(limits)
     try:
         parser = MultipartParser(
-            parameters.get(b"boundary", b""),
+            boundary,
             {
                 "on_part_begin": collected.begin_part,
                 "on_header_field": collected.add_name,
