@@ -307,6 +307,20 @@ def test_pages_of_another_site_may_call_when_they_are_named(server: Server) -> N
     assert "access-control-allow-origin" not in other.headers
 
 
+@pytest.mark.parametrize("path", ["/cutouts", "/v1.0/removebg", "/api/remove"])
+def test_another_site_may_send_headers_that_upload_libraries_add(server: Server, path: str) -> None:
+    named = "cache-control,content-type,x-api-key,x-requested-with"
+    asked = {
+        "Origin": "https://shop.example",
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": named,
+    }
+
+    answer = server.request("OPTIONS", path, headers=asked)
+
+    assert (answer.status, answer.headers["access-control-allow-headers"]) == (200, named)
+
+
 # remove.bg's route --------------------------------------------------------------------------------
 
 

@@ -115,7 +115,8 @@ def make_app(service: Service) -> Observed:
         CORSMiddleware,
         allow_origins=settings.cors,
         allow_methods=["GET", "POST"],
-        allow_headers=["X-API-Key", "Authorization", "Content-Type"],
+        # Upload libraries add X-Requested-With, Cache-Control and others.
+        allow_headers=["*"],
         expose_headers=["*"],
     )
     app = Starlette(
