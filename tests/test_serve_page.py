@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +13,7 @@ from PIL import Image
 
 from support.browser import browsing
 from support.pictures import encode
-from support.serving import serving
+from support.serving import Answer, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -179,10 +181,11 @@ def test_the_large_view_opens_goes_on_and_closes(page: Browser, photos: list[Pat
 def test_all_come_as_a_zip(page: Browser, photos: list[Path], tmp_path: Path) -> None:
     (tmp_path / "down").mkdir()
     page.call("Page.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path / "down"))
-    twin = tmp_path / "photo 00.png"
-    twin.write_bytes(encode(Image.new("RGB", (90, 60), "white"), "PNG"))
-    page.drop(*photos[:3], twin)
-    page.wait_for(f"{DONE} === 4")
+    twins = [tmp_path / "photo 00.png", tmp_path / "PHOTO 01.png"]
+    for twin in twins:
+        twin.write_bytes(encode(Image.new("RGB", (90, 60), "white"), "PNG"))
+    page.drop(*photos[:3], *twins)
+    page.wait_for(f"{DONE} === 5")
 
     page.run("document.querySelector('#all').click()")
     target = tmp_path / "down" / "cut-outs.zip"
@@ -194,6 +197,7 @@ def test_all_come_as_a_zip(page: Browser, photos: list[Path], tmp_path: Path) ->
     with zipfile.ZipFile(target) as archive:
         assert archive.testzip() is None
         assert sorted(archive.namelist()) == [
+            "PHOTO 01-cut-2.png",
             "photo 00-cut-2.png",
             "photo 00-cut.png",
             "photo 01-cut.png",
@@ -301,6 +305,77 @@ def test_a_server_that_is_gone_is_waited_for(
     chromium.messages.clear()
 
 
+class _Proxy(BaseHTTPRequestHandler):
+    """Of a server, which it says is stopped when a picture comes for the first time."""
+
+    upstream: Server
+    refusals: list[int]
+
+    def do_GET(self) -> None:
+        self._answer(self.upstream.get(self.path))
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.refusals:
+            html = {"content-type": "text/html"}
+            self._answer(Answer(self.refusals.pop(), html, b"<html>Bad Gateway</html>"))
+        else:
+            self._answer(self.upstream.send(body))
+
+    def _answer(self, answer: Answer) -> None:
+        self.send_response(answer.status)
+        self.send_header("Content-Type", answer.headers["content-type"])
+        self.send_header("Content-Length", str(len(answer.body)))
+        self.end_headers()
+        self.wfile.write(answer.body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_server_that_is_gone_behind_a_proxy_is_waited_for(
+    chromium: Browser, server: Server, photos: list[Path]
+) -> None:
+    chromium.resize(1280, 900)
+    handler = type("Handler", (_Proxy,), {"upstream": server, "refusals": [502]})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as proxy:
+        Thread(target=proxy.serve_forever, daemon=True).start()
+        chromium.open(f"http://127.0.0.1:{proxy.server_port}/")
+        chromium.drop(photos[0])
+        chromium.wait_for(f"{DONE} + {FAILED} === 1")
+        proxy.shutdown()
+
+    assert chromium.run(FAILED) == 0
+    chromium.messages.clear()
+
+
+def test_a_network_that_cannot_be_loaded_is_not_waited_for(
+    chromium: Browser, stocked_home: Path, photos: list[Path]
+) -> None:
+    chromium.resize(1280, 900)
+    with serving("--no-cache", "--model", "u2netp", "--model", "silueta", "--offline") as poor:
+        chromium.open(f"http://127.0.0.1:{poor.port}/")
+        choose(chromium, "model", "silueta")
+        chromium.drop(photos[0])
+        chromium.wait_for(f"{FAILED} === 1")
+
+        assert text(chromium, ".card .state").startswith("Silueta: not on this machine")
+    chromium.messages.clear()
+
+
+def test_a_photo_that_is_too_large_is_not_sent(
+    chromium: Browser, stocked_home: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "large.jpg").write_bytes(bytes(9000))
+    chromium.resize(1280, 900)
+    with serving("--no-cache", "--max-body", "8kB") as small:
+        chromium.open(f"http://127.0.0.1:{small.port}/")
+        chromium.drop(tmp_path / "large.jpg")
+        chromium.wait_for(f"{FAILED} === 1")
+
+        assert text(chromium, ".card .state") == "Larger than the 8 kB that this server takes"
+
+
 def test_a_key_is_asked_for(chromium: Browser, stocked_home: Path, photos: list[Path]) -> None:
     chromium.resize(1280, 900)
     with serving("--no-cache", "--api-key", "open-sesame") as locked:
@@ -309,7 +384,9 @@ def test_a_key_is_asked_for(chromium: Browser, stocked_home: Path, photos: list[
         chromium.drop(photos[0])
         chromium.wait_for(f"{FAILED} === 1")
 
-        chromium.run("document.querySelector('#key').value = 'open-sesame'")
-        chromium.run("document.querySelector('#key-form').requestSubmit()")
-        chromium.wait_for(f"{DONE} === 1")
+        for key, end in (("öffne dich €", FAILED), ("open-sesame", DONE)):
+            chromium.run(f"document.querySelector('#key').value = {key!r}")
+            chromium.run("document.querySelector('#key-form').requestSubmit()")
+            chromium.wait_for(f"{end} === 1")
+            assert ("API key" in text(chromium, ".card .state")) == (end == FAILED)
     chromium.messages.clear()

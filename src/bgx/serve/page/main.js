@@ -78,8 +78,7 @@ async function make(photo) {
   const control = new AbortController();
   photo.control = control;
   if (photo.file.size > config.max_body) {
-    const most = Math.floor(config.max_body / 1e6);
-    setState(photo, "failed", `Larger than the ${most} MB that this server takes`);
+    setState(photo, "failed", `Larger than the ${bytes(config.max_body)} that this server takes`);
     return;
   }
   try {
@@ -187,8 +186,10 @@ async function downloadAll() {
   const used = new Map();
   const files = photos.filter((photo) => photo.state === "done").map((photo) => {
     const name = nameOf(photo);
-    const times = used.get(name) ?? 0;
-    used.set(name, times + 1);
+    // Some systems would unpack A.png over a.png.
+    const folded = name.normalize().toLowerCase();
+    const times = used.get(folded) ?? 0;
+    used.set(folded, times + 1);
     return { name: times ? name.replace(/(\.\w+)$/, `-${times + 1}$1`) : name, blob: photo.result.blob };
   });
   const button = find("#all");

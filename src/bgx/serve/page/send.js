@@ -63,7 +63,8 @@ function post(file, query, key, signal, tell) {
     request.open("POST", `/cutouts${query ? `?${query}` : ""}`);
     request.responseType = "blob";
     request.setRequestHeader("Content-Type", file.type || "application/octet-stream");
-    if (key) request.setRequestHeader("X-API-Key", key);
+    // No key has other characters, and a header can have few of them: the server will refuse it.
+    if (key) request.setRequestHeader("X-API-Key", key.replace(/[^!-~]/g, "?"));
     request.upload.onprogress = (event) => {
       tell({ state: "sending", share: (100 * event.loaded) / event.total });
     };
@@ -88,11 +89,15 @@ async function readAnswer(request) {
       doubtful: header("X-Doubtful") === "true",
     };
   }
-  if (request.status === 429 || request.status === 503) {
+  const { status } = request;
+  // 503 without this time is no full queue, but a network that cannot be loaded.
+  if (status === 429 || (status === 503 && header("Retry-After"))) {
     return { seconds: Number(header("Retry-After")) || 3 };
   }
-  const problem = JSON.parse((await request.response?.text()) || "{}");
-  throw new Refused(problem.title ?? `The server answered ${request.status}`, request.status);
+  const problem = await request.response?.text().then(JSON.parse).catch(() => null);
+  // The page of a proxy whose server is stopped.
+  if (!problem && [502, 503, 504].includes(status)) return { lost: true };
+  throw new Refused(problem?.title ?? `The server answered ${status}`, status);
 }
 
 function rethrowAbort(error) {
