@@ -7,6 +7,7 @@ import base64
 import io
 import json
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -661,6 +662,17 @@ def test_a_server_that_cannot_start_says_why(
 
     assert done.code == code, done.err
     assert told in done.err
+
+
+def test_every_line_of_the_log_is_a_request_s_or_begins_with_bgx(stocked_home: Path) -> None:
+    with serving("--model", "u2netp", "--no-cache", env={"BGX_HOME": str(stocked_home)}) as server:
+        with socket.create_connection(("127.0.0.1", server.port)) as scanner:
+            scanner.sendall(b"\x16\x03\x01 no HTTP\r\n\r\n")
+            assert b"400" in scanner.recv(100)
+        kind = {"Content-Type": "multipart/form-data; boundary=x"}
+        assert server.request("POST", "/v1.0/removebg", b"no parts", kind).status == 400
+
+    assert [line for line in server.lines if not line.startswith(("bgx: ", "127.0.0.1 "))] == []
 
 
 def test_a_file_without_keys_does_not_open_the_server_to_all(tmp_path: Path) -> None:
