@@ -131,6 +131,9 @@ def test_nginx_speaks_http_2_and_serves_results_while_bgx_is_stopped(
         assert body == first[2] == made
         gone = curl(tmp_path, f"{here}/livez")
         assert gone[0].split()[1] == "502"
+        away = curl(tmp_path, "-F", "image_file=@photo.jpg", f"{here}/v1.0/removebg")
+        assert (away[0].split()[1], away[1]["retry-after"]) == ("503", "5")
+        assert json.loads(away[2])["errors"][0]["code"] == "unavailable"
 
 
 @pytest.mark.programs("nginx", "openssl", "curl")
@@ -144,7 +147,14 @@ def test_nginx_keeps_figures_inside_and_large_bodies_out(
         assert curl(tmp_path, f"{here}/metrics")[0].split()[1] == "200"
         refused = curl(tmp_path, "--data-binary", "@large", f"{here}/cutouts")
         assert refused[0].split()[1] == "413"
+        refused = curl(tmp_path, "-F", "image_file=@large", f"{here}/v1.0/removebg")
+        assert refused[0].split()[1] == "400"
+        assert json.loads(refused[2])["errors"][0]["code"] == "file_too_large"
         assert curl(tmp_path, "-I", f"{here}/")[0].split()[1] == "200"
+        # A client that follows it sends the photo again.
+        plain = re.findall(r"listen (\S+);", (tmp_path / "nginx" / "nginx.conf").read_text())[0]
+        moved = curl(tmp_path, "-d", "size=auto", f"http://{plain}/v1.0/removebg")
+        assert moved[0].split()[1] == "308"
 
 
 @pytest.mark.programs("systemd-analyze")
