@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import random
+import shutil
 import sqlite3
 import stat
 import subprocess
@@ -243,6 +244,24 @@ def test_what_killed_writers_left_goes_and_what_is_being_written_stays(
 
         assert written.exists()
     assert not left.exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows deletes no open file")
+def test_a_folder_that_is_emptied_is_filled_again(
+    open_cache: Callable[..., Cache], tmp_path: Path
+) -> None:
+    cache, entry = open_cache(), make_entry(b"data", "image/png", {})
+    cache.put("k", entry)
+    for path in (tmp_path / "cache").iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert cache.get("k") is None
+
+    cache.put("k", entry)
+
+    assert cache.get("k") == entry
+    # The next server counts what it finds from nothing.
+    assert open_cache().get("k") is None
+    assert files(tmp_path / "cache") == []
 
 
 def test_what_decides_on_a_result_decides_on_its_address() -> None:

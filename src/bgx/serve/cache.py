@@ -152,7 +152,8 @@ class Cache:
                 written.write_bytes(entry.data)
                 with self._changing() as database:
                     target = self._file(entry.digest)
-                    target.parent.mkdir(exist_ok=True)
+                    # With `contents`, in case somebody has emptied the folder.
+                    target.parent.mkdir(parents=True, exist_ok=True)
                     written.replace(target)
                     database.execute(
                         "INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?)", row
