@@ -231,6 +231,20 @@ def test_redirects_are_followed(status: int) -> None:
     asyncio.run(run())
 
 
+def test_a_redirect_to_a_name_beyond_ascii_is_followed() -> None:
+    async def run() -> None:
+        net = Net()
+        net.names["photos.example"] = [["127.0.0.1"]]
+        async with (
+            net.serve(ok(b"picture")) as second,
+            net.serve(redirect(f"http://photos.example:{second}/schön.jpg")) as first,
+        ):
+            await net.fetcher().fetch(f"http://photos.example:{first}/a")
+        assert net.requests[1].startswith(b"GET /sch%C3%B6n.jpg ")
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize(
     "location",
     [

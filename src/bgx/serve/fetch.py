@@ -166,7 +166,8 @@ class Fetcher:
                 case h11.Response(status_code=status, headers=received):
                     known = {name: value.decode("latin-1") for name, value in received}
                     if status in _REDIRECTS and b"location" in known:
-                        return known[b"location"]
+                        # Letters beyond ASCII are sent as UTF-8 by servers that do not escape them.
+                        return known[b"location"].encode("latin-1").decode("utf-8", "replace")
                     if status != 200:
                         raise FetchError(f"answered with status {status}")
                     if known.get(b"content-encoding", "identity") != "identity":
