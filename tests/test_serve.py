@@ -651,6 +651,8 @@ def test_without_its_page_a_server_has_none(stocked_home: Path, tmp_path: Path) 
         (["--timeout", "nan"], 2, "--timeout nan"),
         (["--api-key", "two words"], 2, "--api-key"),
         (["--api-keys", "no-such-file"], 2, "--api-keys no-such-file"),
+        (["--api-keys", ""], 2, "--api-keys: the name is empty"),
+        (["--cache", ""], 2, "--cache: the name is empty"),
         (["--cache", "/dev/null/x"], 5, "--cache /dev/null/x"),
         (["--cache", "x", "--no-cache"], 2, "leave one of them out"),
     ],

@@ -178,6 +178,9 @@ def _make_settings(
         raise UsageError("--fetch-urls and --offline: leave one of them out")
     if no_cache and cache is not None:
         raise UsageError("--cache and --no-cache: leave one of them out")
+    for flag, name in (("--cache", cache), ("--api-keys", api_keys)):
+        if name == "":
+            raise UsageError(f"{flag}: the name is empty; is a variable of the command unset?")
     folder = None if no_cache else Path(cache) if cache else Store(files).folder / "serve"
     return ServeSettings(
         models=models or (None,),
