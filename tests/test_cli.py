@@ -242,6 +242,7 @@ def test_a_file_may_be_called_as_a_pipe_is() -> None:
         (["in.jpg", "out.png", "--quality", "80"], "--quality has no meaning for png"),
         (["in.jpg", "-", "--report", "-"], "choose a file for one of them"),
         (["in.jpg", "out.png", "--background", "whitish"], "--background whitish: use a colour"),
+        (["in.jpg", "out.png", "--background", "b.jpg"], "--background b.jpg: no such file"),
         (["in.jpg", "out.png", "--mask-only", "-b", "red"], "--mask-only writes the matte"),
         (["in.jpg", "out.png", "--device", "gpu"], "--device gpu: use one of auto, cpu"),
         (["in.jpg", "out.png", "--threads", "0"], "--threads 0: use 1 to 1024"),

@@ -53,6 +53,8 @@ def parse_background(text: str | Colour | Path | bytes) -> Background:
         path = expand_path(text)
         if _is_file_or_pipe(path):
             return path
+        if path.suffix[1:].isalnum():
+            raise UsageError(f"--background {text}: no such file") from None
         raise UsageError(
             f"--background {text}: use a colour (white, #ffffff), an image file, "
             "blur[:RADIUS] or original-greyed"
