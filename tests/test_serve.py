@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import io
 import json
 import shutil
@@ -675,6 +676,25 @@ def test_every_line_of_the_log_is_a_request_s_or_begins_with_bgx(stocked_home: P
         assert server.request("POST", "/v1.0/removebg", b"no parts", kind).status == 400
 
     assert [line for line in server.lines if not line.startswith(("bgx: ", "127.0.0.1 "))] == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits a running process")
+def test_without_file_descriptors_it_says_so_once_and_recovers(stocked_home: Path) -> None:
+    import resource
+
+    with serving("--model", "u2netp", "--no-cache", env={"BGX_HOME": str(stocked_home)}) as server:
+        _, hard = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (40, hard))
+        with contextlib.ExitStack() as idle:
+            for _ in range(60):
+                idle.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+            server.wait_for(lambda: any("accepted" in line for line in server.lines), "a line")
+        assert server.get("/livez").status == 200
+
+    lines = [line for line in server.lines if not line.startswith("127.0.0.1 ")]
+    assert [line for line in lines if "listening" not in line and "shutting" not in line] == [
+        "bgx: no connection can be accepted at the moment: Too many open files"
+    ]
 
 
 def test_a_file_without_keys_does_not_open_the_server_to_all(tmp_path: Path) -> None:

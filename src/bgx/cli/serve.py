@@ -127,8 +127,9 @@ def serve(*, quiet: bool, verbose: int, **options: Any) -> ExitCode:
         raise UsageError(f"bgx serve needs more packages; run: {install_hint('serve')}")
     console = Console(quiet=quiet)
     set_up_logging(console, verbose)
-    # uvicorn's warnings look as bgx's own; what python-multipart logs is told to the client.
-    logging.getLogger("uvicorn").handlers = logging.getLogger("bgx").handlers
+    # Their warnings look as bgx's own; what python-multipart logs is told to the client.
+    for library in ("asyncio", "uvicorn"):
+        logging.getLogger(library).handlers = logging.getLogger("bgx").handlers
     logging.getLogger("python_multipart").handlers = [logging.NullHandler()]
     _log_requests(quiet=quiet)
     settings = _make_settings(**options)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import logging
 import os
 import socket
+import time
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -23,9 +26,15 @@ if TYPE_CHECKING:
     from bgx.serve.metrics import Observed
     from bgx.serve.settings import ServeSettings
 
+log = logging.getLogger(__name__)
+
 _BACKLOG = 2048
 _KEEP_ALIVE = 65
 """Seconds; longer than nginx's 60, so that nginx never uses a connection that is being closed."""
+
+_OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_AGAIN = 60.0
+"""Seconds until it is said again that no connection can be accepted."""
 
 _AFTER_TIMEOUT = 60
 """Further seconds at shutdown, after the queue's timeout, for pictures at work."""
@@ -76,6 +85,7 @@ class _Server(uvicorn.Server):
         self._service = Service(settings)
         self._app: Observed = make_app(self._service)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._said = -_AGAIN
         super().__init__(
             uvicorn.Config(
                 Lingering(self._app),
@@ -95,6 +105,7 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and start loading the default network."""
+        asyncio.get_running_loop().set_exception_handler(self._explain)
         await super().startup(sockets)
         self._begin(self._load())
 
@@ -113,6 +124,21 @@ class _Server(uvicorn.Server):
 
         with handling_stop(handle):
             yield
+
+    def _explain(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Log an error of the event loop.
+
+        If there are no file descriptors left, asyncio tries to accept a connection as often in a
+        second as the backlog is long, and would log a traceback each time.
+        """
+        error = context.get("exception")
+        if not (
+            "socket" in context and isinstance(error, OSError) and error.errno in _OUT_OF_RESOURCES
+        ):
+            loop.default_exception_handler(context)
+        elif time.monotonic() - self._said >= _AGAIN:
+            self._said = time.monotonic()
+            log.warning("no connection can be accepted at the moment: %s", error.strerror)
 
     def _begin(self, task: Coroutine[Any, Any, None]) -> None:
         running = asyncio.ensure_future(task)
