@@ -466,6 +466,8 @@ def test_fields_do_what_they_say(
         ({}, {"image_file": EMPTY}, 400, "unknown_foreground"),
         ({"crop": "true"}, {"image_file": EMPTY}, 400, "unknown_foreground"),
         ({}, {"image_file": b"x" * 4_000_001}, 400, "file_too_large"),
+        # 4,000,002 bytes.
+        ({"image_file_b64": "AAAA" * 1_333_334}, {}, 400, "file_too_large"),
         (
             {},
             {"image_file": encode(Image.new("RGB", (2000, 1001)), "PNG")},

@@ -72,6 +72,12 @@ def check_head(request: Request, limits: BodyLimits) -> None:
         raise _too_large(limits)
 
 
+def check_size(file: bytes, limits: BodyLimits) -> None:
+    """Raise Refusal if a file that came as text, in base64, is too large."""
+    if len(file) > limits.size:
+        raise _too_large(limits)
+
+
 async def read_form(request: Request, limits: BodyLimits, watch: Callable[[], None]) -> Form:
     """The fields of a form in any of the three content types. Raises Refusal.
 

@@ -16,7 +16,7 @@ from bgx.errors import BgxError
 from bgx.presets import load_presets
 from bgx.serve.cache import Cache, compute_address
 from bgx.serve.fetch import Fetcher
-from bgx.serve.forms import BodyLimits, body_length, check_head
+from bgx.serve.forms import BodyLimits, body_length, check_head, check_size
 from bgx.serve.keys import Keys
 from bgx.serve.links import Links
 from bgx.serve.metrics import Metrics
@@ -207,6 +207,7 @@ class Service:
     async def _take(self, source: bytes | Link, place: Place) -> bytes:
         """The picture's bytes. What is fetched from a URL is added to the request's load."""
         if isinstance(source, bytes):
+            check_size(source, self.limits)
             return source
         data = await self._links.fetch(source)
         place.add_bytes(len(data))
