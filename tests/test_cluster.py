@@ -220,6 +220,21 @@ def test_the_broker_is_restarted_and_a_worker_stands_still_beyond_its_time(
     assert_all_there(batch, rows, alone)
 
 
+def test_a_broker_without_memory_is_tried_again(redis: Redis) -> None:
+    from bgx.cluster.connection import ProducerConnection
+
+    warnings: list[str] = []
+    connection = ProducerConnection(
+        os.environ["BGX_BROKER"], "bgx", "reply", print, warn=warnings.append
+    )
+    for most, refused in (("1", 1), ("0", 1)):
+        redis.ask("CONFIG", "SET", "maxmemory", most)
+        with connection.reconnecting():
+            connection.receive(0.1)
+        assert len(warnings) == refused
+    connection.close()
+
+
 def test_the_producer_is_killed_and_repeated(redis: Redis, photos: Path, alone: Path) -> None:
     with workers("--allow", photos.parent, "--allow", Path.cwd()):
         killed = Batch(photos, "-o", "cut")

@@ -61,8 +61,6 @@ class ProducerConnection:
         Raises BrokerError once the broker has not answered for ten minutes.
         """
         try:
-            if self._consumer is None:
-                self._subscribe()
             yield
             self._answered = time.monotonic()
         except troubles(self._connection) as error:
@@ -70,6 +68,8 @@ class ProducerConnection:
 
     def receive(self, timeout: float) -> None:
         """Take the messages that have come; wait up to `timeout` seconds for the first."""
+        if self._consumer is None:
+            self._consumer = self._subscribe()
         with suppress(socket.timeout, TimeoutError):
             for _ in range(_MESSAGES):
                 self._connection.drain_events(timeout=timeout)
@@ -115,14 +115,15 @@ class ProducerConnection:
                 self._reply(self._connection.default_channel).delete()
         self._connection.release()
 
-    def _subscribe(self) -> None:
-        self._consumer = self._connection.Consumer(
+    def _subscribe(self) -> Consumer:
+        consumer = self._connection.Consumer(
             [self._reply],
             no_ack=True,
             accept=["json"],
             callbacks=[lambda content, _: self._receive(content)],
         )
-        self._consumer.consume()
+        consumer.consume()
+        return consumer
 
     def _disconnect(self, error: Exception) -> None:
         silent = time.monotonic() - self._answered
