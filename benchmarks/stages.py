@@ -27,6 +27,7 @@ from bgx.image.clean import clean_matte
 from bgx.image.compose import compose_picture
 from bgx.image.encode import encode_picture
 from bgx.image.foreground import restore_foreground
+from bgx.image.inside import fill_inside
 from bgx.image.matte import measure_matte, multiply_alpha, upsample_matte
 from bgx.image.read import prepare_process, read_photo
 from bgx.image.refine import refine_matte
@@ -104,7 +105,7 @@ def _walk_aside(
     with _timed(taken, "clean"):
         clean_matte(matte)
     with _timed(taken, "refine"):
-        alpha = refine_matte(matte, working, image)
+        alpha = refine_matte(fill_inside(matte, working), working, image)
     with _timed(taken, "restore colours"):
         restore_foreground(image, alpha, working)
     return taken

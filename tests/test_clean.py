@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bgx.image.clean import BEHIND, PINHOLE, SPECK, VEIL, clean_matte, fill_inside
+from bgx.image.clean import PINHOLE, SPECK, VEIL, clean_matte
 
 Map = NDArray[np.float32]
 
@@ -91,54 +91,3 @@ def test_the_networks_map_is_not_changed() -> None:
     clean_matte(matte)
 
     assert np.array_equal(matte, before)
-
-
-def test_a_veil_becomes_as_opaque_as_what_encloses_it() -> None:
-    matte = disc()
-    matte[120:200, 130:180] = 0.5
-
-    filled = fill_inside(matte)
-
-    assert (filled[124:196, 134:176] > 0.98).all()
-    assert np.abs(filled - disc()).mean() < np.abs(matte - disc()).mean() / 4
-    assert (filled >= matte).all()
-
-
-def test_a_veil_that_the_picture_cuts_off_is_filled_too() -> None:
-    matte = np.zeros((320, 320), np.float32)
-    matte[100:, 80:240] = 1
-    matte[280:, 120:200] = 0.5
-
-    assert (fill_inside(matte)[284:, 124:196] > 0.98).all()
-
-
-def test_holes_that_were_seen_and_ways_out_of_the_subject_stay_open() -> None:
-    matte = disc()
-    matte[140:180, 140:180] = BEHIND / 2
-    matte[200:208, :] = np.minimum(matte[200:208, :], 0.3)
-
-    filled = fill_inside(matte)
-
-    assert np.abs(filled - matte)[150:170, 150:170].max() < 0.01
-    assert np.abs(filled - matte)[202:206].max() < 0.2
-
-
-def test_soft_edges_are_not_filled() -> None:
-    assert np.abs(fill_inside(disc(softness=40)) - disc(softness=40)).max() < 0.02
-
-
-@pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
-def test_where_nothing_is_surely_background_nothing_is_filled(value: float) -> None:
-    matte = np.full((20, 31), value, np.float32)
-
-    assert np.array_equal(fill_inside(matte), matte)
-
-
-def test_filling_leaves_the_matte_it_was_given() -> None:
-    matte = disc()
-    matte[150:170, 150:170] = 0.5
-    kept = matte.copy()
-
-    fill_inside(matte)
-
-    assert np.array_equal(matte, kept)

@@ -29,7 +29,7 @@ import numpy as np
 from PIL import Image
 
 from bgx.image.tiles import TILE, Enlarger, read_planes, tile_box
-from bgx.image.window import share_undecided, sum_window
+from bgx.image.window import ramp, share_undecided, sum_window
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -203,13 +203,13 @@ def _fit(matte: Map, working: Image.Image) -> Map:
     # Colours from far off say nothing about a wide part the network could not decide about.
     cells = _halve(np.stack([soft, *colours])) * np.float32(0.25)
     undecided = share_undecided(cells[0], NEAR)
-    model *= 1 - _ramp(undecided, *OPEN)
+    model *= 1 - ramp(undecided, *OPEN)
     # Nor is there anything to be found far from what the network saw, or where on the whole neither
     # it nor the colours show anything: grain of the subject's colour is no hair.
     shown = (model[:3] * (cells[1:] + np.float32(0.5))).sum(axis=0) + model[3]
     shown += (1 - model[4]) * cells[0]
     seen = sum_window(cells[:1], REACH)[0]
-    model *= _ramp(seen, *SEEN) * _ramp(np.maximum(shown, cells[0]), *SHOWN)
+    model *= ramp(seen, *SEEN) * ramp(np.maximum(shown, cells[0]), *SHOWN)
     model[:3] /= 255
     model[4] = 1 - model[4]
     return model
@@ -226,7 +226,7 @@ def _fit_windows(moments: Map, radius: int) -> Map:
     slope = _solve_symmetric(spread, towards)
     variance = share * (1 - share)
     explained: Map = (slope * towards).sum(axis=0) / variance.clip(1e-4)
-    trust = _ramp(explained, *TRUST) * _ramp(variance, 0.02, 0.08)
+    trust = ramp(explained, *TRUST) * ramp(variance, 0.02, 0.08)
     # A least-squares fit stays short of 0 and 1 by just its R squared; dividing by it puts the
     # mean colour of either side exactly there. The rest of the steepness is for what each side
     # varies in itself, which would show as a veil.
@@ -307,7 +307,7 @@ def _fit_lines(planes: Map, share: NDArray[np.uint8], cell: int, steeper: float)
     slope = _solve_symmetric(spread, moments[5:8] - centre * mean)
     offset = mean - (slope * (centre + np.float32(0.5))).sum(axis=0)
     variance = moments[1] - mean * mean
-    gain = 1 / (1 - 2 * steeper * _ramp(variance, *CONTRAST))
+    gain = 1 / (1 - 2 * steeper * ramp(variance, *CONTRAST))
     slope *= gain / 255
     offset = gain * (offset - np.float32(0.5)) + np.float32(0.5)
     return np.stack([*slope, offset, mean])
@@ -370,9 +370,3 @@ def _solve_symmetric(matrix: Map, right: Map) -> Map:
     solution = np.stack([p * x + q * y + r * z for p, q, r in rows]) / determinant
     single: Map = solution.astype(np.float32)
     return single
-
-
-def _ramp(values: Map, start: float, stop: float) -> Map:
-    """0 up to start, 1 from stop on, smooth between."""
-    x: Map = ((values - start) / (stop - start)).clip(0, 1)
-    return x * x * (3 - 2 * x)

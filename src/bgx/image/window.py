@@ -1,4 +1,4 @@
-"""Sums over square windows."""
+"""Sums over square windows, and a smooth step."""
 
 from __future__ import annotations
 
@@ -62,3 +62,9 @@ def share_undecided(alpha: NDArray[np.float32], radius: int) -> NDArray[np.float
     sums = sum_window(np.stack([undecided, np.ones_like(undecided)]), radius)
     share: NDArray[np.float32] = sums[0] / sums[1]
     return share
+
+
+def ramp(values: NDArray[np.float32], start: float, stop: float) -> NDArray[np.float32]:
+    """0 up to start, 1 from stop on, smooth between."""
+    x: NDArray[np.float32] = ((values - start) / (stop - start)).clip(0, 1)
+    return x * x * (3 - 2 * x)

@@ -16,10 +16,11 @@ import numpy as np
 from PIL import Image, ImageChops
 
 from bgx.errors import UnreadableError
-from bgx.image.clean import clean_matte, fill_inside
+from bgx.image.clean import clean_matte
 from bgx.image.closer import find_neighbourhood, finds_again, place_values
 from bgx.image.edge import edit_edge
 from bgx.image.foreground import restore_foreground
+from bgx.image.inside import fill_inside
 from bgx.image.matte import measure_matte, multiply_alpha, stretch_matte, upsample_matte
 from bgx.image.parts import find_part
 from bgx.image.read import crop_photo, open_photo, working_size
@@ -322,7 +323,7 @@ def _finish(photo: Photo, subject: Subject, recipe: Recipe, *, name: str) -> Cut
 def _make_alpha(photo: Photo, matte: NDArray[np.float32], output: OutputSettings) -> Image.Image:
     """The picture's alpha, mode L, of the photo's size."""
     if output.matte == "solid" or _refines(photo, output):
-        matte = fill_inside(matte)
+        matte = fill_inside(matte, photo.working)
     if output.matte != "raw":
         matte = clean_matte(matte)
     if _refines(photo, output):
