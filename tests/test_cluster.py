@@ -66,6 +66,16 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@contextmanager
+def without_memory(redis: Redis) -> Iterator[None]:
+    """Redis refuses what would take memory."""
+    redis.ask("CONFIG", "SET", "maxmemory", "1")
+    try:
+        yield
+    finally:
+        redis.ask("CONFIG", "SET", "maxmemory", "0")
+
+
 class Worker:
     """A running ``bgx worker``, in a process group of its own."""
 
@@ -233,6 +243,20 @@ def test_a_broker_without_memory_is_tried_again(redis: Redis) -> None:
             connection.receive(0.1)
         assert len(warnings) == refused
     connection.close()
+
+
+def test_a_broker_without_memory_ends_no_worker(redis: Redis, photos: Path) -> None:
+    with workers("--allow", photos.parent, "--allow", Path.cwd()):
+        batch = Batch(photos / "0", "-o", "cut")
+        batch.wait_for_rows(3)
+        redis.ask("CONFIG", "RESETSTAT")
+        with without_memory(redis):
+            # The worker acknowledges its first task.
+            batch.wait_until(lambda: "zrem:calls=0," in redis.ask("INFO", "commandstats"))
+        rows = batch.end()
+
+    assert batch.code == ExitCode.OK, batch.err
+    assert len(rows) == len(contents("cut")) == 38
 
 
 def test_the_producer_is_killed_and_repeated(redis: Redis, photos: Path, alone: Path) -> None:

@@ -65,6 +65,9 @@ def make_app(
         broker_connection_timeout=_CONNECT_S,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
+        # Redis without memory refuses even acknowledgements, at which a worker would end. What
+        # RabbitMQ refuses, it always refuses.
+        broker_channel_error_retry=not scheme.startswith("amqp"),
         # Only JSON is accepted: unlike pickle, it cannot contain code.
         accept_content=["json"],
         task_serializer="json",
