@@ -293,6 +293,29 @@ def test_ctrl_c_takes_back_what_waits(redis: Redis, photos: Path, alone: Path) -
     assert statuses(rows)["skipped"] == len(made)
 
 
+@pytest.mark.parametrize(
+    ("refuse", "obey"),
+    [
+        (("REPLICAOF", "127.0.0.1", "1"), ("REPLICAOF", "NO", "ONE")),
+        (("CONFIG", "SET", "maxmemory", "1"), ("CONFIG", "SET", "maxmemory", "0")),
+    ],
+)
+def test_ctrl_c_while_the_broker_refuses_everything(
+    redis: Redis, photos: Path, refuse: tuple[str, ...], obey: tuple[str, ...]
+) -> None:
+    batch = Batch(photos, "-o", "cut")
+    batch.wait_until(lambda: redis.ask("LLEN", "bgx") != "0")
+    redis.ask(*refuse)
+    try:
+        batch.process.send_signal(signal.SIGINT)
+        rows = batch.end()
+    finally:
+        redis.ask(*obey)
+
+    assert batch.code == ExitCode.INTERRUPTED, batch.err
+    assert Counter(row.get("reason") for row in rows) == {"interrupted": PHOTOS + 1}
+
+
 def test_two_batches_at_once_make_each_picture_once(redis: Redis, photos: Path) -> None:
     with workers("--allow", photos.parent, "--allow", Path.cwd(), count=2):
         batches = [Batch(photos, "-o", "cut", report=f"{number}.jsonl") for number in range(2)]

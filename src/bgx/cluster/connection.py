@@ -54,6 +54,11 @@ class ProducerConnection:
         self._consumer: Consumer | None = None
         self._answered = time.monotonic()
 
+    @property
+    def silence(self) -> float:
+        """Seconds since the broker last did what it was asked."""
+        return time.monotonic() - self._answered
+
     @contextmanager
     def reconnecting(self) -> Iterator[None]:
         """Use the broker within the block. If it fails there, wait a moment and reconnect later.
@@ -126,7 +131,7 @@ class ProducerConnection:
         return consumer
 
     def _disconnect(self, error: Exception) -> None:
-        silent = time.monotonic() - self._answered
+        silent = self.silence
         log.debug("broker: %r", error)
         self._warn(f"{self.url}: the broker does not answer; trying again")
         if silent > _PATIENCE_S:

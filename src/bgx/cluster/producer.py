@@ -62,6 +62,9 @@ _BUSY_S = 0.02
 _CHECK_S = 1.0
 """Seconds between two checks for lost tasks and missing results."""
 
+_FAREWELL_S = 5.0
+"""Seconds without an answer of the broker after which a run that is to stop does so."""
+
 _LONGEST_SEARCH_S = 300.0
 """Longest pause between two searches of the queue, seconds."""
 
@@ -172,6 +175,11 @@ class Cluster:
                 self._next_check = time.monotonic() + _CHECK_S
                 self._in_flight.recheck_missing_results()
                 self._find_lost_tasks()
+        if self._stopping and self._connection.silence > _FAREWELL_S:
+            # Tasks cannot be taken back, nor can answers come.
+            self._cancel_submitted()
+            for picture in self._in_flight.pictures:
+                self._in_flight.cancel(picture)
 
     def _excuse_silence(self) -> None:
         """After a pause of this process or of the broker, give all tasks their full time again."""
@@ -344,17 +352,21 @@ class Cluster:
 
     def _take_back_tasks(self) -> None:
         """Cancel all pictures that no worker has started on."""
-        with self._lock:
-            rest = list(self._inbox)
-            self._inbox.clear()
-        for picture in rest:
-            picture.cancel()
+        self._cancel_submitted()
         if self._withdrawn:
             return
         for task_id in self._connection.take_back(self._in_flight.tasks):
             for picture in list(self._in_flight.tasks[task_id].pictures.values()):
                 self._in_flight.cancel(picture)
         self._withdrawn = True
+
+    def _cancel_submitted(self) -> None:
+        """Cancel the pictures that were never sent."""
+        with self._lock:
+            rest = list(self._inbox)
+            self._inbox.clear()
+        for picture in rest:
+            picture.cancel()
 
 
 def _describe(picture: PendingPicture) -> Picture:
