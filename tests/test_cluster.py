@@ -620,3 +620,10 @@ def test_a_look_at_what_a_worker_needs(redis: Redis) -> None:
     bad = bgx("worker", "--check", "--allow", "none", "--model", "none.onnx")
     assert bad.code == ExitCode.USAGE
     assert bad.out.count(b"not usable") == 2
+
+    with without_memory(redis):
+        refused = bgx("worker", "--check", "--allow", Path.cwd())
+    assert refused.code == ExitCode.USAGE
+    [line, *_] = refused.out.decode().splitlines()
+    assert line.startswith(f"broker: not usable: --broker {redis.url}: refuses to serve")
+    assert "used memory > 'maxmemory'" in line

@@ -14,8 +14,8 @@ from celery.apps.worker import Worker
 from celery.platforms import SecurityWarning
 from celery.worker import state
 
-from bgx.cluster.broker import connect, make_app, show
-from bgx.errors import BgxError, ExitCode, UsageError
+from bgx.cluster.broker import connect, make_app, show, troubles
+from bgx.errors import BgxError, BrokerError, ExitCode, UsageError
 from bgx.storage import is_object, open_folder
 
 if TYPE_CHECKING:
@@ -117,12 +117,16 @@ def check_worker(
 
 
 def _check_broker(broker: str, queues: Sequence[str]) -> str:
+    """Raises UsageError and BrokerError."""
     app = make_app(broker, queues)
     counts = []
     with connect(app) as connection:
-        for queue in app.conf.task_queues:
-            waiting = queue(connection.default_channel).queue_declare().message_count
-            counts.append(f"{waiting} tasks wait in {queue.name}")
+        try:
+            for queue in app.conf.task_queues:
+                waiting = queue(connection.default_channel).queue_declare().message_count
+                counts.append(f"{waiting} tasks wait in {queue.name}")
+        except troubles(connection) as error:
+            raise BrokerError(f"--broker {show(broker)}: refuses to serve ({error})") from None
     return f"{show(broker)}, {', '.join(counts)}"
 
 
