@@ -13,6 +13,8 @@ import threading
 import time
 from collections import Counter
 from contextlib import contextmanager
+from copy import copy
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,9 @@ import pytest
 from PIL import Image
 
 from bgx.errors import ExitCode
+from bgx.run.outcome import Job
+from bgx.run.recipe import Recipe
+from bgx.settings import ReadSettings
 from bgx.storage import open_file, open_folder
 from support.fakes import draw_photo
 from support.networks import tiny_network
@@ -257,6 +262,51 @@ def test_a_broker_without_memory_ends_no_worker(redis: Redis, photos: Path) -> N
 
     assert batch.code == ExitCode.OK, batch.err
     assert len(rows) == len(contents("cut")) == 38
+
+
+def test_tasks_wait_whose_sending_again_fails(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bgx.cluster import producer
+    from bgx.cluster.connection import ProducerConnection
+    from bgx.cluster.order import make_order
+
+    sends = count()
+    really_send = ProducerConnection.send
+
+    def send(*arguments: Any) -> None:
+        if next(sends) == 3:  # the first of three tasks that are sent a second time
+            raise ConnectionError
+        really_send(*arguments)
+
+    def find_waiting() -> set[int]:
+        """Numbers of the pictures in the broker's queue."""
+        found = redis.ask("LRANGE", "bgx", "0", "-1").splitlines()
+        tasks = (json.loads(base64.b64decode(json.loads(one)["body"]))[0][0] for one in found)
+        return {picture[0] for task in tasks for picture in task["pictures"]}
+
+    monkeypatch.setattr(producer, "_SILENCE_S", 0.1)
+    monkeypatch.setattr(ProducerConnection, "send", send)
+    order = make_order(
+        ("u2netp", "sha256:" + 64 * "0"),
+        *("auto", ReadSettings(), ({}, {}, {})),
+        create=True,
+        preview=False,
+    )
+    cluster = producer.Cluster(os.environ["BGX_BROKER"], "bgx", order, warn=print)
+    recipe = Recipe(order.read, order.output)
+    names = [f"{number}.png" for number in range(48)]
+    futures = [
+        cluster.submit(Job(open_file(name), open_file(f"cut/{name}"), create=True), recipe)
+        for name in names
+    ]
+    end = time.monotonic() + 20
+    while next(copy(sends)) < 6 or find_waiting() != set(range(1, 49)):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    cluster.close()
+
+    assert all(future.cancelled() for future in futures)
 
 
 def test_the_producer_is_killed_and_repeated(redis: Redis, photos: Path, alone: Path) -> None:

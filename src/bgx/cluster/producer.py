@@ -21,7 +21,6 @@ from collections import deque
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
-from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from bgx.cluster.answers import HEARTBEAT_S
@@ -290,16 +289,18 @@ class Cluster:
         def history(picture: PendingPicture) -> tuple[int, bool]:
             return picture.attempts, picture.suspect
 
-        pictures, self._in_flight.to_resend = self._in_flight.to_resend, []
+        waiting = self._in_flight.to_resend
         if self._stopping:
-            for picture in pictures:
+            for picture in waiting:
                 self._in_flight.cancel(picture)
-        pictures = [picture for picture in pictures if not picture.future.done()]
-        for (attempts, suspect), group in groupby(sorted(pictures, key=history), history):
+        waiting[:] = sorted((one for one in waiting if not one.future.done()), key=history)
+        while waiting:
+            attempts, suspect = first = history(waiting[0])
             size = _SUSPECT_SIZES[min(attempts + 1, MAX_ATTEMPTS)] if suspect else self._task_size
-            some = list(group)
-            for first in range(0, len(some), size):
-                self._send(some[first : first + size])
+            some = [picture for picture in waiting[:size] if history(picture) == first]
+            # One task at a time: if sending it fails, the others stay here.
+            del waiting[: len(some)]
+            self._send(some)
 
     def _take_submitted(self) -> list[PendingPicture]:
         """Submitted pictures for one task; empty if there are none, or more may come.
