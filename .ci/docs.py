@@ -219,13 +219,16 @@ def show_quality() -> str:
         for name, rows in record["summary"].items()
     ]
     timing = record.get("timing")
-    if timing is None:
-        return "\n\n".join([*tables, _show_origin(record)])
-    renewed = (
-        f" Seconds are of {timing['photos']} photos of each folder, the least of "
-        f"{timing['rounds']}; all other figures are of commit {_shorten(record['commit'])}."
-    )
-    return "\n\n".join([*tables, _show_origin(record | timing) + renewed])
+    notes = [_show_origin(record | (timing or {}))]
+    if timing:
+        notes.append(
+            f"Seconds are of {timing['photos']} photos of each folder, the least of "
+            f"{timing['rounds']}; all other figures are of commit {_shorten(record['commit'])}."
+        )
+    if renewed := record.get("renewed"):
+        modes = " and ".join(f"`{_spell_mode(record, mode)}`" for mode in renewed["modes"])
+        notes.append(f"{modes}: all but the seconds are of commit {_shorten(renewed['commit'])}.")
+    return "\n\n".join([*tables, " ".join(notes)])
 
 
 def _spell_mode(record: dict[str, Any], mode: str) -> str:
