@@ -67,7 +67,7 @@ class Session:
         self.precision = precision
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The network's output, [n, height, width], for a batch, [n, 3, height, width], n > 0.
+        """The network's output, [n, height, width], for a batch, [n, 3, height, width].
 
         The entry's activation is applied, stretching is not. The result is C-contiguous, and does
         not depend on how pictures are batched. Raises InferenceError; BadModelError if the network
@@ -75,6 +75,9 @@ class Session:
         """
         size = self.plan.batch_size
         mattes = [self._run(batch[first : first + size]) for first in range(0, len(batch), size)]
+        if not mattes:
+            width, height = self.entry.largest
+            return np.empty((0, height, width), np.float32)
         return mattes[0] if len(mattes) == 1 else np.concatenate(mattes)
 
     def _run(self, chunk: NDArray[np.float32]) -> NDArray[np.float32]:
