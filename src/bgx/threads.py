@@ -62,26 +62,32 @@ def join_all(threads: Iterable[threading.Thread]) -> None:
 
 def start(thread: threading.Thread) -> bool:
     """Start a thread; if the system refuses, log a warning and return False."""
-    try:
-        thread.start()
-    except (RuntimeError, MemoryError) as error:
-        log.warning(
-            "%s: continuing with fewer threads; raise the limit on processes or on memory",
-            str(error) or "no memory for a thread",
-        )
-        return False
-    return True
+    error = _try_to_start(thread)
+    if error is None:
+        return True
+    log.warning(
+        "%s: continuing with fewer threads; raise the limit on processes or on memory",
+        str(error) or "no memory for a thread",
+    )
+    return False
 
 
 def is_refused() -> bool:
     """Whether the system refuses to start a thread now."""
     thread = threading.Thread(target=int, name="try", daemon=True)
-    try:
-        thread.start()
-    except (RuntimeError, MemoryError):
+    if _try_to_start(thread):
         return True
     thread.join()
     return False
+
+
+def _try_to_start(thread: threading.Thread) -> Exception | None:
+    """Start a thread; return the error if the system refuses."""
+    try:
+        thread.start()
+    except (RuntimeError, MemoryError) as error:
+        return error
+    return None
 
 
 def begin(task: Callable[[], _Result], name: str) -> Future[_Result]:

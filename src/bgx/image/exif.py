@@ -38,8 +38,7 @@ _OF_THE_FILE = frozenset(
         *(0x02BC, 0x8773),  # XMP and ICC profile: written by themselves
         *(0x80E3, 0x80E4, 0x80E5, 0x80E6, 0x828D, 0x828E, 0x9216),
         *(0xEA1C, 0xEA1D),  # room left for later, and how far it moved the maker's note
-        # Of EXIF's own directory:
-        # subject's place, colours, size
+        # Of EXIF's own directory, the subject's place, colours and size:
         *(0x9214, 0xA214, 0xA001, 0xA002, 0xA003, 0xA005, 0xA500),
     }
 )
