@@ -285,7 +285,7 @@ def test_tasks_wait_whose_sending_again_fails(
         tasks = (json.loads(base64.b64decode(json.loads(one)["body"]))[0][0] for one in found)
         return {picture[0] for task in tasks for picture in task["pictures"]}
 
-    monkeypatch.setattr(producer, "_SILENCE_S", 0.1)
+    monkeypatch.setattr(producer, "SILENCE_S", 0.1)
     monkeypatch.setattr(ProducerConnection, "send", send)
     order = make_order(
         ("u2netp", "sha256:" + 64 * "0"),

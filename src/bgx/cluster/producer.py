@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_SILENCE_S = 20.0
+SILENCE_S = 20.0
 """Seconds without a heartbeat after which a started task is lost. While no worker works on a task,
 the queue is searched for the tasks after the same time."""
 
@@ -101,7 +101,7 @@ class Cluster:
         self._ended = False
         self._stepped = time.monotonic()
         self._next_check = 0.0
-        self._search_after = _SILENCE_S
+        self._search_after = SILENCE_S
         self._thread = begin(self._run, "cluster")
 
     @property
@@ -240,7 +240,7 @@ class Cluster:
         task.heard = time.monotonic()
         if not task.worker:
             task.worker = str(answer["worker"])
-            self._search_after = _SILENCE_S
+            self._search_after = SILENCE_S
         if device := answer.get("device"):
             device, precision = device
             self._devices.add((str(device), str(precision)))
@@ -328,8 +328,8 @@ class Cluster:
         now = time.monotonic()
         tasks, started = self._in_flight.tasks.values(), self._in_flight.started
         for task in started:
-            if now - task.heard > _SILENCE_S:
-                self._in_flight.lose(task, f"its worker fell silent for {_SILENCE_S:g} s")
+            if now - task.heard > SILENCE_S:
+                self._in_flight.lose(task, f"its worker fell silent for {SILENCE_S:g} s")
         if not started and tasks and now - max(task.heard for task in tasks) > self._search_after:
             self._search_after = min(2 * self._search_after, _LONGEST_SEARCH_S)
             self._search_queue()
