@@ -71,6 +71,20 @@ def test_the_memory_of_one_picture_serves_the_next() -> None:
     assert kept < given / 5
 
 
+def test_what_loading_a_network_needed_is_returned() -> None:
+    """Memory after small blocks of 200 MB are freed below one that is still in use, MiB."""
+    if platform.libc_ver()[0] != "glibc":
+        pytest.skip("glibc alone can be told")
+    program = (
+        "from bgx.allocator import keep_memory, release_memory; from pathlib import Path;"
+        "now = lambda: int(Path('/proc/self/statm').read_text().split()[1]) * 4 // 1024;"
+        "keep_memory(); blocks = [b'1' * (1 << 20) for _ in range(200)]; del blocks[:-1];"
+        "before = now(); release_memory(); print(before - now())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True)
+    assert int(done.stdout) > 150
+
+
 @pytest.mark.parametrize(
     ("size", "options"),
     [((6000, 4000), []), ((320, 240), ["--canvas", "7000x5000", "--upscale"])],

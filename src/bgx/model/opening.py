@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from bgx.allocator import release_memory
 from bgx.errors import (
     BadModelError,
     DeviceUnavailableError,
@@ -89,6 +90,7 @@ def open_session(
         session = _open_first(plans, file, device, store)
     except MemoryError:
         raise NoMemoryError(explain_no_memory(str(file.path))) from None
+    release_memory()
     log.info(
         "%s in %s on %s: %d at once, %d threads each, in batches of %d",
         *(file.path, session.precision, session.device),
