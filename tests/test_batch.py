@@ -436,12 +436,6 @@ def test_nothing_to_do_is_nothing_done() -> None:
     assert list(run_all([], FakeNetwork())) == []
 
 
-def test_workers() -> None:
-    assert cpu_plan(3).count_workers(None, cores=8) == 3
-    assert gpu_plan().count_workers(None, cores=8) == 8
-    assert cpu_plan(3).count_workers(5, cores=8) == 5
-
-
 # In order -----------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -209,6 +209,29 @@ def test_workers() -> None:
     assert cpu_plan(3).count_workers(None, cores=8) == 3
     assert gpu_plan().count_workers(None, cores=8) == 8
     assert cpu_plan(3).count_workers(5, cores=8) == 5
+
+
+def test_a_photo_is_read_while_the_network_runs_the_one_before_on_several_cores() -> None:
+    @dataclass
+    class WaitingNetwork(FakeNetwork):
+        """The first run waits until another picture asks for one."""
+
+        asked: list[None] = field(default_factory=list)
+        second: threading.Event = field(default_factory=threading.Event)
+
+        def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+            self.asked.append(None)
+            if len(self.asked) == 1:
+                assert self.second.wait(PATIENCE)
+            self.second.set()
+            return super().run(batch)
+
+    engine = make_engine(WaitingNetwork(replace(cpu_plan(1), threads=2)))
+
+    futures = [engine.submit(make_job(), make_recipe()) for _ in range(2)]
+
+    assert all(isinstance(wait_for(future), Done) for future in futures)
+    engine.close()
 
 
 # Memory -------------------------------------------------------------------------------------------

@@ -123,8 +123,12 @@ class EnginePlan:
         return self.runs * (self.threads - 1) + 1
 
     def count_workers(self, asked: int | None, cores: int) -> int:
-        """Pictures in work at once: `asked`, else one per run on a CPU, one per core with a GPU."""
-        return asked or (self.runs if self.on_cpu else cores)
+        """Pictures in work at once: `asked`, else one per core with a GPU, one per run on a CPU.
+
+        If a run has several cores, one more: otherwise all but one of them would have nothing to do
+        while the picture is read and written.
+        """
+        return asked or (self.runs + (self.threads > 1) if self.on_cpu else cores)
 
 
 def plan_engines(
