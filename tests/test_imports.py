@@ -46,11 +46,13 @@ OWNERS = {
     "platformdirs": ["bgx.model.store"],
     "onnxruntime": ["bgx.model.optimize.fp16", "bgx.model.providers"],
     "onnx": [
+        "bgx.model.edit",
         "bgx.model.float32",
         "bgx.model.optimize",
         "bgx.model.prepare",
         "bgx.model.rewrite",
         "bgx.model.unknown",
+        "bgx.model.winograd",
         "bgx.train.export",
     ],
     "openvino": ["bgx.model.openvino"],

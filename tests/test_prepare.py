@@ -98,16 +98,23 @@ def test_u2netps_true_graph(tmp_path: Path) -> None:
     check_same(original, copy, noise(2, 3, 320, 320))
 
 
-@pytest.mark.parametrize(("model", "enlarged"), [("u2netp", 5), ("u2net", 28)])
-def test_for_the_cpu_no_arithmetic_is_wasted(tmp_path: Path, model: str, enlarged: int) -> None:
+@pytest.mark.parametrize(
+    ("model", "enlarged", "large", "joined"), [("u2netp", 5, 0, 0), ("u2net", 23, 10, 5)]
+)
+def test_for_the_cpu_no_arithmetic_is_wasted(
+    tmp_path: Path, model: str, enlarged: int, large: int, joined: int
+) -> None:
     original = u2net_network(tmp_path / f"{model}.onnx", model)
     copy = prepare(original, for_cpu=True)
     counted = count_nodes(onnx.load_model_from_string(copy))
-    # The six side maps of one channel each are joined still; 10 x 10 is no whole squares.
-    assert counted["Concat"] == 1
-    assert counted["DepthToSpace"] == 5
-    # Two for one of a joined map, five for one of an enlarged map of 32 channels or more.
-    assert counted["Conv"] == 119 + 50 + 4 * enlarged
+    # Convolutions of many channels are products of matrices, and their inputs are joined still.
+    assert counted["MatMul"] == 3 * large
+    # So are the six side maps of one channel each; 10 x 10 is no whole squares.
+    assert counted["Concat"] == joined + 1
+    assert counted["DepthToSpace"] == 5 + large
+    # Two for one of many channels or of a joined map, five for one of an enlarged map of 32
+    # channels or more.
+    assert counted["Conv"] == 119 + large + (50 - joined) + 4 * enlarged
     assert counted["Resize"] == 38 + 3 * enlarged
     check_same(original, copy, noise(1, 3, 320, 320))
 
@@ -155,15 +162,35 @@ def test_preparing_twice_changes_nothing_more(tmp_path: Path) -> None:
 @settings(max_examples=25)
 @given(
     for_cpu=st.booleans(),
+    channels=st.sampled_from([32, 128]),
     seed=st.integers(0, 2**32 - 1),
     steps=st.lists(st.sampled_from(["step", "pool", "up", "join", "add"]), min_size=1, max_size=9),
 )
 def test_any_such_graph_keeps_its_mattes(
-    tmp_path_factory: pytest.TempPathFactory, for_cpu: bool, seed: int, steps: list[str]
+    tmp_path_factory: pytest.TempPathFactory,
+    for_cpu: bool,
+    channels: int,
+    seed: int,
+    steps: list[str],
 ) -> None:
     original = tmp_path_factory.getbasetemp() / "random.onnx"
-    random_network(original, steps, seed=seed, side=32)
-    check_same(original, prepare(original, for_cpu=for_cpu), noise(3, 3, 32, 32))
+    random_network(original, steps, seed=seed, side=48, channels=channels)
+    check_same(original, prepare(original, for_cpu=for_cpu), noise(3, 3, 48, 48))
+
+
+@pytest.mark.parametrize(
+    ("channels", "side", "products"),
+    [(128, 40, 6), (128, 64, 6), (32, 64, 0), (128, 36, 0), (128, 42, 0)],
+    ids=["large", "larger", "few channels", "few pixels", "no whole tiles"],
+)
+def test_large_convolutions_become_products_of_matrices(
+    tmp_path: Path, channels: int, side: int, products: int
+) -> None:
+    original = tmp_path / "net.onnx"
+    random_network(original, ["step", "join"], seed=3, side=side, channels=channels)
+    copy = prepare(original, for_cpu=True)
+    assert count_nodes(onnx.load_model_from_string(copy))["MatMul"] == products
+    check_same(original, copy, noise(2, 3, side, side))
 
 
 def test_a_side_output_of_another_form_is_in_nobodys_way(tmp_path: Path) -> None:

@@ -107,7 +107,9 @@ def u2net_network(path: Path, size: Literal["u2netp", "u2net"] = "u2netp", seed:
     return graph.save(path, (320, 320), outputs)
 
 
-def random_network(path: Path, steps: Sequence[str], *, seed: int, side: int) -> Path:
+def random_network(
+    path: Path, steps: Sequence[str], *, seed: int, side: int, channels: int = 32
+) -> Path:
     """Write a small network of U²-Net's parts in any order, with random weights.
 
     steps: ``step`` (convolution and Relu), ``pool``, ``up`` (back to the size before the last
@@ -115,18 +117,18 @@ def random_network(path: Path, steps: Sequence[str], *, seed: int, side: int) ->
     of its input, (1, 3, side, side).
     """
     graph = _Graph(seed)
-    level = graph.conv("input.1", 32)
+    level = graph.conv("input.1", channels)
     above: list[str] = []
     for step in steps:
         if step == "step":
-            level = graph.step(level, 32)
+            level = graph.step(level, channels)
         elif step == "pool" and len(above) < 4:
             above.append(level)
             level = graph.pool(level)
         elif step == "up" and above:
             level = graph.enlarge(level, above.pop())
         elif step == "join":
-            level = graph.conv(graph.concat([level, graph.relu(level)]), 32)
+            level = graph.conv(graph.concat([level, graph.relu(level)]), channels)
         elif step == "add":
             level = graph.node("Add", [level, graph.sigmoid(level)])
     matte = graph.sigmoid(graph.conv(graph.enlarge(level, "input.1"), 1))

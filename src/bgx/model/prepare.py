@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from onnx import GraphProto, ModelProto, NodeProto
 
-PREPARE_VERSION = 4
+PREPARE_VERSION = 5
 """Part of the file name: to be raised when copies are made in another way."""
 
 BATCH = "batch"

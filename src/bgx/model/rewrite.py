@@ -7,19 +7,25 @@ repeated computations in enlarged maps, and on blocks of which only one channel 
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+from bgx.model.edit import (
+    attributes,
+    copy_node,
+    find_links,
+    is_plain,
+    is_plain_3x3,
+    replace_nodes,
+    store,
+)
+from bgx.model.winograd import transform_large
 
-    from numpy.typing import NDArray
+if TYPE_CHECKING:
     from onnx import GraphProto, NodeProto
 
-    Shapes = Mapping[str, tuple[int, ...]]
-    Weights = dict[str, NDArray[Any]]
+    from bgx.model.edit import Shapes, Weights
 
 BLOCK = 16
 """Number of channels in a block."""
@@ -40,6 +46,7 @@ def rewrite(graph: GraphProto, shapes: Shapes) -> None:
     from onnx import numpy_helper
 
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    transform_large(graph, weights, shapes)
     _split_joined(graph, weights, shapes)
     _split_enlarged(graph, weights)
     _pack_single(graph, weights, shapes)
@@ -53,7 +60,7 @@ def _split_joined(graph: GraphProto, weights: Weights, shapes: Shapes) -> None:
     """
     from onnx import helper
 
-    sources, readers = _find_links(graph)
+    sources, readers = find_links(graph)
     nodes: list[NodeProto] = []
     split = set()
     for node in graph.node:
@@ -63,7 +70,7 @@ def _split_joined(graph: GraphProto, weights: Weights, shapes: Shapes) -> None:
             or readers[node.input[0]] > 1
             or node.input[1] not in weights
             or not _joins_blocks(join, shapes)
-            or _attributes(node).get("group", 1) != 1
+            or attributes(node).get("group", 1) != 1
         ):
             nodes.append(node)
             continue
@@ -72,14 +79,14 @@ def _split_joined(graph: GraphProto, weights: Weights, shapes: Shapes) -> None:
         total = ""
         for number, part in enumerate(np.split(weights[node.input[1]], edges, axis=1)):
             name = f"{node.output[0]}_{number}"
-            inputs = [join.input[number], _store(graph, weights, f"{name}_weights", part)]
-            convolution = _copy(node, inputs if number else inputs + node.input[2:], name)
+            inputs = [join.input[number], store(graph, weights, f"{name}_weights", part)]
+            convolution = copy_node(node, inputs if number else inputs + node.input[2:], name)
             nodes.append(convolution)
             if number:
                 nodes.append(helper.make_node("Add", [total, name], [f"{name}_sum"]))
             total = nodes[-1].output[0]
         nodes[-1].output[0] = node.output[0]
-    _replace_nodes(graph, [node for node in nodes if node.output[0] not in split])
+    replace_nodes(graph, [node for node in nodes if node.output[0] not in split])
 
 
 def _split_enlarged(graph: GraphProto, weights: Weights) -> None:
@@ -91,7 +98,7 @@ def _split_enlarged(graph: GraphProto, weights: Weights) -> None:
     If the map becomes twice as wide, this halves the arithmetic. Values beyond the borders are 0 in
     both forms.
     """
-    sources, readers = _find_links(graph)
+    sources, readers = find_links(graph)
     nodes: list[NodeProto] = []
     for node in graph.node:
         resize = sources.get(node.input[0]) if node.op_type == "Conv" else None
@@ -104,7 +111,7 @@ def _split_enlarged(graph: GraphProto, weights: Weights) -> None:
             nodes += _mix_before_widening(graph, weights, resize, node)
         else:
             nodes.append(node)
-    _replace_nodes(graph, nodes)
+    replace_nodes(graph, nodes)
 
 
 def _mix_before_widening(
@@ -119,22 +126,22 @@ def _mix_before_widening(
 
     def enlarge(source: str, rows: float, columns: float, name: str) -> NodeProto:
         scales = np.array([1, 1, rows, columns], np.float32)
-        inputs = [source, resize.input[1], _store(graph, weights, f"{name}_scales", scales)]
-        return _copy(resize, inputs, name)
+        inputs = [source, resize.input[1], store(graph, weights, f"{name}_scales", scales)]
+        return copy_node(resize, inputs, name)
 
     def step(
         source: str, taken: tuple[int, int], pads: list[int], name: str, *bias: str
     ) -> NodeProto:
         one = np.tile(np.array(taken, kernel.dtype), (channels, 1, 1, 1))
-        inputs = [source, _store(graph, weights, f"{name}_weights", one), *bias]
-        return _copy(node, inputs, name, group=channels, kernel_shape=[1, 2], pads=pads)
+        inputs = [source, store(graph, weights, f"{name}_weights", one), *bias]
+        return copy_node(node, inputs, name, group=channels, kernel_shape=[1, 2], pads=pads)
 
     tall, *wide = f"{output}_tall", *(f"{output}_wide_{column}" for column in range(3))
     nodes = [enlarge(resize.input[0], taller, 1, tall)]
     for column, name in enumerate(wide):
         mixed = f"{output}_mixed_{column}"
-        part = _store(graph, weights, f"{mixed}_weights", kernel[..., column : column + 1])
-        nodes.append(_copy(node, [tall, part], mixed, kernel_shape=[3, 1], pads=[1, 0, 1, 0]))
+        part = store(graph, weights, f"{mixed}_weights", kernel[..., column : column + 1])
+        nodes.append(copy_node(node, [tall, part], mixed, kernel_shape=[3, 1], pads=[1, 0, 1, 0]))
         nodes.append(enlarge(mixed, 1, wider, name))
     right, left = f"{output}_right", f"{output}_left"
     nodes.append(step(wide[0], (1, 0), [0, 1, 0, 0], right, *node.input[2:]))
@@ -168,24 +175,22 @@ def _pack_single(graph: GraphProto, weights: Weights, shapes: Shapes) -> None:
                 squares[row, column, :, row : row + height, column : column + width] = kernel[0]
         name = f"{node.output[0]}_squares"
         packed = squares.reshape(BLOCK, *squares.shape[2:])
-        inputs = [node.input[0], _store(graph, weights, f"{name}_weights", packed)]
+        inputs = [node.input[0], store(graph, weights, f"{name}_weights", packed)]
         if len(node.input) > 2:
             bias = np.repeat(weights[node.input[2]], BLOCK)
-            inputs.append(_store(graph, weights, f"{name}_bias", bias))
-        squares_node = _copy(
+            inputs.append(store(graph, weights, f"{name}_bias", bias))
+        squares_node = copy_node(
             node, inputs, name, strides=[SQUARE] * 2, kernel_shape=squares.shape[3:]
         )
         nodes.append(squares_node)
-        nodes.append(
-            helper.make_node("DepthToSpace", [name], node.output, blocksize=SQUARE, mode="DCR")
-        )
-    _replace_nodes(graph, nodes)
+        nodes.append(helper.make_node("DepthToSpace", [name], node.output, blocksize=SQUARE))
+    replace_nodes(graph, nodes)
 
 
 def _joins_blocks(join: NodeProto, shapes: Shapes) -> bool:
     return (
         join.op_type == "Concat"
-        and _attributes(join).get("axis") == 1
+        and attributes(join).get("axis") == 1
         and all(name in shapes and shapes[name][1] % BLOCK == 0 for name in join.input)
     )
 
@@ -195,33 +200,28 @@ def _widens(resize: NodeProto, weights: Weights) -> bool:
     if resize.op_type != "Resize" or len(resize.input) != 3:
         return False
     scales = weights.get(resize.input[2], np.ones(4))
-    attributes = _attributes(resize)
+    given = attributes(resize)
     return (
         scales.shape == (4,)
         and all(scales[:2] == 1)
         and all(scales == scales.round())
         and scales[3] > 1
-        and "axes" not in attributes
-        and attributes.get("mode", b"nearest") in {b"nearest", b"linear"}
-        and attributes.get("coordinate_transformation_mode") != b"tf_crop_and_resize"
+        and "axes" not in given
+        and given.get("mode", b"nearest") in {b"nearest", b"linear"}
+        and given.get("coordinate_transformation_mode") != b"tf_crop_and_resize"
     )
 
 
 def _mixes_blocks(node: NodeProto, weights: Weights) -> bool:
     """Whether a node is a plain 3x3 convolution whose inputs and outputs are whole blocks."""
-    if not _is_plain(node, weights):
+    if not is_plain_3x3(node, weights):
         return False
-    outputs, channels, *kernel = weights[node.input[1]].shape
-    return (
-        kernel == [3, 3]
-        and _attributes(node).get("pads") == [1] * 4
-        and outputs % BLOCK == channels % BLOCK == 0
-        and channels >= ENLARGED
-    )
+    outputs, channels, *_ = weights[node.input[1]].shape
+    return bool(outputs % BLOCK == channels % BLOCK == 0 and channels >= ENLARGED)
 
 
 def _fills_squares(node: NodeProto, weights: Weights, shapes: Shapes) -> bool:
-    if not _is_plain(node, weights):
+    if not is_plain(node, weights):
         return False
     outputs, channels, *kernel = weights[node.input[1]].shape
     shape = shapes.get(node.output[0], ())
@@ -233,49 +233,3 @@ def _fills_squares(node: NodeProto, weights: Weights, shapes: Shapes) -> bool:
         and len(shape) == 4
         and shape[2] % SQUARE == shape[3] % SQUARE == 0
     )
-
-
-def _is_plain(node: NodeProto, weights: Weights) -> bool:
-    """Whether a convolution has constant weights, explicit padding, and group, strides and
-    dilations of 1."""
-    attributes = _attributes(node)
-    return (
-        weights.keys() >= set(node.input[1:])
-        and attributes.get("group", 1) == 1
-        and all(set(attributes.get(name, [1])) == {1} for name in ("strides", "dilations"))
-        and attributes.get("auto_pad", b"NOTSET") == b"NOTSET"
-    )
-
-
-def _find_links(graph: GraphProto) -> tuple[dict[str, NodeProto], Counter[str]]:
-    """For each tensor, the node that makes it, and the number of nodes that read it."""
-    readers = Counter(name for node in graph.node for name in node.input)
-    readers.update(value.name for value in graph.output)
-    return {name: node for node in graph.node for name in node.output}, readers
-
-
-def _store(graph: GraphProto, weights: Weights, name: str, values: NDArray[Any]) -> str:
-    from onnx import numpy_helper
-
-    weights[name] = np.ascontiguousarray(values)
-    graph.initializer.append(numpy_helper.from_array(weights[name], name))
-    return name
-
-
-def _attributes(node: NodeProto) -> dict[str, Any]:
-    from onnx import helper
-
-    return {item.name: helper.get_attribute_value(item) for item in node.attribute}
-
-
-def _copy(node: NodeProto, inputs: Sequence[str], output: str, **changed: Any) -> NodeProto:
-    from onnx import helper
-
-    return helper.make_node(
-        node.op_type, inputs, [output], name=output, **_attributes(node) | changed
-    )
-
-
-def _replace_nodes(graph: GraphProto, nodes: Sequence[NodeProto]) -> None:
-    del graph.node[:]
-    graph.node.extend(nodes)
