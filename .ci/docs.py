@@ -75,7 +75,15 @@ def show_speed_summary() -> str:
 def show_speed() -> str:
     """A table for each record of speed."""
     records = [_read_record(f"vs_rembg-{name}") for name in SPEED]
-    return "\n\n".join([*map(_show_comparison, records), _show_origin(records[0])])
+    tables = [_show_comparison(record, _describe_photos(record)) for record in records]
+    return "\n\n".join([*tables, _show_origin(records[0])])
+
+
+def show_network_speed() -> str:
+    """The table of a network of 1024 pixels."""
+    record = _read_record("network-isnet")
+    title = f"{record['settings']['photos']} photos of 1600 x 1200, ISNet"
+    return "\n\n".join([_show_comparison(record, title), _show_origin(record)])
 
 
 def _describe_photos(record: dict[str, Any]) -> str:
@@ -90,10 +98,10 @@ def _describe_photos(record: dict[str, Any]) -> str:
     return text
 
 
-def _show_comparison(record: dict[str, Any]) -> str:
+def _show_comparison(record: dict[str, Any], photos: str) -> str:
+    """Title, and a row for each figure. photos: what was cut out, and how."""
     summary = record["summary"]
-    title = f"{_describe_photos(record)}, JPEG to PNG"
-    lines = [f"| {title} | rembg | bgx | rembg / bgx |", "|---|---|---|---|"]
+    lines = [f"| {photos}, JPEG to PNG | rembg | bgx | rembg / bgx |", "|---|---|---|---|"]
     for name, row in summary.items():
         if "ratio" in row:
             cells = (f"{row['rembg']:.3g}", f"{row['bgx']:.3g}", f"{row['ratio']:.1f}")
@@ -290,6 +298,7 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "help of bgx worker": lambda: show_help("worker"),
     "speed summary": show_speed_summary,
     "speed": show_speed,
+    "speed of a large network": show_network_speed,
     "speed of bgx serve": show_serve_speed,
     "quality summary": show_quality_summary,
     "quality": show_quality,
