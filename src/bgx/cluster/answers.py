@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import signal
 import threading
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from bgx.cluster.broker import open_connection, reply_queue, troubles
 
@@ -111,6 +112,12 @@ class Answers:
         return {"task": task.id, "worker": self._worker, "device": self.device}
 
     def _run(self) -> None:
+        try:
+            self._send_all()
+        except BaseException as error:  # noqa: BLE001 - whatever it is, nobody would answer any more
+            end_process(f"cannot send its answers: unexpected {error!r}")
+
+    def _send_all(self) -> None:
         connection = open_connection(self._app)
         heartbeat = time.monotonic() + HEARTBEAT_S
         closing = False
@@ -153,6 +160,14 @@ class Answers:
                 pause = min(2 * pause, HEARTBEAT_S)
             else:
                 return
+
+
+def end_process(reason: str) -> NoReturn:
+    """Kill this process; its parent tells the producers of its tasks, and starts another."""
+    log.error("process %d %s: it is ended", os.getpid(), reason)
+    if hasattr(signal, "SIGKILL"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    os._exit(1)
 
 
 def publish(connection: Connection, reply: str, answers: list[dict[str, Any]]) -> None:

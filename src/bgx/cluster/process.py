@@ -7,8 +7,6 @@ next task while the last pictures are finished, and no core is idle in between.
 from __future__ import annotations
 
 import logging
-import os
-import signal
 import threading
 import time
 from dataclasses import replace
@@ -16,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from bgx.allocator import keep_memory
-from bgx.cluster.answers import Answers
+from bgx.cluster.answers import Answers, end_process
 from bgx.cluster.order import make_job, read_order, reply_of, write_outcome
 from bgx.errors import BgxError, BugError, ModelError, UsageError
 from bgx.image.read import prepare_process
@@ -228,13 +226,6 @@ class _Watch:
             time.sleep(_WATCH_S)
             used = memory_used()
             if used > self._memory:
-                _end(f"takes {used:,} bytes of memory, more than --memory {self._memory:,}")
+                end_process(f"takes {used:,} bytes of memory, more than --memory {self._memory:,}")
             if time.monotonic() > self._answers.oldest_start + self._limit:
-                _end(f"takes more than {self._limit:g} s for a task; see --task-limit")
-
-
-def _end(reason: str) -> None:
-    log.error("process %d %s: it is ended", os.getpid(), reason)
-    if hasattr(signal, "SIGKILL"):
-        os.kill(os.getpid(), signal.SIGKILL)
-    os._exit(1)
+                end_process(f"takes more than {self._limit:g} s for a task; see --task-limit")
