@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -33,6 +34,7 @@ from support.shell import bgx, bgx_process, command, read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
 pytestmark = pytest.mark.programs("redis-server", "redis-cli")
 
@@ -79,6 +81,16 @@ def without_memory(redis: Redis) -> Iterator[None]:
         yield
     finally:
         redis.ask("CONFIG", "SET", "maxmemory", "0")
+
+
+@contextmanager
+def as_replica(redis: Redis) -> Iterator[None]:
+    """Redis is a replica, of a server that is not there, and refuses every write."""
+    redis.ask("REPLICAOF", "127.0.0.1", "1")
+    try:
+        yield
+    finally:
+        redis.ask("REPLICAOF", "NO", "ONE")
 
 
 class Worker:
@@ -264,6 +276,46 @@ def test_a_broker_without_memory_ends_no_worker(redis: Redis, photos: Path) -> N
     assert len(rows) == len(contents("cut")) == 38
 
 
+def test_a_worker_says_that_the_broker_refuses(redis: Redis) -> None:
+    draw_photo((48, 36)).save("a.png")
+    refused = r"errorstat_READONLY:count=\d\d"  # ten times or more
+
+    with workers("--allow", Path.cwd()) as [worker]:
+        first = Batch("a.png", "-o", "first")
+        assert statuses(first.end()) == {"done": 1}
+        with as_replica(redis):
+            end = time.monotonic() + PATIENCE
+            while not re.search(refused, redis.ask("INFO", "errorstats")):
+                assert time.monotonic() < end
+                time.sleep(0.05)
+            log = worker.log.read_text()
+        second = Batch("a.png", "-o", "second")
+        assert statuses(second.end()) == {"done": 1}
+
+    assert log.count("read only replica") == 1
+    assert "Traceback" not in log
+
+
+def test_a_process_that_cannot_send_its_answers_ends(redis: Redis) -> None:
+    script = """
+from bgx.cluster.answers import Answers
+from bgx.cluster.broker import make_app
+answers = Answers(make_app(os.environ["BGX_BROKER"], ["bgx"]))
+task = answers.start_task("a", "bgx.reply.a")
+answers.send(task, rows=object())  # no JSON
+answers.wait_for_others(answers.start_task("b", "bgx.reply.a"))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", f"import os{script}"],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+
+    assert done.returncode == -signal.SIGKILL
+    assert "cannot send its answers" in done.stderr
+
+
 def test_tasks_wait_whose_sending_again_fails(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -343,24 +395,15 @@ def test_ctrl_c_takes_back_what_waits(redis: Redis, photos: Path, alone: Path) -
     assert statuses(rows)["skipped"] == len(made)
 
 
-@pytest.mark.parametrize(
-    ("refuse", "obey"),
-    [
-        (("REPLICAOF", "127.0.0.1", "1"), ("REPLICAOF", "NO", "ONE")),
-        (("CONFIG", "SET", "maxmemory", "1"), ("CONFIG", "SET", "maxmemory", "0")),
-    ],
-)
+@pytest.mark.parametrize("refusing", [as_replica, without_memory])
 def test_ctrl_c_while_the_broker_refuses_everything(
-    redis: Redis, photos: Path, refuse: tuple[str, ...], obey: tuple[str, ...]
+    redis: Redis, photos: Path, refusing: Callable[[Redis], AbstractContextManager[None]]
 ) -> None:
     batch = Batch(photos, "-o", "cut")
     batch.wait_until(lambda: redis.ask("LLEN", "bgx") != "0")
-    redis.ask(*refuse)
-    try:
+    with refusing(redis):
         batch.process.send_signal(signal.SIGINT)
         rows = batch.end()
-    finally:
-        redis.ask(*obey)
 
     assert batch.code == ExitCode.INTERRUPTED, batch.err
     assert Counter(row.get("reason") for row in rows) == {"interrupted": PHOTOS + 1}
@@ -671,9 +714,14 @@ def test_a_look_at_what_a_worker_needs(redis: Redis) -> None:
     assert bad.code == ExitCode.USAGE
     assert bad.out.count(b"not usable") == 2
 
-    with without_memory(redis):
-        refused = bgx("worker", "--check", "--allow", Path.cwd())
-    assert refused.code == ExitCode.USAGE
-    [line, *_] = refused.out.decode().splitlines()
-    assert line.startswith(f"broker: not usable: --broker {redis.url}: refuses to serve")
-    assert "used memory > 'maxmemory'" in line
+    for refusing, reason in (
+        (without_memory, "used memory > 'maxmemory'"),
+        (as_replica, "can't write against a read only replica"),
+    ):
+        with refusing(redis):
+            refused = bgx("worker", "--check", "--allow", Path.cwd())
+        assert refused.code == ExitCode.USAGE
+        [line, *_] = refused.out.decode().splitlines()
+        assert line.startswith(f"broker: not usable: --broker {redis.url}: refuses to serve")
+        assert reason in line
+    assert redis.ask("KEYS", "bgx.reply.*") == ""

@@ -114,6 +114,11 @@ def read_order(message: object) -> tuple[Order, list[Picture]]:
     return Order(**(fields | {"read": ReadSettings(**read)})), pictures
 
 
+def make_reply_name() -> str:
+    """A new name for a queue of answers."""
+    return f"bgx.reply.{secrets.token_hex(16)}"
+
+
 def reply_of(message: object) -> str | None:
     """Name of the queue for a task's answers, also of a malformed task; None if it has none."""
     reply = message.get("reply") if isinstance(message, dict) else None
@@ -158,8 +163,7 @@ def make_order(
     too large.
     """
     written = {name: dict(_write_layer(layer)) for name, layer in zip(_LAYERS, layers, strict=True)}
-    reply = f"bgx.reply.{secrets.token_hex(16)}"
-    return Order(reply, *network, precision, read, written, create, preview)
+    return Order(make_reply_name(), *network, precision, read, written, create, preview)
 
 
 def _write_layer(layer: PictureOptions) -> Iterator[tuple[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import time
 import warnings
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,9 @@ from celery.apps.worker import Worker
 from celery.platforms import SecurityWarning
 from celery.worker import state
 
-from bgx.cluster.broker import connect, make_app, show, troubles
+from bgx.cluster.answers import publish
+from bgx.cluster.broker import connect, make_app, reply_queue, show, troubles
+from bgx.cluster.order import make_reply_name
 from bgx.errors import BgxError, BrokerError, ExitCode, UsageError
 from bgx.storage import is_object, open_folder
 
@@ -28,6 +31,9 @@ log = logging.getLogger(__name__)
 
 _SOFT = 0.7
 """A process that uses more than this fraction of its memory is replaced after its task."""
+
+_REPEAT_S = 60.0
+"""Least time between two equal messages of Celery in the log, seconds."""
 
 
 def run_worker(
@@ -51,6 +57,9 @@ def run_worker(
         bgx_worker=settings,
     )
     connect(app).release()
+    celery = logging.getLogger("celery")
+    celery.handlers = [_CeleryLog(max(settings.level, logging.WARNING))]
+    celery.propagate = False
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         tell("runs as root, and takes orders from whoever reaches the broker: use another user")
     tell(
@@ -67,6 +76,23 @@ def run_worker(
     )
     worker.start()
     return int(worker.exitcode or ExitCode.OK)
+
+
+class _CeleryLog(logging.Handler):
+    """Passes on what Celery logs in the parent process, as one line and without a traceback.
+
+    While the broker refuses or does not answer, Celery says so several times a second.
+    """
+
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self._next: dict[str, float] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        now = time.monotonic()
+        if now >= self._next.get(record.msg, 0.0):
+            self._next[record.msg] = now + _REPEAT_S
+            log.log(record.levelno, "%s", " ".join(record.getMessage().split()))
 
 
 class _Worker(Worker):  # type: ignore[misc]
@@ -125,6 +151,11 @@ def _check_broker(broker: str, queues: Sequence[str]) -> str:
             for queue in app.conf.task_queues:
                 waiting = queue(connection.default_channel).queue_declare().message_count
                 counts.append(f"{waiting} tasks wait in {queue.name}")
+            # Only writing shows that tasks can be taken and answered: a replica refuses it.
+            answers = reply_queue(make_reply_name())(connection.default_channel)
+            publish(connection, answers.name, [])
+            answers.get(no_ack=True)
+            answers.delete()
         except troubles(connection) as error:
             raise BrokerError(f"--broker {show(broker)}: refuses to serve ({error})") from None
     return f"{show(broker)}, {', '.join(counts)}"
