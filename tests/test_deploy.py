@@ -183,6 +183,14 @@ def test_variables_are_those_that_bgx_reads(name: str) -> None:
     assert named - {"BGX_SERVE", "BGX_REDIS_PASSWORD"} <= known
 
 
+def test_keda_reads_the_password_of_the_workers() -> None:
+    comment, _, rest = (DEPLOY / "keda.yaml").read_text(encoding="utf-8").partition("apiVersion")
+
+    [password] = re.findall(r"passwordFromEnv: (\w+)", rest)
+    assert f"redis://:$({password})@redis" in comment
+    assert f"${{{password}:-" in (DEPLOY / "compose.yaml").read_text(encoding="utf-8")
+
+
 def dockerfile() -> dict[str, list[str]]:
     """The arguments of each instruction, in order; continued lines are joined."""
     text = (DEPLOY / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
