@@ -17,6 +17,7 @@ import bgx
 from bgx import Cutout, Remover, remove
 from bgx.errors import (
     MissingModelError,
+    OutputError,
     UnknownModelError,
     UnreadableError,
     UnwritableError,
@@ -308,6 +309,22 @@ def test_a_batch_raises_what_makes_no_sense(remover: Remover) -> None:
         remover.batch(["in"], out="out", quality=80)
     with pytest.raises(UsageError, match="--existing Overwrite: use one of skip, update"):
         remover.batch(["in"], out="out", existing="Overwrite")  # type: ignore[arg-type]
+    with pytest.raises(OutputError, match="cannot be created"):
+        remover.batch(["in"], out="in/a.jpg/out")
+
+
+def test_a_batch_logs_which_names_it_changed(
+    remover: Remover, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a.jpg", "a.png"):
+        save_photo(Path("in", name))
+
+    outcomes = list(remover.batch(["in"], out="out"))
+
+    targets = {Path(str(outcome.job.target)).name for outcome in outcomes}
+    assert len(targets) == 2
+    assert "would share a target" in caplog.text
+    assert any(name in caplog.text for name in targets)
 
 
 def test_a_name_that_is_none_is_told(remover: Remover) -> None:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from itertools import chain
 from pathlib import Path
@@ -19,7 +20,7 @@ from bgx.run.batch import cut_in_order, run_batch
 from bgx.run.cutout import Cutout
 from bgx.run.engine import Engine
 from bgx.run.existing import refuse_overwriting
-from bgx.run.outcome import Failed, Job, as_done
+from bgx.run.outcome import Failed, Job, Skipped, as_done
 from bgx.run.plan import plan_batch
 from bgx.run.recipe import Recipe
 from bgx.run.sheet import Sheet
@@ -35,7 +36,7 @@ from bgx.storage.memory import InMemory
 from bgx.threads import wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from typing import Unpack
 
     from PIL import Image
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
     from bgx.run.plan import Plan
     from bgx.settings import Existing, Precision
     from bgx.storage.base import Source
+
+log = logging.getLogger(__name__)
 
 __all__ = ["Cutout", "Remover", "remove"]
 
@@ -136,8 +139,9 @@ class Remover:
         """Cut out files and folders into the folder ``out``; yields one outcome per picture.
 
         Works as ``bgx batch`` does: subfolders are kept, existing results are skipped, and a
-        picture that fails is an outcome. Raises UsageError and OutputError at once; errors of the
-        network are raised when the first outcome is asked for.
+        picture that fails is an outcome. What the command line would say about the chosen names is
+        logged as a warning. The output folder is made at once, and UsageError and OutputError are
+        raised; errors of the network are raised when the first outcome is asked for.
         """
         output = settle(options, preset=preset_options(preset))
         named = [inputs] if isinstance(inputs, str | Path) else inputs
@@ -150,20 +154,29 @@ class Remover:
             sheet=open_file(sheet) if sheet is not None else None,
             read=output.reads,
         )
-        return self._carry_out(plan, Recipe(self._read, output, preview=plan.sheet is not None))
+        recipe = Recipe(self._read, output, preview=plan.sheet is not None)
+        return self._carry_out(plan, chain([_begin(plan)], map(_begin, plan.rest)), recipe)
 
-    def _carry_out(self, plan: Plan, recipe: Recipe) -> Iterator[Outcome]:
-        parts = plan.parts()
+    def _carry_out(
+        self, plan: Plan, parts: Iterator[Sequence[Job | Skipped]], recipe: Recipe
+    ) -> Iterator[Outcome]:
         for part in parts:
-            part.prepare()
-            yield from part.skipped
-            if part.jobs:
-                sheet = Sheet(plan.sheet) if plan.sheet else None
-                engine = self._engine
-                if plan.remote:
-                    engine = Engine(self._load, workers=self._workers, remote=True)
-                others = (later.begin() for later in parts)
-                yield from run_batch(chain([part.jobs], others), recipe, engine, sheet=sheet)
+            skipped = [one for one in part if isinstance(one, Skipped)]
+            if len(skipped) == len(part):
+                yield from skipped
+                continue
+            sheet = Sheet(plan.sheet) if plan.sheet else None
+            engine = self._engine
+            if plan.remote:
+                engine = Engine(self._load, workers=self._workers, remote=True)
+            yield from run_batch(chain([part], parts), recipe, engine, sheet=sheet)
+
+
+def _begin(part: Plan) -> list[Job | Skipped]:
+    """Prepare a part of a batch, log its notes, and return its pictures. Raises OutputError."""
+    for note in part.notes:
+        log.warning("%s", note)
+    return part.begin()
 
 
 def _open(image: str | Path | bytes | Image.Image) -> Source:
