@@ -229,6 +229,24 @@ def test_what_cannot_be_done_is_a_problem(
     assert answer.json["title"]
 
 
+@pytest.mark.parametrize(
+    ("query", "title"),
+    [
+        ("?region=0,0,121,80", "picture: region 0px,0px,121px,80px reaches beyond the photo's"),
+        ("?max_bytes=10", "picture: the lossless file has"),
+        ("?fill=80%25&margin=3%25", "fill and margin both set the space"),
+        ("?mask_only=true&shadow=soft", "mask_only writes the matte and needs no shadow"),
+        ("?quality=80&format=png", "quality has no meaning for png"),
+        ("?preset=bazaar", "preset bazaar: no such preset"),
+    ],
+)
+def test_a_problem_names_the_field_that_was_sent(server: Server, query: str, title: str) -> None:
+    answer = server.send(PHOTO, query)
+
+    assert answer.json["title"].startswith(title)
+    assert "--" not in answer.json["title"]
+
+
 def test_no_file_of_the_server_is_named_from_outside(server: Server, tmp_path: Path) -> None:
     there = tmp_path / "shelf.png"
     there.write_bytes(EMPTY)
@@ -491,6 +509,24 @@ def test_remove_bg_s_errors_have_its_form_and_codes(
     assert (answer.status, error["code"]) == (status, code)
     assert error["title"]
     assert answer.headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize(
+    ("fields", "files", "detail"),
+    [
+        ({"roi": "0 0 200 200"}, {}, "picture: roi 0px,0px,200px,200px reaches beyond"),
+        ({"roi": "50% 0 50px 50"}, {}, "picture: roi 50%,0px,50px,50px holds no pixel"),
+        ({}, {"bg_image_file": b"none"}, "background: "),
+    ],
+)
+def test_remove_bg_s_errors_name_its_fields(
+    server: Server, fields: dict[str, str], files: dict[str, bytes], detail: str
+) -> None:
+    answer = server.post("/v1.0/removebg", fields, {"image_file": PHOTO, **files})
+
+    [error] = answer.json["errors"]
+    assert error["detail"].startswith(detail)
+    assert "--" not in error["detail"]
 
 
 def test_an_account_is_told(server: Server) -> None:

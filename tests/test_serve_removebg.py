@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bgx.errors import BackgroundError, UsageError
+from bgx.serve.apis import RemoveBgApi
 from bgx.serve.removebg.answer import (
     ACCOUNT,
     answer_headers,
@@ -344,6 +346,12 @@ def test_the_json_answer_holds_the_picture() -> None:
 def test_a_picture_that_failed_has_remove_bgs_code(code: str, status: int, told: str) -> None:
     refused = picture_refusal(code, "why")
     assert (refused.status, refused.code, refused.detail) == (status, told, "why")
+
+
+def test_a_bad_background_is_told_by_the_kind_of_its_error() -> None:
+    api = RemoveBgApi(lambda: (1, 1, 0.0))
+    assert api.refusal_for(BackgroundError("is truncated")).code == "invalid_bg_image_file"
+    assert api.refusal_for(UsageError("--model background.onnx: no such file")).code == "usage"
 
 
 def test_rate_headers_never_promise_less_than_nothing() -> None:

@@ -14,6 +14,7 @@
     │   ├── CrashedError            its worker's process ended over it, in every try
     │   └── BugError         70     an unexpected exception: a bug of bgx
     ├── UsageError            2   invalid or contradictory options or arguments
+    │   ├── BackgroundError         the image behind the subject cannot be read, or is too large
     │   └── BrokerError             the broker, which carries tasks to workers, does not answer
     ├── ModelError            3   the network's file
     │   ├── UnknownModelError       no such name in the registry
@@ -110,6 +111,10 @@ class UsageError(BgxError):
 
     exit_code = ExitCode.USAGE
     code = "usage"
+
+
+class BackgroundError(UsageError):
+    """The image behind the subject cannot be read, or is too large."""
 
 
 class BrokerError(UsageError):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from PIL import Image
 
-from bgx.errors import NoSubjectError, PictureError, TooLargeError, UsageError
+from bgx.errors import BackgroundError, NoSubjectError, PictureError, TooLargeError
 from bgx.image.backdrop import (
     blur_image,
     cover_canvas,
@@ -54,8 +54,8 @@ class Finished(NamedTuple):
 class Finisher:
     """Makes finished pictures with the same settings. Thread-safe.
 
-    read: settings for reading the background's file, which is read at once. Raises UsageError if it
-    cannot be read.
+    read: settings for reading the background's file, which is read at once. Raises BackgroundError
+    if it cannot be read.
     """
 
     def __init__(self, output: OutputSettings, read: ReadSettings) -> None:
@@ -151,7 +151,7 @@ def _read_background(file: Path | bytes, read: ReadSettings) -> Image.Image:
     try:
         photo = read_photo(file, read, name=name)
     except PictureError as error:
-        raise UsageError(str(error)) from error
+        raise BackgroundError(str(error)) from error
     return convert_colours(_visible(photo), photo.icc)
 
 

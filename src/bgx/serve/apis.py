@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from starlette.responses import JSONResponse, Response
 
-from bgx.errors import DeviceError, ExitCode, ModelError, PictureError, UsageError
+from bgx.errors import BackgroundError, DeviceError, ExitCode, ModelError, PictureError, UsageError
 from bgx.serve import native, rembg
 from bgx.serve.forms import content_type, read_body, read_form
 from bgx.serve.making import MEDIA
@@ -20,11 +20,11 @@ from bgx.serve.removebg.answer import (
     rate_headers,
     word_refusal,
 )
-from bgx.serve.removebg.request import parse_request
+from bgx.serve.removebg.request import FIELDS, parse_request
 from bgx.serve.requests import Form, Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from starlette.requests import Request
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from bgx.serve.requests import CutoutRequest
 
 _SUFFIXES = {media: suffix for suffix, media in MEDIA.items()} | {"application/zip": "zip"}
+_FLAG = re.compile(r"(?<!\S)--([a-z]+(?:-[a-z]+)*)")
 _FORMS = {"multipart/form-data", "application/json", "application/x-www-form-urlencoded"}
 
 
@@ -93,7 +94,7 @@ class NativeApi:
         return _file(entry, key, headers)
 
     def refusal_for(self, error: BgxError) -> Refusal:
-        return refusal_for(error)
+        return refusal_for(error, native.FIELDS)
 
     def refuse(self, refusal: Refusal) -> Response:
         """``application/problem+json`` (RFC 9457)."""
@@ -133,12 +134,11 @@ class RemoveBgApi:
 
     def refusal_for(self, error: BgxError) -> Refusal:
         if isinstance(error, PictureError) and error.exit_code is not ExitCode.BUG:
-            return picture_refusal(error.code, str(error))
-        if isinstance(error, UsageError) and "background" in str(error):
-            return Refusal(
-                400, "invalid_bg_image_file", "Invalid background image", detail=str(error)
-            )
-        return refusal_for(error)
+            return picture_refusal(error.code, name_fields(str(error), FIELDS))
+        if isinstance(error, BackgroundError):
+            detail = name_fields(str(error), FIELDS)
+            return Refusal(400, "invalid_bg_image_file", "Invalid background image", detail=detail)
+        return refusal_for(error, FIELDS)
 
     def refuse(self, refusal: Refusal) -> Response:
         refusal = word_refusal(refusal)
@@ -166,25 +166,34 @@ class RembgApi:
         return _file(entry, key, {})
 
     def refusal_for(self, error: BgxError) -> Refusal:
-        return refusal_for(error)
+        return refusal_for(error, {})
 
     def refuse(self, refusal: Refusal) -> Response:
         return JSONResponse(rembg.error_json(refusal), refusal.status, _headers(refusal))
 
 
-def refusal_for(error: BgxError) -> Refusal:
-    """The refusal for a picture that failed, with bgx's own codes."""
+def refusal_for(error: BgxError, fields: Mapping[str, str]) -> Refusal:
+    """The refusal for a picture that failed, with bgx's own codes. fields: see name_fields."""
+    message = name_fields(str(error), fields)
     match error:
         case PictureError() if error.exit_code is ExitCode.BUG:
             return Refusal(500, error.code, "The picture could not be processed: a fault of bgx")
         case PictureError():
             status = 413 if error.code == "too-large" else 422
-            return Refusal(status, error.code, str(error))
+            return Refusal(status, error.code, message)
         case UsageError():
-            return Refusal(400, error.code, str(error))
+            return Refusal(400, error.code, message)
         case ModelError() | DeviceError():
-            return Refusal(503, error.code, str(error))
+            return Refusal(503, error.code, message)
     return Refusal(500, error.code, "The picture could not be processed")
+
+
+def name_fields(message: str, fields: Mapping[str, str]) -> str:
+    """The message of an error with an API's fields in place of the shell's options.
+
+    fields: the API's names by those of bgx's options; others, such as the server's own, stay.
+    """
+    return _FLAG.sub(lambda flag: fields.get(flag[1].replace("-", "_"), flag[0]), message)
 
 
 def _query(request: Request) -> dict[str, str]:

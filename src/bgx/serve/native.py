@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bgx.errors import UsageError
-from bgx.options import find_option
+from bgx.options import OPTIONS, find_option
 from bgx.parsers import parse_backdrop
 from bgx.serve.requests import CutoutRequest, Link, Refusal
 
@@ -19,6 +19,9 @@ _TRUE = frozenset({"true", "1", "yes", "on", ""})
 _FALSE = frozenset({"false", "0", "no", "off"})
 BESIDE = ("image", "url", "model", "preset")
 """Fields that are not picture options."""
+
+FIELDS = {name: name for name in (*OPTIONS, *BESIDE)}
+"""The fields by the names of bgx's options."""
 
 
 def parse_request(query: Mapping[str, str], form: Form | bytes) -> CutoutRequest:

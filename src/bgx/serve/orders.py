@@ -7,7 +7,7 @@ import io
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
-from bgx.errors import PictureError, TooLargeError, UsageError
+from bgx.errors import BackgroundError, PictureError, TooLargeError
 from bgx.image.read import open_photo
 from bgx.options import OutputSettings, settle
 from bgx.presets import preset_options
@@ -63,17 +63,17 @@ def make_order(
 
 
 def _check_background(background: bytes, read: ReadSettings) -> None:
-    """Raise UsageError for a bad or large background; the engine's memory plan ignores it."""
+    """Raise BackgroundError for a bad or large one; the engine's memory plan ignores it."""
     most = replace(read, max_pixels=min(read.max_pixels, _BACKGROUND_PIXELS))
     try:
-        with open_photo(io.BytesIO(background), most, name="background"):
+        with open_photo(io.BytesIO(background), most, name="--background"):
             pass
     except TooLargeError:
-        raise UsageError(
-            f"background: more than {most.max_pixels:,} pixels; use a smaller one"
+        raise BackgroundError(
+            f"--background: more than {most.max_pixels:,} pixels; use a smaller one"
         ) from None
     except PictureError as error:
-        raise UsageError(str(error)) from error
+        raise BackgroundError(str(error)) from error
 
 
 def _describe(output: OutputSettings) -> str:

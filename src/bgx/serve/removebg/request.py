@@ -22,6 +22,21 @@ if TYPE_CHECKING:
 FULL_MEGAPIXELS = 25
 """Megapixels of the largest result, except with ``size=50MP``."""
 
+FIELDS = {
+    "region": "roi",
+    "resize": "size",
+    "margin": "crop_margin",
+    "canvas": "scale",
+    "fill": "scale",
+    "align": "position",
+    "shadow": "shadow_type",
+    "mask_only": "channels",
+    "matte": "semitransparency",
+    "background": "background",
+    "format": "format",
+}
+"""The fields by the names of bgx's options."""
+
 _SIZES: dict[str, float] = {
     "preview": 0.25,
     "small": 0.25,
