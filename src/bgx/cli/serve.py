@@ -14,6 +14,7 @@ from bgx.cli.console import Console, set_up_logging
 from bgx.errors import ExitCode, UsageError
 from bgx.install import install_hint
 from bgx.parsers import parse_bytes
+from bgx.serve.settings import DEFAULT_CACHE_SIZE, DEFAULT_MAX_BODY, ServeSettings
 from bgx.settings import (
     DEFAULT_MAX_SIZE,
     DEFAULT_MODEL,
@@ -26,9 +27,8 @@ from bgx.settings import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bgx.serve.settings import ServeSettings
-
 _NEEDED = ("starlette", "uvicorn", "python_multipart", "h11", "prometheus_client")
+_DEFAULTS = ServeSettings()
 _OWN_MACHINE = {"127.0.0.1", "::1", "localhost"}
 
 
@@ -42,8 +42,13 @@ def _option(*names: str, shared: bool = False, **attributes: Any) -> Callable[[A
 
 
 @click.command()
-@_option("--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 is all of them.")
-@_option("--port", type=click.IntRange(0, 65535), default=7000, help="Port; 0 takes a free one.")
+@_option("--host", default=_DEFAULTS.host, help="Address to listen on; 0.0.0.0 is all of them.")
+@_option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=_DEFAULTS.port,
+    help="Port; 0 takes a free one.",
+)
 @_option(
     "--model",
     "-m",
@@ -71,10 +76,18 @@ def _option(*names: str, shared: bool = False, **attributes: Any) -> Callable[[A
 )
 @_option("--workers", type=int, help="Pictures in work at once.  [default: chosen]")
 @_option("--batch-size", type=int, help="Pictures of one network run on a GPU.  [default: chosen]")
-@_option("--queue", default=64, metavar="N", help="Requests that may wait; more get 429.")
-@_option("--timeout", default=60.0, help="Seconds a request may wait, and a body take to arrive.")
-@_option("--max-body", default="22MB", metavar="22MB", help="Refuse larger photos.")
-@_option("--max-pixels", default=50_000_000, help="Refuse photos of more pixels.")
+@_option(
+    "--queue", default=_DEFAULTS.queue, metavar="N", help="Requests that may wait; more get 429."
+)
+@_option(
+    "--timeout",
+    default=_DEFAULTS.timeout,
+    help="Seconds a request may wait, and a body take to arrive.",
+)
+@_option(
+    "--max-body", default=DEFAULT_MAX_BODY, metavar=DEFAULT_MAX_BODY, help="Refuse larger photos."
+)
+@_option("--max-pixels", default=_DEFAULTS.read.max_pixels, help="Refuse photos of more pixels.")
 @_option("--max-size", default=DEFAULT_MAX_SIZE, help="Long side of the working image, pixels.")
 @_option(
     "--api-key",
@@ -87,8 +100,8 @@ def _option(*names: str, shared: bool = False, **attributes: Any) -> Callable[[A
 @_option("--cache", metavar="FOLDER", help="Folder for results.  [default: beside the networks]")
 @_option(
     "--cache-size",
-    default="2GB",
-    metavar="2GB",
+    default=DEFAULT_CACHE_SIZE,
+    metavar=DEFAULT_CACHE_SIZE,
     help="Limit; the least recently used results are deleted.",
 )
 @_option("--no-cache", is_flag=True, help="Keep no finished pictures.")
@@ -101,7 +114,7 @@ def _option(*names: str, shared: bool = False, **attributes: Any) -> Callable[[A
     "--trust-proxy",
     "proxies",
     multiple=True,
-    default=["127.0.0.1", "::1"],
+    default=_DEFAULTS.trusted_proxies,
     metavar="ADDRESS",
     help="A proxy or network whose X-Forwarded-For is trusted.",
 )
@@ -172,7 +185,6 @@ def _make_settings(
     """Raises UsageError. same: options that are settings of the same names."""
     from bgx.model.store import Store
     from bgx.serve.keys import read_keys
-    from bgx.serve.settings import ServeSettings
 
     files = ModelSettings.from_environment(offline=offline, family=family)
     if files.offline and same["fetch_urls"]:

@@ -8,18 +8,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from bgx.errors import UsageError
+from bgx.parsers import parse_bytes
 from bgx.serve.queue import Load
 from bgx.settings import DeviceSettings, ModelSettings, ReadSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-DEFAULT_PORT = 7000
-DEFAULT_QUEUE = 64
-DEFAULT_MAX_BODY = 22_000_000
-DEFAULT_MAX_PIXELS = 50_000_000
-DEFAULT_CACHE_SIZE = 2_000_000_000
-DEFAULT_TIMEOUT = 60
+DEFAULT_MAX_BODY = "22MB"
+DEFAULT_CACHE_SIZE = "2GB"
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#A-Z\s]+")
 """An origin as browsers send it: without a path, and with the host in lower case."""
@@ -42,20 +39,20 @@ class ServeSettings:
     """
 
     host: str = "127.0.0.1"
-    port: int = DEFAULT_PORT
+    port: int = 7000
     models: tuple[str | None, ...] = (None,)
     model_files: ModelSettings = field(default_factory=ModelSettings)
     device: DeviceSettings = field(default_factory=DeviceSettings)
-    read: ReadSettings = field(default_factory=lambda: ReadSettings(max_pixels=DEFAULT_MAX_PIXELS))
-    queue: int = DEFAULT_QUEUE
+    read: ReadSettings = field(default_factory=lambda: ReadSettings(max_pixels=50_000_000))
+    queue: int = 64
     keys: frozenset[str] = field(default=frozenset(), repr=False)
-    max_body: int = DEFAULT_MAX_BODY
+    max_body: int = parse_bytes(DEFAULT_MAX_BODY)
     cache: Path | None = None
-    cache_size: int = DEFAULT_CACHE_SIZE
+    cache_size: int = parse_bytes(DEFAULT_CACHE_SIZE)
     fetch_urls: bool = False
     cors: tuple[str, ...] = ()
     page: bool = True
-    timeout: float = DEFAULT_TIMEOUT
+    timeout: float = 60.0
     trusted_proxies: tuple[str, ...] = ("127.0.0.1", "::1")
     log_json: bool = False
 
