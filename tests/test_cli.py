@@ -820,7 +820,9 @@ def test_a_report_that_cannot_be_written_is_exit_5() -> None:
     result = bgx_process("batch", "in", "-o", "out", "--report", "/dev/full")
 
     assert result.code == ExitCode.OUTPUT
-    assert result.err.endswith("bgx: --report: cannot be written: No space left on device\n")
+    assert result.err.endswith(
+        "bgx: --report /dev/full: cannot be written: No space left on device\n"
+    )
     assert "Traceback" not in result.err
 
 

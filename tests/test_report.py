@@ -164,6 +164,8 @@ def test_the_summary_is_one_line(outcomes: list[Outcome], expected: str) -> None
 class FullDisk(io.StringIO):
     """Takes one row and no more."""
 
+    name = "rows.jsonl"
+
     def write(self, text: str) -> int:
         if self.tell():
             raise OSError(28, "No space left on device")
@@ -175,7 +177,7 @@ def test_a_report_that_cannot_be_written_says_so_once() -> None:
     report = Report("u2net", stream=stream)
     report.add(done)
 
-    with pytest.raises(OutputError, match=r"--report: .*No space left on device"):
+    with pytest.raises(OutputError, match=r"--report rows.jsonl: .*No space left on device"):
         report.add(failed)
 
     report.close()

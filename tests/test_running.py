@@ -423,9 +423,11 @@ def test_a_report_that_no_longer_can_be_written(tmp_path: Path) -> None:
         save_photo(Path(f"in/{number:02}.png"))
     with mounted(tmp_path / "rows", "-t", "tmpfs", "-o", "size=4k", "none") as disk:
         result = bgx("batch", "in", "-o", "out", "--report", str(disk / "report.jsonl"))
+        told = read_rows(disk / "report.jsonl")
 
     assert result.code == ExitCode.OUTPUT
-    assert "--report: cannot be written: No space left on device" in result.err
+    assert "rows/report.jsonl: cannot be written: No space left on device" in result.err
+    assert told
     done = len(list(Path("out").rglob("*.png")))
     assert 0 < done < 40
     assert not list(Path().rglob("*.bgx-tmp"))

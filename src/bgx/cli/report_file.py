@@ -11,7 +11,7 @@ import time
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from bgx.errors import BgxError, OutputError, UsageError
 from bgx.files import lock
@@ -19,6 +19,9 @@ from bgx.storage import is_object, open_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from io import FileIO
+
+    from bgx.run.report import Stream
 
 _REPORT_S = 60.0
 """Seconds between two uploads of a report in an object store."""
@@ -31,7 +34,7 @@ _ROW_BYTES = 1 << 20
 
 
 @contextmanager
-def open_report(name: str | None) -> Iterator[TextIO | None]:
+def open_report(name: str | None) -> Iterator[Stream | None]:
     """Open the stream for ``--report``: a file, stdout for ``-``, None without the option."""
     if name is None:
         yield None
@@ -42,12 +45,8 @@ def open_report(name: str | None) -> Iterator[TextIO | None]:
         yield sys.stdout
         return
     stream = _ObjectReport(name) if is_object(name) else _open_locked(name)
-    try:
+    with contextlib.closing(stream):
         yield stream
-    finally:
-        # Rows are flushed one by one; an error in writing one has been raised already.
-        with contextlib.suppress(OSError):
-            stream.close()
 
 
 class _ObjectReport(io.StringIO):
@@ -55,6 +54,7 @@ class _ObjectReport(io.StringIO):
 
     def __init__(self, name: str) -> None:
         super().__init__()
+        self.name = name
         self._file = open_file(name)
         self._put()
 
@@ -76,6 +76,40 @@ class _ObjectReport(io.StringIO):
         self._last = time.monotonic()
 
 
+class _LocalReport:
+    """A report on this machine. It ends with a complete row, even where the disk is full."""
+
+    def __init__(self, name: str, file: FileIO) -> None:
+        self.name = name
+        self._file = file
+
+    @property
+    def closed(self) -> bool:
+        return self._file.closed
+
+    def status(self) -> os.stat_result:
+        return os.fstat(self._file.fileno())
+
+    def write(self, text: str) -> None:
+        """Write a row at once. Raises OSError; the file is then as it was."""
+        size = self.status().st_size
+        rest = text.encode()
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError:
+            with contextlib.suppress(OSError):  # a pipe has no size
+                self._file.truncate(size)
+            raise
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # of a row; it has been raised already
+            self._file.close()
+
+
 class RollingReport:
     """The report of an endless run. Rows are appended; a large file is renamed.
 
@@ -86,45 +120,43 @@ class RollingReport:
     def __init__(self, name: str) -> None:
         if is_object(name):
             raise UsageError(f"--report {name}: bgx watch adds to its report; name a local file")
-        self._name = name
+        self.name = name
         self._stream = _open_locked(name, keep=True)
 
     def write(self, text: str) -> None:
         """Raises OSError, and OutputError and UsageError if the file has to be made again."""
         if self._is_gone():
             self._stream.close()
-            self._stream = _open_locked(self._name, keep=True)
+            self._stream = _open_locked(self.name, keep=True)
         self._stream.write(text)
 
     def _is_gone(self) -> bool:
         """Whether the file was put aside, or somebody has moved or deleted it."""
         if self._stream.closed:
             return True
-        status = os.fstat(self._stream.fileno())
+        status = self._stream.status()
         try:
             return stat.S_ISREG(status.st_mode) and not os.path.samestat(
-                Path(self._name).stat(), status
+                Path(self.name).stat(), status
             )
         except OSError:
             return True
 
     def flush(self) -> None:
-        """Raises OSError."""
-        self._stream.flush()
-        status = os.fstat(self._stream.fileno())
+        """Put the file aside if it is large."""
+        status = self._stream.status()
         if stat.S_ISREG(status.st_mode) and status.st_size > _REPORT_BYTES:
-            path = Path(self._name)
+            path = Path(self.name)
             aside = (Path(f"{path}.{number}") for number in count(1))
             self._stream.close()  # Windows renames no open file
             with contextlib.suppress(OSError):  # it is tried again after the next row
                 path.rename(next(name for name in aside if not os.path.lexists(name)))
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._stream.close()
+        self._stream.close()
 
 
-def _open_locked(name: str, *, keep: bool = False) -> TextIO:
+def _open_locked(name: str, *, keep: bool = False) -> _LocalReport:
     """Open the file, and lock it for this run. Pipes and devices are not locked.
 
     keep: append to the rows that are there; otherwise they are deleted. An incomplete last row,
@@ -134,15 +166,15 @@ def _open_locked(name: str, *, keep: bool = False) -> TextIO:
         raise UsageError("--report: the name is empty; is a variable of the command unset?")
     try:
         # Not "w", which would empty the file of another run.
-        stream = Path(name).open("a", encoding="utf-8")  # noqa: SIM115 - closed by the caller
-        if stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-            if not lock(stream):
-                stream.close()
+        file = Path(name).open("ab", buffering=0)  # noqa: SIM115 - closed by the caller
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            if not lock(file):
+                file.close()
                 raise UsageError(f"--report {name}: another run writes to it; name another file")
-            stream.truncate(_find_end(name) if keep else 0)
+            file.truncate(_find_end(name) if keep else 0)
     except OSError as error:
         raise OutputError(f"--report {name}: cannot be written: {error.strerror}") from error
-    return stream
+    return _LocalReport(name, file)
 
 
 def _find_end(name: str) -> int:

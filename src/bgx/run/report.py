@@ -13,7 +13,10 @@ from bgx.run.outcome import Done, Failed, Outcome, Skipped
 
 
 class Stream(Protocol):
-    """Where rows go. Both raise OSError."""
+    """Where rows go. name: of the file. Both methods raise OSError."""
+
+    @property
+    def name(self) -> str: ...
 
     def write(self, text: str, /) -> object: ...
 
@@ -109,8 +112,8 @@ class Report:
             self.stream.write(json.dumps(row) + "\n")
             self.stream.flush()
         except OSError as error:
-            self.stream = None
-            raise OutputError(f"--report: cannot be written: {error.strerror}") from error
+            name, self.stream = self.stream.name, None
+            raise OutputError(f"--report {name}: cannot be written: {error.strerror}") from error
 
 
 def make_row(outcome: Outcome) -> dict[str, Any]:
