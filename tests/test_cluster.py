@@ -707,7 +707,7 @@ def test_a_look_at_what_a_worker_needs(redis: Redis) -> None:
     assert good.code == ExitCode.OK
     lines = good.out.decode().splitlines()
     assert [line.partition(":")[0] for line in lines] == ["broker", "storage", "network"]
-    assert "0 tasks wait in bgx" in lines[0]
+    assert "0 tasks in bgx" in lines[0]
     assert "u2netp sha256:" in lines[2]
 
     bad = bgx("worker", "--check", "--allow", "none", "--model", "none.onnx")

@@ -106,6 +106,18 @@ def test_what_is_left_out_is_counted_and_named_with_v() -> None:
         assert str(Path("in") / name) in verbose.err
 
 
+def test_one_is_not_several() -> None:
+    photos("in/a.jpg")
+    bgx("batch", "in", "-o", "out")
+    photos("in/a.png")
+    Path("in/notes.txt").write_text("notes")
+
+    said = bgx("batch", "in", "-o", "out")
+
+    assert "1 source would share a target; each got its own: " in said.err
+    assert "1 file in the folders is not a picture; -v names it\n" in said.err
+
+
 def test_a_photo_added_between_two_runs_moves_no_result() -> None:
     photos("in/b.jpg")
     bgx("batch", "in", "-o", "out")

@@ -328,7 +328,7 @@ def test_a_server_that_drips_is_left() -> None:
         net = Net()
         net.names["photos.example"] = [["127.0.0.1"]]
         async with net.serve(drip) as port:
-            with pytest.raises(FetchError, match=r"within 0\.2 seconds"):
+            with pytest.raises(FetchError, match=r"within 0\.2 s"):
                 await net.fetcher(seconds=0.2).fetch(f"http://photos.example:{port}/")
 
     asyncio.run(run())

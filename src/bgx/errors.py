@@ -174,6 +174,11 @@ def suggest(name: str, known: Iterable[str], otherwise: str) -> str:
     return f"did you mean {near[0]}?" if near else otherwise
 
 
+def amount(number: int, noun: str) -> str:
+    """A number of things, for a message: ``1 file``, ``2,000 files``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def show_text(text: str) -> str:
     """The text on one line: control characters and undecodable bytes of file names are escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

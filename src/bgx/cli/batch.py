@@ -22,7 +22,7 @@ from bgx.cli.request import (
     split_list,
     workers_option,
 )
-from bgx.errors import ExitCode, PictureError, UsageError
+from bgx.errors import ExitCode, PictureError, UsageError, amount
 from bgx.settings import DEFAULT_MODEL
 from bgx.storage import open_file, open_folder
 
@@ -153,7 +153,10 @@ def _show(plan: Plan, console: Console) -> None:
 
 def _tell_ignored(ignored: int, console: Console) -> None:
     if ignored:
-        console.print_note(f"{ignored} files in the folders are not pictures; -v names them")
+        what = (
+            "is not a picture; -v names it" if ignored == 1 else "are not pictures; -v names them"
+        )
+        console.print_note(f"{amount(ignored, 'file')} in the folders {what}")
 
 
 def _run(plan: Plan, request: Request, console: Console, broker: Broker | None) -> ExitCode:

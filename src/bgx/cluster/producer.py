@@ -27,7 +27,7 @@ from bgx.cluster.answers import HEARTBEAT_S
 from bgx.cluster.connection import ProducerConnection
 from bgx.cluster.inflight import MAX_ATTEMPTS, InFlight, PendingPicture
 from bgx.cluster.order import MAX_PICTURES, MIN_PICTURES, Picture, make_refusal, read_outcome
-from bgx.errors import BgxError, CrashedError, UnreadableError
+from bgx.errors import BgxError, CrashedError, UnreadableError, amount
 from bgx.run.outcome import Failed
 from bgx.threads import begin, wait_for
 
@@ -322,7 +322,7 @@ class Cluster:
         task_id = uuid.uuid4().hex
         # Noted first: if sending fails, the task is found to be lost later.
         self._in_flight.add(task_id, pictures)
-        self._connection.send(task_id, message, f"{len(pictures)} pictures")
+        self._connection.send(task_id, message, amount(len(pictures), "picture"))
 
     def _find_lost_tasks(self) -> None:
         now = time.monotonic()

@@ -18,7 +18,7 @@ from celery.worker import state
 from bgx.cluster.answers import publish
 from bgx.cluster.broker import connect, make_app, reply_queue, show, troubles
 from bgx.cluster.order import make_reply_name
-from bgx.errors import BgxError, BrokerError, ExitCode, UsageError
+from bgx.errors import BgxError, BrokerError, ExitCode, UsageError, amount
 from bgx.storage import is_object, open_folder
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def _check_broker(broker: str, queues: Sequence[str]) -> str:
         try:
             for queue in app.conf.task_queues:
                 waiting = queue(connection.default_channel).queue_declare().message_count
-                counts.append(f"{waiting} tasks wait in {queue.name}")
+                counts.append(f"{amount(waiting, 'task')} in {queue.name}")
             # Only writing shows that tasks can be taken and answered: a replica refuses it.
             answers = reply_queue(make_reply_name())(connection.default_channel)
             publish(connection, answers.name, [])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from bgx.errors import BadModelError, InferenceError
+from bgx.errors import BadModelError, InferenceError, amount
 from bgx.model.providers import lacks_memory, one_line, runtime_errors, start
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def _check_output(engine: Any, output: int, name: str) -> str:
     outputs = engine.get_outputs()
     if output >= len(outputs):
         raise BadModelError(
-            f"{name}: has {len(outputs)} outputs, numbered from 0, and no number {output}; "
-            "set `output` of its table in the registry"
+            f"{name}: has {amount(len(outputs), 'output')}, numbered from 0, and no number "
+            f"{output}; set `output` of its table in the registry"
         )
     return str(outputs[output].name)

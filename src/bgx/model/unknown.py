@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
-from bgx.errors import BadModelError, UsageError
+from bgx.errors import BadModelError, UsageError, amount
 from bgx.files import write_whole
 from bgx.model.registry import ModelEntry, entry_from_table, find_family
 from bgx.settings import DEFAULT_MODEL
@@ -279,7 +279,7 @@ def _find_size(graph: GraphProto) -> tuple[int, int] | None:
         )
     if channels not in {3, 0}:
         raise BadModelError(
-            f"takes {_show(shape)}: {channels} channels; bgx needs 3: red, green, blue"
+            f"takes {_show(shape)}: {amount(channels, 'channel')}; bgx needs 3: red, green, blue"
         )
     if not (height or width):
         return None
@@ -297,7 +297,7 @@ def _find_matte(graph: GraphProto) -> int:
             areas[index] = shape[1] * shape[2] if shape else 0
     if not areas:
         raise BadModelError(
-            f"none of its {len(graph.output)} outputs is one matte per picture, "
+            f"has {amount(len(graph.output), 'output')}, none of them one matte per picture, "
             "[batch, 1, height, width]"
         )
     return max(areas, key=lambda index: (areas[index], -index))

@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from bgx.errors import DeviceUnavailableError, ModelError, PictureError, UsageError
+from bgx.errors import DeviceUnavailableError, ModelError, PictureError, UsageError, amount
 from bgx.image.identify import SUFFIXES
 from bgx.image.read import read_photo
 from bgx.machine import count_cores
@@ -104,7 +104,7 @@ def _read_photos(
             progress(str(error))
     if len(tensors) < LEAST_PHOTOS:
         raise UsageError(
-            f"--calibrate {folder}: {len(tensors)} readable photos; "
+            f"--calibrate {folder}: {amount(len(tensors), 'readable photo')}; "
             f"at least {LEAST_PHOTOS} are needed, some hundred of all kinds are best"
         )
     return tensors[0::2], tensors[1::2]

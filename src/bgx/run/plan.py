@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import TYPE_CHECKING, get_args
 
-from bgx.errors import OutputError, UnwritableError, UsageError
+from bgx.errors import OutputError, UnwritableError, UsageError, amount
 from bgx.run.existing import find_result, refuse_overwriting, skip_existing
 from bgx.run.naming import name_targets, with_suffix
 from bgx.run.outcome import Job, Skipped
@@ -310,7 +310,7 @@ def _explain_names(
     if not moved:
         return []
     shown = ", ".join(moved[:3]) + (", ..." if len(moved) > 3 else "")
-    return [f"{len(moved)} sources would share a target; each got its own: {shown}"]
+    return [f"{amount(len(moved), 'source')} would share a target; each got its own: {shown}"]
 
 
 def _name_another(file: File, taken: Collection[object]) -> File:

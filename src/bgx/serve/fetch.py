@@ -92,7 +92,7 @@ class Fetcher:
             async with asyncio.timeout(self.seconds):
                 return await self._follow(url)
         except TimeoutError:
-            raise FetchError(f"no answer within {self.seconds:g} seconds") from None
+            raise FetchError(f"no answer within {self.seconds:g} s") from None
         except (OSError, ssl.SSLError, h11.ProtocolError) as error:
             raise FetchError(f"cannot be fetched: {_explain(error)}") from None
 

@@ -120,7 +120,7 @@ async def _stream(
                 yield piece
     except TimeoutError:
         raise Refusal(
-            408, "slow-body", f"The body did not arrive within {limits.seconds:g} seconds"
+            408, "slow-body", f"The body did not arrive within {limits.seconds:g} s"
         ) from None
 
 

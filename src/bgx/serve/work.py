@@ -132,7 +132,7 @@ class Work:
                 raise Refusal(
                     503,
                     "timeout",
-                    f"The picture's turn did not come within {self._timeout:g} seconds",
+                    f"The picture's turn did not come within {self._timeout:g} s",
                     retry_after=self._queue.retry_after(),
                 ) from None
         return await asyncio.shield(pending.result)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from bgx.errors import PictureError, UsageError
+from bgx.errors import PictureError, UsageError, amount
 from bgx.image.read import read_photo
 from bgx.machine import count_cores
 from bgx.model.opening import open_session
@@ -80,7 +80,7 @@ def read_material(
     good = [(source, found) for source, found in outcomes if not isinstance(found, BadPair)]
     if len(good) < FEWEST:
         raise UsageError(
-            f"{photos}: only {len(good)} pairs can be used; bgx train needs {FEWEST}"
+            f"{photos}: only {amount(len(good), 'pair')} can be used; bgx train needs {FEWEST}"
             + (f" (the first that cannot: {bad[0].name}: {bad[0].reason})" if bad else "")
         )
     held = _hold_back([source for source, _ in good])
