@@ -806,6 +806,13 @@ def test_a_bomb_of_text_is_never_unpacked(keyword: bytes) -> None:
         tracemalloc.stop()
 
 
+@pytest.mark.parametrize("name", [b"IDAT", b"aaAa"])
+def test_a_million_chunks_of_nothing_are_not_looked_at_one_by_one(name: bytes) -> None:
+    pixels = np.zeros((4, 4), np.uint8)
+    assert read(png(pixels, png_chunk(b"aaAa") * 20_000)).size == (4, 4)
+    assert "32,769 chunks in" in _complaint(png(pixels, png_chunk(name) * 1_000_000))
+
+
 @pytest.mark.parametrize("compressed", [False, True])
 @pytest.mark.parametrize("kind", ["tEXt or zTXt", "iTXt", "XMP", "many"])
 def test_texts_of_many_megabytes_are_no_damage(kind: str, compressed: bool) -> None:

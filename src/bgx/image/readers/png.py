@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 import zlib
 from dataclasses import dataclass, field
+from itertools import count
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
@@ -36,6 +37,11 @@ _COLOURS = {b"iCCP", b"sRGB", b"gAMA", b"cICP"}
 _TEXTS = {b"iTXt", b"zTXt", b"tEXt"}
 _MOST = 1 << 26
 """Most bytes of a chunk other than pixels, compressed and decompressed."""
+
+_MANY = 1 << 15
+_LEAST = 256
+"""Only so many chunks may be smaller than so many bytes on average. Each costs Pillow 50
+microseconds, and a crafted file of a few megabytes could hold millions."""
 
 _XMP_KEY = b"XML:com.adobe.xmp"
 _RAW_EXIF_KEYS = (b"Raw profile type exif", b"Raw profile type APP1")
@@ -162,9 +168,13 @@ def _read_chunks(stream: BinaryIO) -> _Chunks:
 
 
 def _walk(stream: BinaryIO, length: int) -> Iterator[tuple[bytes, int, int]]:
-    """The name of each chunk, and offset and size of its content."""
+    """The name of each chunk, and offset and size of its content. Raises DamagedError."""
     at = len(_SIGNATURE)
-    while at + 8 <= length:
+    for number in count():
+        if at + 8 > length:
+            return
+        if number > max(_MANY, at // _LEAST):
+            raise DamagedError(f"{number:,} chunks in {at:,} bytes")
         stream.seek(at)
         size, name = struct.unpack(">I4s", stream.read(8))
         yield name, at + 8, size
