@@ -126,6 +126,34 @@ def test_a_folder_is_searched_and_what_is_no_picture_is_left_out(
     assert "notes.txt" not in names
 
 
+def test_what_cannot_be_read_in_a_folder_keeps_nothing_else_back(page: Browser) -> None:
+    page.run(
+        """(async () => {
+          const canvas = Object.assign(document.createElement('canvas'), {width: 90, height: 60});
+          const blob = await new Promise(done => canvas.toBlob(done));
+          const good = new File([blob], 'good.png', {type: 'image/png'});
+          const refuse = (_, reject) => reject(new DOMException('no', 'NotReadableError'));
+          const file = (name, read) => ({name, isFile: true, file: read});
+          const folder = (name, ...portions) => ({name, isDirectory: true, createReader: () => ({
+            readEntries: (resolve, reject) => portions.shift()(resolve, reject),
+          })});
+          const all = folder('all',
+            resolve => resolve([
+              file('bad.png', refuse), file('good.png', resolve => resolve(good)),
+              folder('locked', refuse),
+            ]),
+            resolve => resolve([]));
+          const drop = new Event('drop', {bubbles: true});
+          drop.dataTransfer = {items: [{webkitGetAsEntry: () => all}], files: []};
+          document.dispatchEvent(drop);
+        })()"""
+    )
+    page.wait_for(f"{DONE} === 1")
+
+    assert text(page, ".card .name") == "good.png"
+    assert text(page, "#note") == "Cannot be read: bad.png, locked"
+
+
 def test_doubtful_ones_are_marked(page: Browser, tmp_path: Path, photos: list[Path]) -> None:
     (tmp_path / "night.png").write_bytes(encode(Image.new("RGB", (240, 160), "black"), "PNG"))
 
@@ -145,6 +173,7 @@ def test_the_divider_moves_by_keyboard(page: Browser, photos: list[Path]) -> Non
         page.press("ArrowRight", 39)
 
     assert page.run("document.querySelector('.compare input').value") == "10"
+    assert "photo 00.jpg" in page.run("document.querySelector('.compare input').ariaLabel")
     clip = page.run("getComputedStyle(document.querySelector('.after')).clipPath")
     assert clip == "inset(0px 0px 0px 10%)"
 

@@ -6,6 +6,7 @@ const template = document.querySelector("#compare");
 export function compare(stage, before, after, name) {
   const own = template.content.firstElementChild.cloneNode(true);
   const range = own.querySelector("input");
+  range.ariaLabel = `Before and after: ${name}`;
   const photo = own.querySelector(".before");
   photo.alt = `${name}, before`;
   photo.src = before;

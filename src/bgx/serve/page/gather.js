@@ -13,26 +13,32 @@ export function sort(files) {
   return { photos, others };
 }
 
-/** All files of a drop, in the order of their names within each folder. */
+/** All files of a drop, in the order of their names within each folder, and the names of what
+ * cannot be read: { files, unread }. */
 export async function readDrop(transfer) {
   const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.() ?? null);
-  if (!entries.some((entry) => entry?.isDirectory)) return [...transfer.files];
-  const found = await Promise.all(entries.filter(Boolean).map(walk));
-  return found.flat();
+  const unread = [];
+  if (!entries.some((entry) => entry?.isDirectory)) return { files: [...transfer.files], unread };
+  const found = await Promise.all(entries.filter(Boolean).map((entry) => walk(entry, unread)));
+  return { files: found.flat(), unread };
 }
 
-async function walk(entry) {
-  if (entry.isFile) {
-    return [await new Promise((resolve, reject) => entry.file(resolve, reject))];
-  }
-  const reader = entry.createReader();
+async function walk(entry, unread) {
   const children = [];
-  // It gives them in portions.
-  for (;;) {
-    const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
-    if (!some.length) break;
-    children.push(...some);
+  try {
+    if (entry.isFile) {
+      return [await new Promise((resolve, reject) => entry.file(resolve, reject))];
+    }
+    const reader = entry.createReader();
+    // It gives them in portions.
+    for (;;) {
+      const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+      if (!some.length) break;
+      children.push(...some);
+    }
+  } catch {
+    unread.push(entry.name);
   }
   children.sort((one, other) => one.name.localeCompare(other.name));
-  return (await Promise.all(children.map(walk))).flat();
+  return (await Promise.all(children.map((child) => walk(child, unread)))).flat();
 }

@@ -33,6 +33,8 @@ function add(files) {
     card.querySelector(".name").title = file.name;
     card.querySelector(".remove").ariaLabel = `Remove ${file.name}`;
     card.querySelector(".remove").addEventListener("click", () => remove(photo));
+    card.querySelector(".progress").ariaLabel = file.name;
+    card.querySelector(".again").ariaLabel = `Try again: ${file.name}`;
     card.querySelector(".again").addEventListener("click", () => queue(photo));
     card.querySelector(".enlarge").ariaLabel = `Large view of ${file.name}`;
     card.querySelector(".enlarge").addEventListener("click", () => show(photo));
@@ -263,7 +265,9 @@ addEventListener("drop", async (event) => {
   event.preventDefault();
   inside = 0;
   drop.classList.remove("over");
-  add(await readDrop(event.dataTransfer));
+  const { files, unread } = await readDrop(event.dataTransfer);
+  add(files);
+  if (unread.length) note(`Cannot be read: ${unread.join(", ")}`);
 });
 addEventListener("paste", (event) => {
   if (event.clipboardData?.files.length) add([...event.clipboardData.files]);
