@@ -397,6 +397,14 @@ def test_messages_of_the_runtime_become_one_short_line(text: str) -> None:
             "/a.cc:7 P f(A&) Bad: [ONNXRuntimeError] : 1 : FAIL : /b.cc:9 g()::<> r was false. No",
             "No",
         ),
+        (
+            "Load model from x failed:/s/c/utils.h:46 void f(const std::map<int, int>&) Opset 99",
+            "Load model from x failed:Opset 99",
+        ),
+        (
+            "Status Message: D:\\a\\_work\\help.h:9 ns::F(A&, bool) size == wanted was false. No",
+            "Status Message: No",
+        ),
         ("", "RuntimeError"),
     ],
 )

@@ -30,7 +30,7 @@ from bgx.model.session import Session
 from bgx.model.store import ModelFile, Store
 from bgx.model.trial import check_network
 from bgx.settings import DeviceSettings, ModelSettings
-from support.networks import tiny_network, u2net_network, written_network
+from support.networks import plain_network, tiny_network, u2net_network, written_network
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -275,8 +275,10 @@ def test_what_opening_raises_is_raised_where_the_session_is_needed(
     def refuse(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
+    model = onnx.load(plain_network(tmp_path / "none.onnx"))
+    model.graph.node[0].op_type = "NoOperator"
     path = tmp_path / "none.onnx"
-    path.write_bytes(b"no network")
+    path.write_bytes(model.SerializeToString())
     if not threads:
         monkeypatch.setattr(threading.Thread, "start", refuse)
 

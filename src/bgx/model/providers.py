@@ -270,7 +270,8 @@ def one_line(error: BaseException) -> str:
     """The reason in a message of ONNX Runtime, without status, source line and stack trace."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     line = re.sub(r"^.*\[ONNXRuntimeError\] : \d+ : \w+ : ", "", line)
-    return re.sub(r"^\S+\.(?:cc|cpp|cu|h):\d+ (?:.* was false\. |.*?\) )", "", line)[:300]
+    place = r"(?:/|\b[A-Za-z]:\\)\S+\.(?:cc|cpp|cu|h):\d+ (?:.* was false\. |.*?\) )"
+    return re.sub(place, "", line)[:300]
 
 
 def explain_undelivered(plan: EnginePlan, reason: str) -> str:

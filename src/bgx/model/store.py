@@ -7,6 +7,7 @@
     FOLDER/stamps/….json           hash of a file, valid as long as its size and time are the same
     FOLDER/prepared/SHA256-….onnx  prepared copies of the file with that hash
     FOLDER/facts/SHA256-….json     what bgx.model.unknown found in it
+    FOLDER/facts/SHA256-….onnx     a copy of it that has the usual form, if it has another
     FOLDER/optimized/SHA256-….onnx int8 and fp16 copies that passed here, each with a record .json
     FOLDER/engines/                engines and timings built by TensorRT and others
 """
@@ -180,8 +181,10 @@ class Store:
         path = Path(model)
         _check_readable(path)
         digest = f"sha256:{self._digests(path).sha256}"
-        entry = describe(path, digest, registry, self.settings.family, self.facts)
-        return ModelFile(entry, path, digest, "file")
+        entry, run = describe(path, digest, registry, self.settings.family, self.facts)
+        if run != path:
+            digest = f"sha256:{self._digests(run).sha256}"
+        return ModelFile(entry, run, digest, "file")
 
     def identify(self, model: str | None, registry: Mapping[str, ModelEntry]) -> tuple[str, str]:
         """Name and hash (``sha256:…`` or ``md5:…``) of a network as of :meth:`resolve`.
@@ -289,6 +292,7 @@ class Store:
         published = load_registry(self.settings.registry)
         replace(published[DEFAULT_MODEL], name=name)  # raises if the name is invalid
         digest = f"sha256:{hash_file(file).sha256}"
+        source = file
         if name in published:
             entry = published[name]
             own = read_own(file, digest, self.facts)
@@ -299,7 +303,7 @@ class Store:
                     f"{file}: has other settings than {name}; add it under another name"
                 )
         else:
-            like = describe(file, digest, published, self.settings.family, self.facts)
+            like, source = describe(file, digest, published, self.settings.family, self.facts)
             plain = replace(like, url=None, builtin=None, tried=False, licence="unknown")
             unmeasured = replace(plain, family="", quality="", cost="")
             entry = replace(unmeasured, name=name, about=f"added from {file.name}")
@@ -307,7 +311,7 @@ class Store:
             self.models.mkdir(parents=True, exist_ok=True)
             remove_leftovers(self.models)
             with temporary(self.models) as copy:
-                shutil.copyfile(file, copy)
+                shutil.copyfile(source, copy)
                 check(copy, entry, str(file))
                 digest, size = f"sha256:{hash_file(copy).sha256}", copy.stat().st_size
                 added = replace(entry, url=None, builtin=None, hash=digest, bytes=size)

@@ -1,18 +1,27 @@
-"""Trial runs on noise: does a network run with its settings, does a copy give the same output?"""
+"""Trial runs: what does a network return, and does a copy of it give the same?"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bgx.errors import BadModelError, InferenceError
+from bgx.errors import BadModelError, InferenceError, NoMemoryError
 from bgx.machine import count_cores
 from bgx.model.engines import EnginePlan
 from bgx.model.prepare import DoesNotFit
+from bgx.model.providers import (
+    explain_no_memory,
+    lacks_memory,
+    one_line,
+    runtime_errors,
+    start,
+)
 from bgx.model.session import Session
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -41,17 +50,67 @@ def check_network(path: Path, entry: ModelEntry, name: str) -> None:
         raise BadModelError(str(error)) from None
 
 
-def find_range(path: Path, entry: ModelEntry) -> tuple[float, float]:
-    """The least and the greatest value that a network returns for noise.
+def show_scenes(
+    source: Path | bytes,
+    entry: ModelEntry,
+    size: tuple[int, int],
+    *,
+    name: str,
+    count: int | None = None,
+) -> list[list[NDArray[Any]]]:
+    """All outputs of a network, [batch, ...], for each of some drawn scenes.
 
-    Raises BadModelError if it does not run with the settings of `entry`, and NoMemoryError.
+    source: a network with the usual input. entry: says how it is fed. size: width and height. name:
+    of the file, for messages. count: of scenes; None is all. Raises BadModelError if it does not
+    run, and NoMemoryError.
     """
-    session = Session(path, _plan(1), entry, name=str(path), output=entry.output)
-    try:
-        values = session.run(_make_noise(1, entry))
-    except InferenceError as error:
-        raise BadModelError(str(error)) from None
-    return float(values.min()), float(values.max())
+    engine = start(source, _plan(1), name)
+    [port] = engine.get_inputs()
+    batch = port.shape[0] if isinstance(port.shape[0], int) else 1
+    kind = np.float16 if port.type == "tensor(float16)" else np.float32
+    mean, std = (np.reshape(values, (3, 1, 1)) for values in (entry.mean, entry.std))
+    divisor = 255 if entry.scale == "image_max" else entry.scale
+    found: list[list[NDArray[Any]]] = []
+    for scene in islice(_draw_scenes(*size), count):
+        photo = ((scene / divisor - mean) / std).astype(kind)
+        try:
+            found.append(engine.run(None, {port.name: np.stack([photo] * batch)}))
+        except runtime_errors() as error:
+            if lacks_memory(error):
+                raise NoMemoryError(explain_no_memory(name)) from None
+            raise BadModelError(f"{name}: does not run: {one_line(error)}") from None
+    return found
+
+
+def split_scene(matte: NDArray[Any]) -> tuple[float, float]:
+    """The mean of a scene's matte, [height, width], in the subject's middle and at the border."""
+    height, width = matte.shape
+    inside, border = _find_disc(width, height, 0.12), ~_find_disc(width, height, 0.45)
+    return float(matte[inside].mean()), float(matte[border].mean())
+
+
+def _draw_scenes(width: int, height: int) -> Iterator[NDArray[np.float32]]:
+    """A subject in the middle of a plain background, three times, and noise: [3, height, width].
+
+    Values are those of pixels, 0..255.
+    """
+    disc = _find_disc(width, height, 0.25)
+    for subject, behind in (
+        ((245, 245, 245), (10, 10, 10)),
+        ((10, 10, 10), (245, 245, 245)),
+        ((220, 110, 30), (150, 170, 180)),
+    ):
+        colours = np.array([behind, subject], np.float32)
+        yield colours[disc.astype(int)].transpose(2, 0, 1)
+    yield np.random.default_rng(0).uniform(0, 255, (3, height, width)).astype(np.float32)
+
+
+def _find_disc(width: int, height: int, radius: float) -> NDArray[np.bool_]:
+    """A disc in the middle. radius: share of the shorter side."""
+    down, across = np.ogrid[:height, :width]
+    away = np.hypot(down - (height - 1) / 2, across - (width - 1) / 2)
+    inside: NDArray[np.bool_] = away <= max(1.0, radius * min(width, height))
+    return inside
 
 
 def check_copy(copy: bytes, original: Path, entry: ModelEntry, *, count: int, half: bool) -> None:

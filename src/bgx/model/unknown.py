@@ -1,8 +1,9 @@
 """Finds the settings for a network that is not in the registry.
 
 A graph shows the size of its input, which output is a matte and, usually, whether that is in 0..1.
-It does not show how colours have to be scaled: that is known for families of networks, which are
-recognised by the names of layers or of the file; for other networks the usual scaling is assumed.
+What it does not show, a run with drawn scenes does. How colours have to be scaled is shown only by
+some graphs, which begin with a part of it; it is known for families of networks, which are
+recognised by the names of layers or of the file; else the usual scaling is assumed.
 """
 
 from __future__ import annotations
@@ -10,20 +11,18 @@ from __future__ import annotations
 import json
 import logging
 import re
-from dataclasses import asdict, dataclass, replace
-from pathlib import PurePosixPath, PureWindowsPath
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bgx.errors import BadModelError, UsageError, amount
+from bgx.errors import BadModelError, ModelError, UsageError
 from bgx.files import write_whole
+from bgx.model import files
+from bgx.model.facts import Facts, Form, Pixels
 from bgx.model.registry import ModelEntry, entry_from_table, find_family
-from bgx.settings import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
-
-    from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
 
 log = logging.getLogger(__name__)
 
@@ -43,83 +42,209 @@ _USUAL = ModelEntry(
 )
 """How most networks are fed: with the mean and deviation of ImageNet's pictures."""
 
-_VERSION = 1
+_FREE: tuple[tuple[int, int] | str, ...] = (
+    ANY_SIZE,
+    *(f"multiple of {side}, up to 1024" for side in (64, 128)),
+    *(f"multiple of {side}, up to 1022" for side in (14, 28)),
+    *((side, side) for side in (512, 1024, 320, 384, 256, 640, 768, 448, 518, 224)),
+)
+"""Inputs to try where the graph does not fix the size; the first that works is taken."""
+
+_SIDES = (5, 7)
+"""Width and height of a trial in multiples: primes, so that no larger multiple fits by chance."""
+
+_FED: Mapping[Pixels, tuple[float, float, float]] = {
+    "0..1": (0.0, 1.0, 255.0),
+    "0..255": (0.0, 1.0, 1.0),
+    "-1..1": (0.5, 0.5, 255.0),
+}
+"""Mean, deviation and divisor that make these ranges."""
+
+_VERSION = 2
 """Part of the file name of stored facts: to be raised when other facts are looked for."""
 
-_U2NET_OUTPUTS = 7
-_FLOATS = {1, 10}  # ONNX's numbers for float32 and float16
-_BOUNDED = {"Sigmoid", "HardSigmoid", "Softmax", "Clip"}
-_HANDS_ON = {"Identity", "Cast", "Squeeze", "Unsqueeze", "Reshape", "Resize", "Upsample", "Slice"}
 
-# Parts of the names of layers or weights that occur in one family only.
-_LAYERS = {
-    "birefnet": ("squeeze_module", "bb.patch_embed", "/bb/"),
-    "ben2": ("multifieldcrossatt",),
-    "isnet": ("conv_in",),
-    "u2net": ("rebnconv",),
-}
+class Described(NamedTuple):
+    """The settings for a file, and the file to run: itself, or a copy that has the usual form."""
 
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What was found in a graph.
-
-    table: registry fields stored in the file, or None. fault: why bgx cannot use it; empty if it
-    can. size: width and height of its input; None if they are not fixed. output: index of the
-    matte. outputs: number of outputs; 0 if the file is not a network. bounded: whether the matte is
-    in 0..1; None if the graph does not show it. family: recognised by the names of its layers;
-    empty if unknown.
-    """
-
-    table: dict[str, Any] | None = None
-    fault: str = ""
-    size: tuple[int, int] | None = None
-    output: int = 0
-    outputs: int = 1
-    bounded: bool | None = None
-    family: str = ""
+    entry: ModelEntry
+    path: Path
 
 
 def describe(
     path: Path, digest: str, registry: Mapping[str, ModelEntry], family: str | None, folder: Path
-) -> ModelEntry:
+) -> Described:
     """Find the settings for a file, and log them.
 
     They come from `family`, if it is given; else from the file itself, if `bgx train` made it; else
     from the registry entry with the file's name; else from its graph. digest: of the file. folder:
-    where facts are stored. Raises UsageError (no such family) and BadModelError (bgx cannot use the
-    network).
+    where facts and copies are stored. Raises UsageError (no such family), BadModelError (bgx cannot
+    use the network), ModelError (the copy cannot be stored) and NoMemoryError.
     """
     told = find_family(registry, family) if family else None
     facts = _recall(path, digest, folder)
     if told is None and facts.table is not None:
-        return _read_table(path, facts.table)
+        return Described(_read_table(path, facts.table), path)
     if told is None and path.stem.lower() in registry:
-        return registry[path.stem.lower()]
+        return Described(registry[path.stem.lower()], path)
     if not facts.outputs:
-        return registry[DEFAULT_MODEL]  # ONNX Runtime will say what is wrong
+        raise BadModelError(f"{path}: not a network: {_name_content(path)}")
     if facts.fault:
         raise BadModelError(f"{path}: {facts.fault}")
     guessed = told or _guess_family(path, facts, registry)
+    facts = _complete(path, facts, guessed, digest, folder)
     entry = _feed(facts, guessed)
     if not facts.bounded and entry.activation == "none":
-        # Only a trial run shows whether its output is in 0..1.
-        if facts.bounded is None:
-            facts = replace(facts, bounded=_runs_bounded(path, entry))
-            _keep(facts, digest, folder)
-        entry = replace(entry, activation="none" if facts.bounded else "sigmoid")
+        entry = replace(entry, activation="sigmoid")
+    adapted = path
+    if not (facts.form.usual_input and facts.form.usual_output):
+        adapted = _keep_adapted(path, facts, digest, folder)
+        entry = entry if facts.form.usual_output else replace(entry, output=0)
     log.log(
         logging.INFO if told else logging.WARNING,
-        "%s: %s, %s, output %d of %d, %s%s",
+        "%s: %s%s",
         path,
-        f"settings of {family or guessed.family}" if guessed else "unknown family, usual settings",
-        "any size" if entry.free else "{} x {}".format(*entry.largest),
-        facts.output,
-        facts.outputs,
-        "sigmoid added" if entry.activation == "sigmoid" else "already in 0..1",
+        ", ".join(_tell(facts, entry, family or (guessed.family if guessed else ""))),
         "" if told else "; if its mattes are wrong, name another family with --as",
     )
-    return entry
+    return Described(entry, adapted)
+
+
+def _tell(facts: Facts, entry: ModelEntry, family: str) -> Iterator[str]:
+    """What is said about a file's settings, in parts."""
+    form = facts.form
+    if family:
+        yield f"settings of {family}"
+    else:
+        yield "unknown family"
+    if facts.pixels:
+        yield f"pixels as {facts.pixels}"
+    elif not family:
+        yield "usual settings"
+    if form.bgr:
+        yield "blue first"
+    if form.last:
+        yield "channels last"
+    if entry.free:
+        multiple = str(entry.input).partition(",")[0].removeprefix("multiple of ")
+        yield "any size" if entry.input == ANY_SIZE else f"any size in multiples of {multiple}"
+    else:
+        yield "{} x {}".format(*entry.largest)
+    yield f"output {facts.output} of {facts.outputs}"
+    if form.channels == 2:
+        yield f"channel {form.channel} of 2"
+    if form.labels:
+        yield "class 0" if form.low else "classes other than 0"
+    elif (form.low, form.high) != (0, 1):
+        yield f"{form.low:g}..{form.high:g} made 0..1"
+    else:
+        yield "sigmoid added" if entry.activation == "sigmoid" else "already in 0..1"
+
+
+def _complete(
+    path: Path, facts: Facts, like: ModelEntry | None, digest: str, folder: Path
+) -> Facts:
+    """Add what only a run shows, and store it. Raises BadModelError, NoMemoryError."""
+    entry = _feed(facts, like)
+    wished = str((like or _USUAL).input)
+    sizes = [entry.input]
+    if facts.size is None and wished not in facts.free:
+        sizes = list(dict.fromkeys((entry.input, *_FREE)))
+    elif not _needs_values(facts, entry):
+        return facts
+    for size in sizes:
+        try:
+            found = _run(path, facts, replace(entry, input=size))
+            break
+        except BadModelError as error:
+            last = error
+    else:
+        if len(sizes) == 1:
+            raise last
+        raise BadModelError(
+            f"{last}, with this and other sizes; give it a table with its `input` in a registry "
+            "file (BGX_MODELS)"
+        )
+    if facts.size is None:
+        found = replace(found, free=facts.free | {wished: size})
+    _keep(found, digest, folder)
+    return found
+
+
+def _needs_values(facts: Facts, entry: ModelEntry) -> bool:
+    """Whether only the network's output tells what bgx has to know about it."""
+    return not facts.settled or (facts.bounded is None and entry.activation == "none")
+
+
+def _run(path: Path, facts: Facts, entry: ModelEntry) -> Facts:
+    """The facts with what a run of the network shows. Raises BadModelError, NoMemoryError."""
+    from bgx.model.forms import choose_output, place_of, read_form
+    from bgx.model.look import explain_none
+    from bgx.model.trial import show_scenes
+
+    size = entry.largest
+    if isinstance(entry.input, str):
+        multiple = int(entry.input.split()[2].rstrip(","))
+        size = _SIDES[0] * multiple, _SIDES[1] * multiple
+    source = path if facts.form.usual_input else _adapt(path, facts.form)
+    values = _needs_values(facts, entry)
+    scenes = show_scenes(source, entry, size, name=str(path), count=None if values else 1)
+    if not values:
+        return facts
+    output = facts.output
+    if not facts.settled:
+        places = [place_of(values.shape) for values in scenes[0]]
+        chosen = choose_output(places, facts.names)
+        if chosen is None:
+            raise BadModelError(f"{path}: {explain_none(facts.outputs)}")
+        output = chosen
+    place = place_of(scenes[0][output].shape)
+    if place is None:
+        raise BadModelError(f"{path}: {explain_none(facts.outputs)}")
+    bounded = facts.bounded if output == facts.output else None
+    form, in_range = read_form(
+        [scene[output] for scene in scenes], place, facts.form, bounded=bounded
+    )
+    return replace(facts, output=output, form=form, bounded=in_range, settled=True)
+
+
+def _adapt(path: Path, form: Form, output: int | None = None) -> bytes:
+    from bgx.model.adapt import adapt
+
+    try:
+        return adapt(path, form, output)
+    except BadModelError as error:
+        raise BadModelError(f"{path}: {error}") from None
+
+
+def _keep_adapted(path: Path, facts: Facts, digest: str, folder: Path) -> Path:
+    """The copy of a network that has the usual form; it is made once."""
+    copy = _record(digest, folder).with_suffix(f".{facts.output}.onnx")
+    if not files.is_file(copy):
+        content = _adapt(path, facts.form, None if facts.form.usual_output else facts.output)
+        try:
+            write_whole(copy, content)
+        except OSError as error:
+            raise ModelError(
+                f"{copy.parent}: the copy of {path} that bgx runs cannot be stored there: "
+                f"{error.strerror or error}; make room or set BGX_HOME to another folder"
+            ) from None
+    return copy
+
+
+def _name_content(path: Path) -> str:
+    """What a file is that is no ONNX file, and what to do."""
+    with path.open("rb") as stream:
+        start = stream.read(64).lstrip()
+    if start.startswith(b"<"):
+        return "a web page; download the file itself"
+    if start.startswith(b"version https://git-lfs"):
+        return "a pointer of Git LFS; run: git lfs pull"
+    if start.startswith((b"PK", b"\x80")):
+        return "perhaps PyTorch's; export it with torch.onnx.export"
+    if start[4:8] == b"ORTM":
+        return "in ONNX Runtime's own format; use the .onnx file that it was made from"
+    return "empty, damaged or cut short; get the file again"
 
 
 def read_own(path: Path, digest: str, folder: Path) -> ModelEntry | None:
@@ -153,39 +278,41 @@ def _guess_family(
 
 
 def _feed(facts: Facts, like: ModelEntry | None) -> ModelEntry:
-    """The entry for a file: its own size and output; everything else from `like`, or as usual."""
+    """The entry for a file: what it shows itself; everything else from `like`, or as usual."""
     like = like or _USUAL
+    mean, std, scale = like.mean, like.std, like.scale
+    if facts.pixels:
+        one_mean, one_std, scale = _FED[facts.pixels]
+        mean, std = (one_mean,) * 3, (one_std,) * 3
     return ModelEntry(
         OF_FILE,
-        input=facts.size or like.input,
-        mean=like.mean,
-        std=like.std,
-        scale=like.scale,
+        input=facts.size or facts.free.get(str(like.input), like.input),
+        mean=mean,
+        std=std,
+        scale=scale,
         output=facts.output,
         activation="none" if facts.bounded else like.activation,
         stretch=like.stretch,
     )
 
 
-def _runs_bounded(path: Path, entry: ModelEntry) -> bool:
-    """Whether the network's output for noise is approximately in 0..1."""
-    from bgx.model.trial import find_range
-
-    low, high = find_range(path, entry)
-    # Networks trained without a sigmoid exceed 0..1 a little; logits exceed it by far.
-    return low > -0.5 and high < 1.5
-
-
 def _recall(path: Path, digest: str, folder: Path) -> Facts:
     """The facts about a file; they are stored when they are found the first time."""
     try:
         kept = json.loads(_record(digest, folder).read_bytes())
-        kept["size"] = kept["size"] and tuple(kept["size"])
-        return Facts(**kept)
-    except (OSError, ValueError, TypeError, KeyError):
+        kept = {name: _as_tuple(value) for name, value in kept.items()}
+        kept["free"] = {name: _as_tuple(value) for name, value in kept["free"].items()}
+        return Facts(**kept | {"form": Form(**kept["form"])})
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        from bgx.model.look import look
+
         facts = look(path)
     _keep(facts, digest, folder)
     return facts
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _keep(facts: Facts, digest: str, folder: Path) -> None:
@@ -197,147 +324,3 @@ def _keep(facts: Facts, digest: str, folder: Path) -> None:
 
 def _record(digest: str, folder: Path) -> Path:
     return folder / f"{digest.partition(':')[2]}-v{_VERSION}.json"
-
-
-def look(path: Path) -> Facts:
-    """Find the facts about a file. The network is not run, and no other file is read."""
-    import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-
-    try:
-        # With its format, because onnx would otherwise choose a parser by the suffix.
-        model = onnx.load(path, format="protobuf", load_external_data=False)
-    except (DecodeError, ValueError, OSError, RecursionError):
-        return Facts(outputs=0)
-    if not model.graph.node:
-        return Facts(outputs=0)
-    table = _find_table(model)
-    if table is not None:
-        return Facts(table=table)
-    try:
-        return _look_at(model)
-    except BadModelError as error:
-        return Facts(fault=str(error))
-
-
-def _find_table(model: ModelProto) -> dict[str, Any] | None:
-    """Registry fields that `bgx train` stored in the metadata."""
-    try:
-        [text] = [pair.value for pair in model.metadata_props if pair.key == "bgx"]
-        table = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return table if isinstance(table, dict) else None
-
-
-def _look_at(model: ModelProto) -> Facts:
-    """Find the facts in a graph. Raises BadModelError, without the file's name, if unusable."""
-    graph = model.graph
-    _check_external(graph)
-    size = _find_size(graph)
-    output = _find_matte(graph)
-    return Facts(
-        size=size,
-        output=output,
-        outputs=len(graph.output),
-        bounded=_is_bounded(graph, graph.output[output].name),
-        family=_find_family(model),
-    )
-
-
-def _check_external(graph: GraphProto) -> None:
-    """Raise BadModelError if weights are in a file outside the network's folder."""
-    for tensor in graph.initializer:
-        for pair in tensor.external_data:
-            if pair.key != "location":
-                continue
-            for kind in (PurePosixPath(pair.value), PureWindowsPath(pair.value)):
-                if kind.is_absolute() or kind.drive or ".." in kind.parts:
-                    raise BadModelError(
-                        f"its weights are said to be in {pair.value[:100]!r}, outside of its "
-                        "folder; bgx does not read them"
-                    )
-
-
-def _find_size(graph: GraphProto) -> tuple[int, int] | None:
-    weights = {tensor.name for tensor in graph.initializer}
-    inputs = [port for port in graph.input if port.name not in weights]
-    if len(inputs) != 1:
-        raise BadModelError(f"has {len(inputs)} inputs; bgx needs networks with one")
-    [source] = inputs
-    kind = source.type.tensor_type.elem_type
-    if kind not in _FLOATS:
-        raise BadModelError("takes neither float32 nor float16; export it with one of these")
-    shape = _shape(source)
-    if len(shape) != 4:
-        raise BadModelError(f"takes {_show(shape)}, not [batch, 3, height, width]")
-    _, channels, height, width = shape
-    if width == 3 and channels != 3:
-        raise BadModelError(
-            f"takes {_show(shape)}, channels last; export it with channels first, "
-            "[batch, 3, height, width]"
-        )
-    if channels not in {3, 0}:
-        raise BadModelError(
-            f"takes {_show(shape)}: {amount(channels, 'channel')}; bgx needs 3: red, green, blue"
-        )
-    if not (height or width):
-        return None
-    return width or height, height or width
-
-
-def _find_matte(graph: GraphProto) -> int:
-    """The index of the (first) largest output that may be one matte per picture."""
-    areas: dict[int, int] = {}
-    for index, port in enumerate(graph.output):
-        shape = _shape(port)
-        if len(shape) == 4 and shape[1] in {0, 1}:
-            areas[index] = shape[2] * shape[3]
-        elif len(shape) == 3 or not port.type.tensor_type.HasField("shape"):
-            areas[index] = shape[1] * shape[2] if shape else 0
-    if not areas:
-        raise BadModelError(
-            f"has {amount(len(graph.output), 'output')}, none of them one matte per picture, "
-            "[batch, 1, height, width]"
-        )
-    return max(areas, key=lambda index: (areas[index], -index))
-
-
-def _is_bounded(graph: GraphProto, name: str) -> bool | None:
-    """Whether a tensor comes from a sigmoid or similar; None if the graph does not show it."""
-    makers = {output: node for node in graph.node for output in node.output}
-    seen: set[str] = set()
-    while name in makers and name not in seen:
-        seen.add(name)
-        node: NodeProto = makers[name]
-        if node.op_type in _BOUNDED:
-            return True
-        if node.op_type not in _HANDS_ON or not node.input:
-            return None
-        name = node.input[0]
-    return None
-
-
-def _find_family(model: ModelProto) -> str:
-    text = "\n".join(_names(model)).lower()
-    for family, parts in _LAYERS.items():
-        if any(part in text for part in parts):
-            return family
-    # Older U²-Net files have numbered layers; they return a matte and six side outputs.
-    return "u2net" if len(model.graph.output) == _U2NET_OUTPUTS else ""
-
-
-def _names(model: ModelProto) -> Iterator[str]:
-    for node in model.graph.node:
-        yield node.name
-    for tensor in model.graph.initializer:
-        yield tensor.name
-
-
-def _shape(port: ValueInfoProto) -> list[int]:
-    """The shape of an input or output; 0 for dimensions that are not fixed."""
-    return [max(0, dim.dim_value) for dim in port.type.tensor_type.shape.dim]
-
-
-def _show(shape: list[int]) -> str:
-    return f"[{', '.join(str(side or '?') for side in shape)}]"
