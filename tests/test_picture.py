@@ -202,6 +202,7 @@ def test_a_region_is_framed_and_put_on_backgrounds_as_any_subject() -> None:
     ("region", "error", "words"),
     [
         ("0,0,151,90", RegionError, "--region 0px,0px,151px,90px reaches beyond"),
+        ("0,0,1234567,90", RegionError, "--region 0px,0px,1234567px,90px reaches beyond"),
         ("10%,0,50%,91px", RegionError, "150 x 90"),
         ("200,0,300,50", RegionError, "use percent"),
         ("50%,0,60px,50%", EmptyRegionError, "--region 50%,0px,60px,50% holds no pixel"),

@@ -205,6 +205,8 @@ def test_an_image_may_be_the_background() -> None:
         ({"semitransparency": "false"}, {"matte": "solid"}),
         ({"roi": "0% 0% 100% 100%"}, {"region": "0%,0%,100%,100%"}),
         ({"roi": "10 20px 30% 40%"}, {"region": "10px,20px,30%,40%"}),
+        ({"roi": "0.00002% 0 1234.5678 50%"}, {"region": "0.00002%,0px,1234.5678px,50%"}),
+        ({"position": "0.00002%"}, {"canvas": "original", "align": "0.00002% 0.00002%"}),
     ],
 )
 def test_fields_become_options(fields: dict[str, str], options: dict[str, Any]) -> None:
@@ -247,6 +249,13 @@ def test_what_cannot_be_done_has_its_code(field: str, text: str, code: str) -> N
 
     assert refused.code == code
     assert error_json(refused)["errors"][0]["code"] == code
+
+
+def test_a_photos_error_names_the_field_and_not_the_option() -> None:
+    refused = picture_refusal(
+        "region", "picture: --region 0px,0px,9px,9px reaches beyond the photo"
+    )
+    assert refused.detail == "picture: roi 0px,0px,9px,9px reaches beyond the photo"
 
 
 def test_two_backgrounds_are_one_too_many() -> None:

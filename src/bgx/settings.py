@@ -85,7 +85,8 @@ class Length(NamedTuple):
     unit: Literal["px", "%"]
 
     def __str__(self) -> str:
-        return f"{self.value:g}{self.unit}"
+        # Without an exponent, which no option takes.
+        return f"{self.value:.9f}".rstrip("0").rstrip(".") + self.unit
 
 
 class Margins(NamedTuple):

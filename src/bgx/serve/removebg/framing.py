@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from bgx.serve.removebg.fields import read_switch, refuse, show
+from bgx.settings import Length
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,7 +75,7 @@ def _read_position(texts: Mapping[str, str]) -> str | None:
             "Invalid position given",
             f"{show(text)}: use original, center, or one or two values of 0% to 100%",
         )
-    given = [f"{float(share[1]):g}%" for share in shares if share]
+    given = [f"{share[1]}%" for share in shares if share]
     return " ".join(given if len(given) == 2 else 2 * given)
 
 
@@ -88,10 +89,10 @@ def read_region(texts: Mapping[str, str]) -> str | None:
         raise refuse(
             "invalid_roi", "Invalid roi given", f'{show(text)}: use "x1 y1 x2 y2" in px or %'
         )
-    region = [(float(side[1]), side[2] or "px") for side in sides if side]
-    if any(unit == "%" and value > 100 for value, unit in region):
+    region = [Length(float(side[1]), "%" if side[2] == "%" else "px") for side in sides if side]
+    if any(side.unit == "%" and side.value > 100 for side in region):
         raise refuse("roi_exceeds_bounds", "The roi exceeds the image's bounds", text)
-    for (low, low_unit), (high, high_unit) in ((region[0], region[2]), (region[1], region[3])):
-        if low_unit == high_unit and low >= high:
+    for low, high in ((region[0], region[2]), (region[1], region[3])):
+        if low.unit == high.unit and low.value >= high.value:
             raise refuse("roi_region_empty", "The roi is empty", text)
-    return ",".join(f"{value:g}{unit}" for value, unit in region)
+    return ",".join(map(str, region))
