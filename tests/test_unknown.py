@@ -17,6 +17,7 @@ from bgx import Remover
 from bgx.errors import BadModelError, UsageError
 from bgx.model.opening import open_session
 from bgx.model.store import Store
+from bgx.model.trial import check_network
 from bgx.settings import DeviceSettings, ModelSettings
 from support.networks import halved, plain_network, tiny_network
 
@@ -207,13 +208,46 @@ def test_weights_outside_of_the_files_folder_are_not_read(
         entry_of(store, tmp_path / "mine.onnx")
 
 
-def test_weights_beside_the_file_are_read(store: Store, tmp_path: Path) -> None:
-    model = onnx.load(plain_network(tmp_path / "plain.onnx"))
-    file = tmp_path / "mine.onnx"
+def apart(folder: Path) -> Path:
+    """A network whose weights are in a file of their own, mine.bin."""
+    model = onnx.load(plain_network(folder / "plain.onnx"))
+    file = folder / "mine.onnx"
     onnx.save(model, file, save_as_external_data=True, location="mine.bin", size_threshold=0)
-    found = store.resolve(str(file), store.registry())
+    return file
+
+
+def test_weights_beside_the_file_are_read(store: Store, tmp_path: Path) -> None:
+    found = store.resolve(str(apart(tmp_path)), store.registry())
     session = open_session(found, DeviceSettings("cpu"), store)
     assert session.run(np.zeros((1, 3, 512, 512), np.float32)).shape == (1, 512, 512)
+
+
+def test_missing_weights_are_named(store: Store, tmp_path: Path) -> None:
+    file = apart(tmp_path)
+    entry_of(store, file)
+    (tmp_path / "mine.bin").unlink()
+    with pytest.raises(BadModelError, match=r"weights are in mine\.bin, which is not beside it"):
+        entry_of(store, file)
+
+
+def test_a_network_is_added_with_its_weights(store: Store, tmp_path: Path) -> None:
+    file = apart(tmp_path)
+    added = store.add("mine", file, store.registry(), check=check_network)
+    (tmp_path / "mine.bin").unlink()
+    session = open_session(added, DeviceSettings("cpu"), store)
+    assert session.run(np.full((1, 3, 512, 512), 2, np.float32)).min() > 0.9
+
+
+@pytest.mark.parametrize("name", ["u2netp", "mine"])
+def test_a_page_is_no_network_by_any_name(store: Store, tmp_path: Path, name: str) -> None:
+    file = tmp_path / f"{name}.onnx"
+    file.write_bytes(b"<html>404</html>")
+    for refused in (
+        lambda: entry_of(store, file),
+        lambda: store.add(name, file, store.registry(), check=check_network),
+    ):
+        with pytest.raises(BadModelError, match="not a network: a web page"):
+            refused()
 
 
 @pytest.mark.parametrize("content", [b"", b"no network", bytes(1000)])

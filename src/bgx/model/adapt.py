@@ -58,7 +58,7 @@ def adapt(path: Path, form: Form, output: int | None = None) -> bytes:
     """The network with the usual input and, if `output` is its index, the matte as only output.
 
     The result's input is float32 [batch, 3, height, width], its matte [batch, height, width].
-    Raises BadModelError, without the file's name.
+    Weights in other files are put into it. Raises BadModelError, without the file's name.
     """
     import onnx
     from google.protobuf.message import EncodeError  # type: ignore[import-untyped]

@@ -53,16 +53,17 @@ class Facts:
     """What was found in a graph, and by running it.
 
     table: registry fields stored in the file, or None. fault: why bgx cannot use it; empty if it
-    can. size: width and height of its input; None if they are not fixed. free: then, for the input
-    that an entry wishes, the one that works. output: index of the matte. names: of all outputs.
-    outputs: their number; 0 if the file is not a network. bounded: whether the matte is in 0..1;
-    None if the graph does not show it. form: how input and matte differ from the usual. settled:
-    whether output and form need no run. pixels: range of the values it takes. family: recognised by
-    the names of its layers; empty if unknown.
+    can. apart: files beside it that have its weights. size: width and height of its input; None if
+    they are not fixed. free: then, for the input that an entry wishes, the one that works. output:
+    index of the matte. names: of all outputs. outputs: their number; 0 if the file is not a
+    network. bounded: whether the matte is in 0..1; None if the graph does not show it. form: how
+    input and matte differ from the usual. settled: whether output and form need no run. pixels:
+    range of the values it takes. family: recognised by the names of its layers; empty if unknown.
     """
 
     table: dict[str, Any] | None = None
     fault: str = ""
+    apart: tuple[str, ...] = ()
     size: tuple[int, int] | None = None
     free: dict[str, tuple[int, int] | str] = field(default_factory=dict)
     output: int = 0

@@ -65,7 +65,7 @@ def _find_table(model: ModelProto) -> dict[str, Any] | None:
 def _look_at(model: ModelProto) -> Facts:
     """Find the facts in a graph. Raises BadModelError, without the file's name, if unusable."""
     graph = model.graph
-    _check_external(graph)
+    apart = _find_weights(graph)
     source = _find_input(graph)
     kind = source.type.tensor_type.elem_type
     size, last = _read_shape(_shape(source))
@@ -78,6 +78,7 @@ def _look_at(model: ModelProto) -> Facts:
     place = places[output] or Place(0)
     others = [other for other in places if other]
     return Facts(
+        apart=apart,
         size=size,
         output=output,
         names=names,
@@ -92,18 +93,22 @@ def _look_at(model: ModelProto) -> Facts:
     )
 
 
-def _check_external(graph: GraphProto) -> None:
-    """Raise BadModelError if weights are in a file outside the network's folder."""
-    for tensor in graph.initializer:
-        for pair in tensor.external_data:
-            if pair.key != "location":
-                continue
-            for kind in (PurePosixPath(pair.value), PureWindowsPath(pair.value)):
-                if kind.is_absolute() or kind.drive or ".." in kind.parts:
-                    raise BadModelError(
-                        f"its weights are said to be in {pair.value[:100]!r}, outside of its "
-                        "folder; bgx does not read them"
-                    )
+def _find_weights(graph: GraphProto) -> tuple[str, ...]:
+    """Files with weights, relative to the network's folder; outside of it, raises BadModelError."""
+    found = {
+        pair.value
+        for tensor in graph.initializer
+        for pair in tensor.external_data
+        if pair.key == "location"
+    }
+    for place in sorted(found):
+        for kind in (PurePosixPath(place), PureWindowsPath(place)):
+            if kind.is_absolute() or kind.drive or ".." in kind.parts:
+                raise BadModelError(
+                    f"its weights are said to be in {place[:100]!r}, outside of its folder; bgx "
+                    "does not read them"
+                )
+    return tuple(sorted(found))
 
 
 def _find_input(graph: GraphProto) -> ValueInfoProto:

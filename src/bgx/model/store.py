@@ -18,7 +18,6 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -39,7 +38,7 @@ from bgx.model.registry import (
     load_registry,
 )
 from bgx.model.rembg import find_home, rembg_paths
-from bgx.model.unknown import describe, read_own
+from bgx.model.unknown import copy_whole, describe, read_own
 from bgx.settings import DEFAULT_MODEL, ModelSettings
 
 log = logging.getLogger(__name__)
@@ -311,7 +310,7 @@ class Store:
             self.models.mkdir(parents=True, exist_ok=True)
             remove_leftovers(self.models)
             with temporary(self.models) as copy:
-                shutil.copyfile(source, copy)
+                copy_whole(source, copy)
                 check(copy, entry, str(file))
                 digest, size = f"sha256:{hash_file(copy).sha256}", copy.stat().st_size
                 added = replace(entry, url=None, builtin=None, hash=digest, bytes=size)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shutil
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -85,10 +86,9 @@ def describe(
     facts = _recall(path, digest, folder)
     if told is None and facts.table is not None:
         return Described(_read_table(path, facts.table), path)
+    _check_content(path, facts)
     if told is None and path.stem.lower() in registry:
         return Described(registry[path.stem.lower()], path)
-    if not facts.outputs:
-        raise BadModelError(f"{path}: not a network: {_name_content(path)}")
     if facts.fault:
         raise BadModelError(f"{path}: {facts.fault}")
     guessed = told or _guess_family(path, facts, registry)
@@ -208,6 +208,19 @@ def _run(path: Path, facts: Facts, entry: ModelEntry) -> Facts:
     return replace(facts, output=output, form=form, bounded=in_range, settled=True)
 
 
+def copy_whole(source: Path, target: Path) -> None:
+    """Copy a network, with weights that are in other files put into it.
+
+    Raises BadModelError if that is too large for one file, and OSError.
+    """
+    from bgx.model.look import look
+
+    if look(source).apart:
+        target.write_bytes(_adapt(source, Form()))
+    else:
+        shutil.copyfile(source, target)
+
+
 def _adapt(path: Path, form: Form, output: int | None = None) -> bytes:
     from bgx.model.adapt import adapt
 
@@ -247,9 +260,25 @@ def _name_content(path: Path) -> str:
     return "empty, damaged or cut short; get the file again"
 
 
+def _check_content(path: Path, facts: Facts) -> None:
+    """Raise BadModelError for a file that is no network, or whose weights are missing."""
+    if not facts.outputs:
+        raise BadModelError(f"{path}: not a network: {_name_content(path)}")
+    for name in facts.apart:
+        if not files.is_file(path.parent / name):
+            raise BadModelError(
+                f"{path}: its weights are in {name}, which is not beside it; put it there"
+            )
+
+
 def read_own(path: Path, digest: str, folder: Path) -> ModelEntry | None:
-    """The settings stored in a file; None if there are none. Arguments as for :func:`describe`."""
-    table = _recall(path, digest, folder).table
+    """The settings stored in a file; None if there are none. Arguments as for :func:`describe`.
+
+    Raises BadModelError if the file is no network.
+    """
+    facts = _recall(path, digest, folder)
+    _check_content(path, facts)
+    table = facts.table
     return None if table is None else _read_table(path, table)
 
 
