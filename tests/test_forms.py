@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image
 
 from bgx import Remover
-from bgx.errors import BadModelError
+from bgx.errors import BadModelError, InferenceError
 from bgx.model.store import Store
 from bgx.settings import ModelSettings
 from support.networks import plain_network, written_network
@@ -112,6 +113,16 @@ RETURNED = {
         "c = Concat<axis = 1>(n, l) f = Softmax<axis = 1>(c) y = Transpose<perm = [0, 2, 3, 1]>(f)",
         "float[1,64,64,2] y",
         "channel 1 of 2",
+    ),
+    "two channels that the file does not count": (
+        "c = Concat<axis = 1>(n, l) y = Softmax<axis = 1>(c)",
+        "float[1,c,64,64] y",
+        "channel 1 of 2",
+    ),
+    "two channels beside one": (
+        "two = Concat<axis = 1>(l, l) y = Identity(s)",
+        "float[1,2,64,64] two, float[1,1,64,64] y",
+        "output 1 of 2, already",
     ),
     "classes": (
         "c = Concat<axis = 1>(n, l) y = ArgMax<axis = 1, keepdims = 0>(c)",
@@ -325,6 +336,29 @@ def test_a_family_does_not_force_a_size_that_does_not_run(tmp_path: Path) -> Non
         assert store.resolve(str(fits), store.registry()).entry.input == (256, 256)
     plain = Store(ModelSettings(folder=tmp_path / "store", offline=True))
     assert plain.resolve(str(fits), plain.registry()).entry.input == (256, 256)
+
+
+def test_too_many_channels_that_the_file_does_not_count_are_refused(tmp_path: Path) -> None:
+    file = network(
+        tmp_path / "mine.onnx",
+        "c = Concat<axis = 1>(n, l, l) y = Softmax<axis = 1>(c)",
+        given="float[1,3,h,w] image",
+        returned="float[1,c,h,w] y",
+    )
+    store = Store(ModelSettings(folder=tmp_path / "store", offline=True))
+    with pytest.raises(BadModelError, match=r"none of its 1 outputs is one matte .*width\]$"):
+        store.resolve(str(file), store.registry())
+
+
+def test_messages_name_the_file_and_not_its_copy(tmp_path: Path) -> None:
+    file = network(
+        tmp_path / "mine.onnx",
+        "never = Sub(nought, nought) y = Div(s, never)",
+        given="float[1,64,64,3] image",
+        start="p = Transpose<perm = [0, 3, 1, 2]>(image)",
+    )
+    with pytest.raises(InferenceError, match=re.escape(f"{file} returned NaN or infinity")):
+        Remover(str(file), device="cpu", offline=True).cut(Image.new("RGB", (9, 9)))
 
 
 def test_a_network_of_another_form_keeps_it_when_it_is_added(

@@ -23,8 +23,8 @@ _MATTE = re.compile(r"(?<![a-z])(alpha|matte|pha|mask)(?![a-z])")
 class Place(NamedTuple):
     """Where an output has its matte.
 
-    area: of the matte; 0 if unknown. channels: 1 or 2. axis: dimension of the channels; None if
-    there is none. batch: whether it has a dimension for the batch.
+    area: of the matte; 0 if unknown. channels: 1 or 2; 0 if unknown. axis: dimension of the
+    channels; None if there is none. batch: whether it has a dimension for the batch.
     """
 
     area: int
@@ -37,7 +37,7 @@ def place_of(shape: Sequence[int]) -> Place | None:
     """Where the matte is in an output of this shape; None if it is none. 0 is an unknown side."""
     match tuple(shape):
         case (_, (0 | 1 | 2) as channels, height, width):
-            return Place(height * width, channels or 1, 1)
+            return Place(height * width, channels, 1)
         case (_, height, width, (1 | 2) as channels):
             return Place(height * width, channels, 3)
         case (_, height, width):
@@ -48,14 +48,19 @@ def place_of(shape: Sequence[int]) -> Place | None:
 
 
 def choose_output(places: Sequence[Place | None], names: Sequence[str]) -> int | None:
-    """The index of the matte: the largest, of several the one called so, of several the first."""
+    """The index of the matte; None if there is none.
+
+    It is the largest; of several, the one called so; of several, one with a single channel; of
+    several, the first.
+    """
     known = [index for index, place in enumerate(places) if place is not None]
     if not known:
         return None
 
-    def rank(index: int) -> tuple[int, bool, int]:
-        place = places[index]
-        return place.area if place else 0, bool(_MATTE.search(names[index].lower())), -index
+    def rank(index: int) -> tuple[int, bool, bool, int]:
+        place = places[index] or Place(0)
+        named = bool(_MATTE.search(names[index].lower()))
+        return place.area, named, place.channels == 1, -index
 
     return max(known, key=rank)
 

@@ -154,7 +154,8 @@ def _open(plan: EnginePlan, file: ModelFile, device: DeviceSettings, store: Stor
 
 def _open_float32(plan: EnginePlan, file: ModelFile, store: Store) -> Session:
     """Open the network's prepared copy; if it is damaged, it is made again."""
-    entry, name, for_cpu = file.entry, str(file.path), plan.device == "cpu"
+    entry, for_cpu = file.entry, plan.device == "cpu"
+    name = str(file.named or file.path)
     source, output = find_prepared(file, store, for_cpu=for_cpu)
     try:
         return Session(source, plan, entry, name=name, output=output)

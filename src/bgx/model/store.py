@@ -58,13 +58,15 @@ Check = Callable[[Path, ModelEntry, str], None]
 class ModelFile(NamedTuple):
     """A model file whose hash has been checked.
 
-    digest: ``sha256:…``; copies made of the file are named after it.
+    digest: ``sha256:…``; copies made of the file are named after it. named: the file that the user
+    named, if it is run as a copy of the usual form.
     """
 
     entry: ModelEntry
     path: Path
     digest: str
     origin: Origin
+    named: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -181,9 +183,9 @@ class Store:
         _check_readable(path)
         digest = f"sha256:{self._digests(path).sha256}"
         entry, run = describe(path, digest, registry, self.settings.family, self.facts)
-        if run != path:
-            digest = f"sha256:{self._digests(run).sha256}"
-        return ModelFile(entry, run, digest, "file")
+        if run == path:
+            return ModelFile(entry, path, digest, "file")
+        return ModelFile(entry, run, f"sha256:{self._digests(run).sha256}", "file", path)
 
     def identify(self, model: str | None, registry: Mapping[str, ModelEntry]) -> tuple[str, str]:
         """Name and hash (``sha256:…`` or ``md5:…``) of a network as of :meth:`resolve`.

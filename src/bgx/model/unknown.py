@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
 log = logging.getLogger(__name__)
 
 OF_FILE = "file"
@@ -154,7 +156,7 @@ def _complete(
         return facts
     for size in sizes:
         try:
-            found = _run(path, facts, replace(entry, input=size))
+            scenes = _show(path, facts, replace(entry, input=size))
             break
         except BadModelError as error:
             last = error
@@ -165,6 +167,7 @@ def _complete(
             f"{last}, with this and other sizes; give it a table with its `input` in a registry "
             "file (BGX_MODELS)"
         )
+    found = _read_scenes(path, facts, scenes) if _needs_values(facts, entry) else facts
     if facts.size is None:
         found = replace(found, free=facts.free | {wished: size})
     _keep(found, digest, folder)
@@ -176,10 +179,8 @@ def _needs_values(facts: Facts, entry: ModelEntry) -> bool:
     return not facts.settled or (facts.bounded is None and entry.activation == "none")
 
 
-def _run(path: Path, facts: Facts, entry: ModelEntry) -> Facts:
-    """The facts with what a run of the network shows. Raises BadModelError, NoMemoryError."""
-    from bgx.model.forms import choose_output, place_of, read_form
-    from bgx.model.look import explain_none
+def _show(path: Path, facts: Facts, entry: ModelEntry) -> list[list[NDArray[Any]]]:
+    """All outputs for drawn scenes. Raises BadModelError if it does not run, NoMemoryError."""
     from bgx.model.trial import show_scenes
 
     size = entry.largest
@@ -187,24 +188,23 @@ def _run(path: Path, facts: Facts, entry: ModelEntry) -> Facts:
         multiple = int(entry.input.split()[2].rstrip(","))
         size = _SIDES[0] * multiple, _SIDES[1] * multiple
     source = path if facts.form.usual_input else _adapt(path, facts.form)
-    values = _needs_values(facts, entry)
-    scenes = show_scenes(source, entry, size, name=str(path), count=None if values else 1)
-    if not values:
-        return facts
-    output = facts.output
-    if not facts.settled:
-        places = [place_of(values.shape) for values in scenes[0]]
-        chosen = choose_output(places, facts.names)
-        if chosen is None:
-            raise BadModelError(f"{path}: {explain_none(facts.outputs)}")
-        output = chosen
-    place = place_of(scenes[0][output].shape)
-    if place is None:
+    count = None if _needs_values(facts, entry) else 1
+    return show_scenes(source, entry, size, name=str(path), count=count)
+
+
+def _read_scenes(path: Path, facts: Facts, scenes: list[list[NDArray[Any]]]) -> Facts:
+    """The facts with what the scenes show. Raises BadModelError if no output is a matte."""
+    from bgx.model.forms import choose_output, place_of, read_form
+    from bgx.model.look import explain_none
+
+    places = [place_of(values.shape) for values in scenes[0]]
+    output = facts.output if facts.settled else choose_output(places, facts.names)
+    place = None if output is None else places[output]
+    if output is None or place is None:
         raise BadModelError(f"{path}: {explain_none(facts.outputs)}")
     bounded = facts.bounded if output == facts.output else None
-    form, in_range = read_form(
-        [scene[output] for scene in scenes], place, facts.form, bounded=bounded
-    )
+    shown = [scene[output] for scene in scenes]
+    form, in_range = read_form(shown, place, facts.form, bounded=bounded)
     return replace(facts, output=output, form=form, bounded=in_range, settled=True)
 
 
