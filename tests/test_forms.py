@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 from typing import TYPE_CHECKING, Any
@@ -348,6 +349,20 @@ def test_too_many_channels_that_the_file_does_not_count_are_refused(tmp_path: Pa
     store = Store(ModelSettings(folder=tmp_path / "store", offline=True))
     with pytest.raises(BadModelError, match=r"none of its 1 outputs is one matte .*width\]$"):
         store.resolve(str(file), store.registry())
+
+
+def test_workers_compare_the_file_and_not_its_copy(tmp_path: Path) -> None:
+    file = network(
+        tmp_path / "mine.onnx",
+        "y = Identity(s)",
+        given="float[1,64,64,3] image",
+        start="p = Transpose<perm = [0, 3, 1, 2]>(image)",
+    )
+    store = Store(ModelSettings(folder=tmp_path / "store", offline=True))
+    digest = f"sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}"
+    assert store.identify(str(file), store.registry()) == ("file", digest)
+    found = store.resolve(str(file), store.registry())
+    assert found.entry.hash == digest != found.digest
 
 
 def test_messages_name_the_file_and_not_its_copy(tmp_path: Path) -> None:

@@ -185,6 +185,8 @@ class Store:
         entry, run = describe(path, digest, registry, self.settings.family, self.facts)
         if run == path:
             return ModelFile(entry, path, digest, "file")
+        # Workers compare the hash of the file itself: copies may differ by the version of onnx.
+        entry = replace(entry, hash=digest)
         return ModelFile(entry, run, f"sha256:{self._digests(run).sha256}", "file", path)
 
     def identify(self, model: str | None, registry: Mapping[str, ModelEntry]) -> tuple[str, str]:
@@ -195,7 +197,7 @@ class Store:
         """
         if model is not None and _is_path(model):
             file = self.resolve(model, registry)
-            return file.entry.name, file.digest
+            return file.entry.name, (file.named and file.entry.hash) or file.digest
         entry = find_entry(registry, model or DEFAULT_MODEL)
         if found := self.locate(entry):
             return entry.name, found.digest
