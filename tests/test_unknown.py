@@ -194,6 +194,16 @@ def test_what_bgx_cannot_feed_is_named_with_the_reason(
     assert "\n" not in str(caught.value)
 
 
+def test_a_second_input_is_named(store: Store, tmp_path: Path) -> None:
+    model = onnx.load(plain_network(tmp_path / "mine.onnx"))
+    model.graph.input.append(
+        helper.make_tensor_value_info("trimap", TensorProto.FLOAT, [1, 1, 512, 512])
+    )
+    onnx.save(model, tmp_path / "mine.onnx")
+    with pytest.raises(BadModelError, match=r"has 2 inputs \(image, trimap\)"):
+        entry_of(store, tmp_path / "mine.onnx")
+
+
 @pytest.mark.parametrize("place", ["../secret.bin", "/etc/passwd", "C:\\secret.bin", "a/../../b"])
 def test_weights_outside_of_the_files_folder_are_not_read(
     store: Store, tmp_path: Path, place: str

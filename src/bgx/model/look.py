@@ -115,7 +115,8 @@ def _find_input(graph: GraphProto) -> ValueInfoProto:
     weights = {tensor.name for tensor in graph.initializer}
     inputs = [port for port in graph.input if port.name not in weights]
     if len(inputs) != 1:
-        raise BadModelError(f"has {len(inputs)} inputs; bgx needs networks with one")
+        names = ", ".join(port.name for port in inputs[:4])
+        raise BadModelError(f"has {len(inputs)} inputs ({names}); bgx needs networks with one")
     source: ValueInfoProto = inputs[0]
     if source.type.tensor_type.elem_type not in _TAKEN:
         raise BadModelError(

@@ -50,21 +50,23 @@ def check_network(path: Path, entry: ModelEntry, name: str) -> None:
         raise BadModelError(str(error)) from None
 
 
+def start_trial(source: Path | bytes, name: str) -> Any:
+    """A session of ONNX Runtime for :func:`show_scenes`. name: of the file, for messages.
+
+    Raises BadModelError if it does not load, and NoMemoryError.
+    """
+    return start(source, _plan(1), name)
+
+
 def show_scenes(
-    source: Path | bytes,
-    entry: ModelEntry,
-    size: tuple[int, int],
-    *,
-    name: str,
-    count: int | None = None,
+    engine: Any, entry: ModelEntry, size: tuple[int, int], *, name: str, count: int | None = None
 ) -> list[list[NDArray[Any]]]:
     """All outputs of a network, [batch, ...], for each of some drawn scenes.
 
-    source: a network with the usual input. entry: says how it is fed. size: width and height. name:
-    of the file, for messages. count: of scenes; None is all. Raises BadModelError if it does not
-    run, and NoMemoryError.
+    engine: of a network with the usual input. entry: says how it is fed. size: width and height.
+    name: of the file, for messages. count: of scenes; None is all. Raises BadModelError if it does
+    not run with this size, and NoMemoryError.
     """
-    engine = start(source, _plan(1), name)
     [port] = engine.get_inputs()
     batch = port.shape[0] if isinstance(port.shape[0], int) else 1
     kind = np.float16 if port.type == "tensor(float16)" else np.float32

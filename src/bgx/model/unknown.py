@@ -147,6 +147,8 @@ def _complete(
     path: Path, facts: Facts, like: ModelEntry | None, digest: str, folder: Path
 ) -> Facts:
     """Add what only a run shows, and store it. Raises BadModelError, NoMemoryError."""
+    from bgx.model.trial import show_scenes, start_trial
+
     entry = _feed(facts, like)
     wished = str((like or _USUAL).input)
     sizes = [entry.input]
@@ -154,9 +156,12 @@ def _complete(
         sizes = list(dict.fromkeys((entry.input, *_FREE)))
     elif not _needs_values(facts, entry):
         return facts
+    source = path if facts.form.usual_input else _adapt(path, facts.form)
+    engine = start_trial(source, str(path))
+    count = None if _needs_values(facts, entry) else 1
     for size in sizes:
         try:
-            scenes = _show(path, facts, replace(entry, input=size))
+            scenes = show_scenes(engine, entry, _trial_size(size), name=str(path), count=count)
             break
         except BadModelError as error:
             last = error
@@ -179,17 +184,11 @@ def _needs_values(facts: Facts, entry: ModelEntry) -> bool:
     return not facts.settled or (facts.bounded is None and entry.activation == "none")
 
 
-def _show(path: Path, facts: Facts, entry: ModelEntry) -> list[list[NDArray[Any]]]:
-    """All outputs for drawn scenes. Raises BadModelError if it does not run, NoMemoryError."""
-    from bgx.model.trial import show_scenes
-
-    size = entry.largest
-    if isinstance(entry.input, str):
-        multiple = int(entry.input.split()[2].rstrip(","))
-        size = _SIDES[0] * multiple, _SIDES[1] * multiple
-    source = path if facts.form.usual_input else _adapt(path, facts.form)
-    count = None if _needs_values(facts, entry) else 1
-    return show_scenes(source, entry, size, name=str(path), count=count)
+def _trial_size(size: tuple[int, int] | str) -> tuple[int, int]:
+    if isinstance(size, tuple):
+        return size
+    multiple = int(size.split()[2].rstrip(","))
+    return _SIDES[0] * multiple, _SIDES[1] * multiple
 
 
 def _read_scenes(path: Path, facts: Facts, scenes: list[list[NDArray[Any]]]) -> Facts:
