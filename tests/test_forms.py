@@ -14,6 +14,7 @@ from PIL import Image
 
 from bgx import Remover
 from bgx.errors import BadModelError, InferenceError
+from bgx.model.prepared import read_prepared
 from bgx.model.store import Store
 from bgx.settings import ModelSettings
 from support.networks import plain_network, written_network
@@ -363,6 +364,19 @@ def test_workers_compare_the_file_and_not_its_copy(tmp_path: Path) -> None:
     assert store.identify(str(file), store.registry()) == ("file", digest)
     found = store.resolve(str(file), store.registry())
     assert found.entry.hash == digest != found.digest
+
+
+def test_a_network_of_another_range_is_prepared_as_others(tmp_path: Path) -> None:
+    file = plain_network(tmp_path / "mine.onnx")
+    model = onnx.load(file)
+    model.graph.node.append(onnx.helper.make_node("Mul", ["matte", "most"], ["wide"]))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32([255]), "most"))
+    model.graph.output[0].name = "wide"
+    onnx.save(model, file)
+    store = Store(ModelSettings(folder=tmp_path / "store", offline=True))
+    found = store.resolve(str(file), store.registry())
+    assert found.path != file
+    assert read_prepared(found, store)
 
 
 def test_messages_name_the_file_and_not_its_copy(tmp_path: Path) -> None:

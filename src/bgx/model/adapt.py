@@ -57,8 +57,9 @@ class _Chain:
 def adapt(path: Path, form: Form, output: int | None = None) -> bytes:
     """The network with the usual input and, if `output` is its index, the matte as only output.
 
-    The result's input is float32 [batch, 3, height, width], its matte [batch, height, width].
-    Weights in other files are put into it. Raises BadModelError, without the file's name.
+    The result's input is float32 [batch, 3, height, width], its matte [batch, height, width] or
+    [batch, 1, height, width]. Weights in other files are put into it. Raises BadModelError, without
+    the file's name.
     """
     import onnx
     from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
@@ -126,4 +127,4 @@ def _adapt_output(graph: GraphProto, form: Form, output: int) -> None:
     chain.finish(_MATTE)
     graph.node.extend(chain.nodes)
     del graph.output[:]
-    graph.output.append(helper.make_tensor_value_info(_MATTE, FLOAT, [None, None, None]))
+    graph.output.append(helper.make_tensor_value_info(_MATTE, FLOAT, None))

@@ -89,11 +89,11 @@ def open_session(
     try:
         session = _open_first(plans, file, device, store)
     except MemoryError:
-        raise NoMemoryError(explain_no_memory(str(file.path))) from None
+        raise NoMemoryError(explain_no_memory(str(file.shown))) from None
     release_memory()
     log.info(
         "%s in %s on %s: %d at once, %d threads each, in batches of %d",
-        *(file.path, session.precision, session.device),
+        *(file.shown, session.precision, session.device),
         *(session.plan.runs, session.plan.threads, session.plan.batch_size),
     )
     return session
@@ -155,7 +155,7 @@ def _open(plan: EnginePlan, file: ModelFile, device: DeviceSettings, store: Stor
 def _open_float32(plan: EnginePlan, file: ModelFile, store: Store) -> Session:
     """Open the network's prepared copy; if it is damaged, it is made again."""
     entry, for_cpu = file.entry, plan.device == "cpu"
-    name = str(file.named or file.path)
+    name = str(file.shown)
     source, output = find_prepared(file, store, for_cpu=for_cpu)
     try:
         return Session(source, plan, entry, name=name, output=output)

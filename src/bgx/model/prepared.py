@@ -51,7 +51,7 @@ def read_prepared(file: ModelFile, store: Store) -> bytes:
     """The prepared copy in float32. Raises BadModelError if no copy can be made."""
     source, _ = find_prepared(file, store, for_cpu=False)
     if source == file.path:
-        raise BadModelError(f"{file.path}: bgx cannot prepare a graph of this form")
+        raise BadModelError(f"{file.shown}: bgx cannot prepare a graph of this form")
     return to_float32(source if isinstance(source, bytes) else source.read_bytes())
 
 
@@ -63,7 +63,7 @@ def _make(file: ModelFile, *, for_cpu: bool) -> bytes:
     check_copy(content, file.path, file.entry, count=count, half=is_half(file.path))
     # The copy is named after the digest that was computed before: the file must still have it.
     if not hash_file(file.path).fits(file.digest):
-        raise BadModelError(f"{file.path}: was replaced while it was being opened; try again")
+        raise BadModelError(f"{file.shown}: was replaced while it was being opened; try again")
     return content
 
 

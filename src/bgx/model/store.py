@@ -68,6 +68,11 @@ class ModelFile(NamedTuple):
     origin: Origin
     named: Path | None = None
 
+    @property
+    def shown(self) -> Path:
+        """The file in messages."""
+        return self.named or self.path
+
 
 @dataclass(frozen=True)
 class Store:
