@@ -348,7 +348,7 @@ def test_too_many_channels_that_the_file_does_not_count_are_refused(tmp_path: Pa
         returned="float[1,c,h,w] y",
     )
     store = Store(ModelSettings(folder=tmp_path / "store", offline=True))
-    with pytest.raises(BadModelError, match=r"none of its 1 outputs is one matte .*width\]$"):
+    with pytest.raises(BadModelError, match=r"has 1 output, none of them one matte .*width\]$"):
         store.resolve(str(file), store.registry())
 
 

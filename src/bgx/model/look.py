@@ -149,7 +149,7 @@ def _has_shape(port: ValueInfoProto) -> bool:
 def explain_none(count: int) -> str:
     """The reason if no output is a matte."""
     outputs = amount(count, "output")
-    return f"none of its {outputs} is one matte per picture, [batch, 1, height, width]"
+    return f"has {outputs}, none of them one matte per picture, [batch, 1, height, width]"
 
 
 def _is_bounded(graph: GraphProto, name: str) -> bool | None:
