@@ -171,7 +171,11 @@ REFUSED = {
     "1 channel;": ((1, 1, 512, 512), (1, 1, 512, 512), TensorProto.FLOAT),
     r"\[3, 512, 512\]": ((3, 512, 512), (1, 1, 512, 512), TensorProto.FLOAT),
     "neither float32, float16": ((1, 3, 512, 512), (1, 1, 512, 512), TensorProto.INT32),
-    "has 1 output, none of them one matte": ((1, 3, 512, 512), (1, 21, 512, 512), TensorProto.FLOAT),
+    "has 1 output, none of them one matte": (
+        (1, 3, 512, 512),
+        (1, 21, 512, 512),
+        TensorProto.FLOAT,
+    ),
 }
 
 
