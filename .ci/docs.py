@@ -104,8 +104,9 @@ def _show_comparison(record: dict[str, Any], photos: str) -> str:
     lines = [f"| {photos}, JPEG to PNG | rembg | bgx | rembg / bgx |", "|---|---|---|---|"]
     for name, row in summary.items():
         if "ratio" in row:
-            cells = (f"{row['rembg']:.3g}", f"{row['bgx']:.3g}", f"{row['ratio']:.1f}")
-            lines.append(f"| {name} | {' | '.join(cells)} |")
+            figures = (row["rembg"], row["bgx"])
+            cells = [f"{value:.0f}" if value >= 1000 else f"{value:.3g}" for value in figures]
+            lines.append(f"| {name} | {' | '.join(cells)} | {row['ratio']:.1f} |")
     difference = summary["matte difference"]
     lines.append(
         f"| mean difference of the mattes, 0 to 1 | | {difference['mean']:.4f} "
