@@ -320,7 +320,7 @@ def _check_size(size: tuple[int, int], settings: ReadSettings, name: str) -> Non
     if width * height > settings.max_pixels:
         raise TooLargeError(
             f"{name}: {width} x {height} is more than {settings.max_pixels:,} pixels; "
-            "raise --max-pixels if you trust it"
+            "scale it down, or raise --max-pixels if you trust it"
         )
 
 
