@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bgx.errors import BackgroundError, UsageError
+from bgx.errors import BackgroundError, RegionError, UsageError
 from bgx.serve.apis import RemoveBgApi
 from bgx.serve.removebg.answer import (
     ACCOUNT,
@@ -252,9 +252,8 @@ def test_what_cannot_be_done_has_its_code(field: str, text: str, code: str) -> N
 
 
 def test_a_photos_error_names_the_field_and_not_the_option() -> None:
-    refused = picture_refusal(
-        "region", "picture: --region 0px,0px,9px,9px reaches beyond the photo"
-    )
+    error = RegionError("picture: --region 0px,0px,9px,9px reaches beyond the photo")
+    refused = RemoveBgApi(lambda: (1, 1, 0.0)).refusal_for(error)
     assert refused.detail == "picture: roi 0px,0px,9px,9px reaches beyond the photo"
 
 

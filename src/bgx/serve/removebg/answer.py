@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 def picture_refusal(code: str, message: str) -> Refusal:
     """The refusal for a picture that bgx could not cut out. code: of bgx's error."""
-    message = message.replace("--region", "roi")
     match code:
         case "too-large":
             return refuse("resolution_too_high", "Image resolution too high", message)
