@@ -53,10 +53,15 @@ def test_ten_times_the_photos_need_no_more_memory(
     assert many <= 1.15 * few
 
 
-def test_the_memory_of_one_picture_serves_the_next() -> None:
-    """Pages that the system had to give for the blocks of ten large photos, one by one."""
+def count_in(program: str, *words: str) -> int:
+    """What a program prints, which has to do with the allocator of glibc."""
     if platform.libc_ver()[0] != "glibc":
         pytest.skip("glibc alone can be told")
+    return int(subprocess.run([sys.executable, "-c", program, *words], capture_output=True).stdout)
+
+
+def test_the_memory_of_one_picture_serves_the_next() -> None:
+    """Pages that the system had to give for the blocks of ten large photos, one by one."""
     program = (
         "import resource, sys; from bgx.allocator import keep_memory;"
         "sys.argv[1:] and keep_memory();"
@@ -64,25 +69,19 @@ def test_the_memory_of_one_picture_serves_the_next() -> None:
         "before = faults(); [len([b'1' * (16 << 20) for _ in range(4)]) for _ in range(10)];"
         "print(faults() - before)"
     )
-    given, kept = (
-        int(subprocess.run([sys.executable, "-c", program, *words], capture_output=True).stdout)
-        for words in ([], ["keep"])
-    )
+    given, kept = count_in(program), count_in(program, "keep")
     assert kept < given / 5
 
 
 def test_what_loading_a_network_needed_is_returned() -> None:
     """Memory after small blocks of 200 MB are freed below one that is still in use, MiB."""
-    if platform.libc_ver()[0] != "glibc":
-        pytest.skip("glibc alone can be told")
     program = (
         "from bgx.allocator import keep_memory, release_memory; from pathlib import Path;"
         "now = lambda: int(Path('/proc/self/statm').read_text().split()[1]) * 4 // 1024;"
         "keep_memory(); blocks = [b'1' * (1 << 20) for _ in range(200)]; del blocks[:-1];"
         "before = now(); release_memory(); print(before - now())"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True)
-    assert int(done.stdout) > 150
+    assert count_in(program) > 150
 
 
 @pytest.mark.parametrize(
