@@ -55,6 +55,36 @@ def replace_nodes(graph: GraphProto, nodes: Sequence[NodeProto]) -> None:
     graph.node.extend(nodes)
 
 
+class NodeMaker:
+    """Makes nodes one after the other; they are named after a prefix and their numbers."""
+
+    def __init__(self, graph: GraphProto, prefix: str) -> None:
+        self.nodes: list[NodeProto] = []
+        self._graph = graph
+        self._prefix = prefix
+
+    def add(self, kind: str, *inputs: str | NDArray[Any] | np.generic, **given: Any) -> str:
+        """Make a node; returns the name of its output.
+
+        inputs: names, or constants, which are added to the graph. given: the node's attributes.
+        """
+        from onnx import helper
+
+        name = f"{self._prefix}_{len(self.nodes)}"
+        names = [
+            value if isinstance(value, str) else self._store(f"{name}_constant_{index}", value)
+            for index, value in enumerate(inputs)
+        ]
+        self.nodes.append(helper.make_node(kind, names, [name], name=name, **given))
+        return name
+
+    def _store(self, name: str, value: NDArray[Any] | np.generic) -> str:
+        from onnx import numpy_helper
+
+        self._graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+        return name
+
+
 def is_plain(node: NodeProto, weights: Weights) -> bool:
     """Whether a convolution has constant weights, explicit padding, and group, strides and
     dilations of 1."""

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bgx.model.edit import replace_nodes
+
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
@@ -27,7 +29,7 @@ def sort_nodes(graph: GraphProto) -> None:
         return
     nodes = list(graph.node)
     order = list(TopologicalSorter(dict(enumerate(read))).static_order())
-    _replace(graph, [nodes[index] for index in order])
+    replace_nodes(graph, [nodes[index] for index in order])
 
 
 def uses_half(graph: GraphProto) -> bool:
@@ -107,7 +109,7 @@ def drop_identities(graph: GraphProto) -> None:
                 names[index] = name(old)
         if node.op_type != "Identity" or node.input[0] != node.output[0]:
             kept.append(node)
-    _replace(graph, kept)
+    replace_nodes(graph, kept)
 
 
 def _widen_tensor(tensor: TensorProto) -> None:
@@ -116,8 +118,3 @@ def _widen_tensor(tensor: TensorProto) -> None:
     if tensor.data_type == _HALF:
         values = numpy_helper.to_array(tensor).astype(np.float32)
         tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
-
-
-def _replace(graph: GraphProto, nodes: list[NodeProto]) -> None:
-    del graph.node[:]
-    graph.node.extend(nodes)

@@ -9,11 +9,18 @@ columns, one matrix product for each of the 36 places of a tile, and a product w
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bgx.model.edit import copy_node, find_links, is_plain_3x3, replace_nodes, store
+from bgx.model.edit import (
+    NodeMaker,
+    copy_node,
+    find_links,
+    is_plain_3x3,
+    replace_nodes,
+    store,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -100,44 +107,31 @@ def _is_worth_it(
 def _transform(
     graph: GraphProto, weights: Weights, node: NodeProto, height: int, width: int
 ) -> list[NodeProto]:
-    from onnx import helper
-
     [output] = node.output
     kernel = weights[node.input[1]]
     outputs, channels, *_ = kernel.shape
     rows, columns = height // STEP, width // STEP
     tiles = rows * columns
-    nodes: list[NodeProto] = []
-
-    def add(kind: str, *inputs: str, **given: Any) -> str:
-        name = f"{output}_{len(nodes)}"
-        nodes.append(helper.make_node(kind, inputs, [name], name=name, **given))
-        return name
-
-    def constant(name: str, values: NDArray[Any]) -> str:
-        return store(graph, weights, f"{output}_{name}", values)
+    maker = NodeMaker(graph, output)
 
     def reshape(source: str, *shape: int) -> str:
-        return add("Reshape", source, constant(f"shape_{len(nodes)}", np.array(shape, np.int64)))
+        return maker.add("Reshape", source, np.array(shape, np.int64))
 
     maps = reshape(node.input[0], -1, 1, height, width)
     tile = {"kernel_shape": [6, 6], "strides": [STEP] * 2, "pads": [1] * 4}
-    spread = add("Conv", maps, constant("b", _square(_B).reshape(TILE, 1, 6, 6)), **tile)
-    pixels = add("Transpose", reshape(spread, -1, channels, TILE, tiles), perm=[0, 2, 1, 3])
+    spread = maker.add("Conv", maps, _square(_B).reshape(TILE, 1, 6, 6), **tile)
+    pixels = maker.add("Transpose", reshape(spread, -1, channels, TILE, tiles), perm=[0, 2, 1, 3])
     # ONNX Runtime computes the transformed kernels once, so the file need not have them.
     flat = np.moveaxis(kernel, (2, 3), (0, 1)).reshape(9, outputs * channels)
-    kernels = add("MatMul", constant("g", _square(_G)), constant("kernel", flat))
-    products = add("MatMul", reshape(kernels, TILE, outputs, channels), pixels)
-    squares = add(
-        "MatMul", constant("a", _square(_A)), reshape(products, -1, TILE, outputs * tiles)
-    )
+    kernels = reshape(maker.add("MatMul", _square(_G), flat), TILE, outputs, channels)
+    products = reshape(maker.add("MatMul", kernels, pixels), -1, TILE, outputs * tiles)
+    squares = maker.add("MatMul", _square(_A), products)
     blocks = reshape(squares, -1, STEP**2 * outputs, rows, columns)
-    joined = add("DepthToSpace", blocks, blocksize=STEP)
+    joined = maker.add("DepthToSpace", blocks, blocksize=STEP)
     # Fused with what follows, and the bias costs nothing more.
-    one = constant("one", np.ones((outputs, 1, 1, 1), np.float32))
+    one = store(graph, weights, f"{output}_one", np.ones((outputs, 1, 1, 1), np.float32))
     bias = {"group": outputs, "kernel_shape": [1, 1], "pads": [0] * 4}
-    nodes.append(copy_node(node, [joined, one, *node.input[2:]], output, **bias))
-    return nodes
+    return [*maker.nodes, copy_node(node, [joined, one, *node.input[2:]], output, **bias)]
 
 
 def _square(rows: NDArray[np.float64]) -> NDArray[np.float32]:
