@@ -38,7 +38,7 @@ from bgx.model.registry import (
     load_registry,
 )
 from bgx.model.rembg import find_home, rembg_paths
-from bgx.model.unknown import copy_whole, describe, read_own
+from bgx.model.unknown.describe import copy_whole, describe, read_own
 from bgx.settings import DEFAULT_MODEL, ModelSettings
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bgx.model.facts import UINT8
+from bgx.model.unknown.facts import UINT8
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
 
-    from bgx.model.facts import Pixels
+    from bgx.model.unknown.facts import Pixels
 
 # Metadata of Windows ML: learn.microsoft.com/windows/ai/windows-ml, "Image feature descriptor".
 _RANGES: Mapping[str, Pixels] = {

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from bgx.errors import BadModelError, ModelError, UsageError
 from bgx.files import write_whole
 from bgx.model import files
-from bgx.model.facts import Facts, Form, Pixels
 from bgx.model.registry import ModelEntry, entry_from_table, find_family
+from bgx.model.unknown.facts import Facts, Form, Pixels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -193,8 +193,8 @@ def _trial_size(size: tuple[int, int] | str) -> tuple[int, int]:
 
 def _read_scenes(path: Path, facts: Facts, scenes: list[list[NDArray[Any]]]) -> Facts:
     """The facts with what the scenes show. Raises BadModelError if no output is a matte."""
-    from bgx.model.forms import choose_output, place_of, read_form
-    from bgx.model.look import explain_none
+    from bgx.model.unknown.forms import choose_output, place_of, read_form
+    from bgx.model.unknown.look import explain_none
 
     places = [place_of(values.shape) for values in scenes[0]]
     output = facts.output if facts.settled else choose_output(places, facts.names)
@@ -212,7 +212,7 @@ def copy_whole(source: Path, target: Path) -> None:
 
     Raises BadModelError if that is too large for one file, and OSError.
     """
-    from bgx.model.look import look
+    from bgx.model.unknown.look import look
 
     if look(source).apart:
         target.write_bytes(_adapt(source, Form()))
@@ -221,7 +221,7 @@ def copy_whole(source: Path, target: Path) -> None:
 
 
 def _adapt(path: Path, form: Form, output: int | None = None) -> bytes:
-    from bgx.model.adapt import adapt
+    from bgx.model.unknown.adapt import adapt
 
     try:
         return adapt(path, form, output)
@@ -332,7 +332,7 @@ def _recall(path: Path, digest: str, folder: Path) -> Facts:
         kept["free"] = {name: _as_tuple(value) for name, value in kept["free"].items()}
         return Facts(**kept | {"form": Form(**kept["form"])})
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        from bgx.model.look import look
+        from bgx.model.unknown.look import look
 
         facts = look(path)
     _keep(facts, digest, folder)

@@ -11,14 +11,14 @@ import numpy as np
 
 from bgx.errors import BadModelError
 from bgx.model.edit import NodeMaker, replace_nodes
-from bgx.model.facts import FLOAT, UINT8
+from bgx.model.unknown.facts import FLOAT, UINT8
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from onnx import GraphProto
 
-    from bgx.model.facts import Form
+    from bgx.model.unknown.facts import Form
 
 _PHOTO, _MATTE = "bgx_photo", "bgx_matte"
 

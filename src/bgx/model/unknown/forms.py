@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from bgx.model.facts import Form
+    from bgx.model.unknown.facts import Form
 
 _MATTE = re.compile(r"(?<![a-z])(alpha|matte|pha|mask)(?![a-z])")
 

@@ -7,9 +7,9 @@ from pathlib import PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from bgx.errors import BadModelError, amount
-from bgx.model.facts import DOUBLE, FLOAT, HALF, UINT8, Facts, Form
-from bgx.model.forms import Place, choose_output, place_of
-from bgx.model.scaling import Constants, find_pixels, is_bgr
+from bgx.model.unknown.facts import DOUBLE, FLOAT, HALF, UINT8, Facts, Form
+from bgx.model.unknown.forms import Place, choose_output, place_of
+from bgx.model.unknown.scaling import Constants, find_pixels, is_bgr
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
