@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from onnx import GraphProto, ModelProto, NodeProto
 
-PREPARE_VERSION = 5
+PREPARE_VERSION = 6
 """Part of the file name: to be raised when copies are made in another way."""
 
 BATCH = "batch"
@@ -97,8 +97,8 @@ def prepare(original: bytes | Path, output: int = 0, *, for_cpu: bool = False) -
             rewrite(model.graph, _static_shapes(model))
             _drop_unused(model.graph)
         _free_batch(model)
-        onnx.checker.check_model(model, full_check=True)
         copy: bytes = model.SerializeToString()
+        onnx.checker.check_model(copy, full_check=True)
     except (
         OSError,
         ValueError,
@@ -215,7 +215,7 @@ def _sizes(node: NodeProto) -> str:
 def _static_shapes(model: ModelProto) -> dict[str, tuple[int, ...]]:
     import onnx
 
-    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    inferred = onnx.shape_inference.infer_shapes(_without_weights(model), data_prop=True).graph
     shapes = {}
     for value in (*inferred.input, *inferred.value_info, *inferred.output):
         if value.type.tensor_type.HasField("shape"):
@@ -223,6 +223,26 @@ def _static_shapes(model: ModelProto) -> dict[str, tuple[int, ...]]:
             if all(dim.HasField("dim_value") for dim in dims):
                 shapes[value.name] = tuple(dim.dim_value for dim in dims)
     return shapes
+
+
+def _without_weights(model: ModelProto) -> ModelProto:
+    """The model with inputs in place of kernels, which would be copied each time it is looked at.
+
+    Of weights with fewer dimensions, such as scales, the values may decide shapes.
+    """
+    from onnx import helper
+
+    graph = type(model.graph)()
+    for field in ("node", "input", "output", "value_info"):
+        getattr(graph, field).extend(getattr(model.graph, field))
+    graph.name = model.graph.name
+    for tensor in model.graph.initializer:
+        if len(tensor.dims) < 2:
+            graph.initializer.append(tensor)
+        else:
+            value = helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            graph.input.append(value)
+    return helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
 
 
 def _constant_sizes(
