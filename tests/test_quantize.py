@@ -19,6 +19,7 @@ from bgx.errors import (
     ModelError,
     UsageError,
 )
+from bgx.model import hardware
 from bgx.model.engines import EnginePlan
 from bgx.model.opening import open_session
 from bgx.model.optimize import copies, gate
@@ -449,7 +450,7 @@ def test_half_precision_is_for_the_gpu_it_was_measured_on(
     file: ModelFile, store: Store, tiny: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     card = tmp_path / "gpus" / "0000-01-00.0" / "information"
-    monkeypatch.setattr(copies, "NVIDIA", tmp_path / "gpus")
+    monkeypatch.setattr(hardware, "NVIDIA", tmp_path / "gpus")
     card.parent.mkdir(parents=True)
     card.write_text("Model: \t\t One\nIRQ:   \t\t 1\n", encoding="utf-8")
     path = copies.install(file, store, tiny, GOOD, "cuda:0")

@@ -6,18 +6,18 @@ that it was measured with: on others it may be slower, and round differently.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-import platform
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bgx.errors import ModelError
 from bgx.files import remove_leftovers, write_whole
 from bgx.model import files
+from bgx.model.hardware import describe_machine
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from bgx.model.optimize.gate import Measurement
     from bgx.model.store import ModelFile, Store
 
@@ -25,10 +25,6 @@ log = logging.getLogger(__name__)
 
 VERSION = 1
 """Part of the file name: to be raised when copies are made in another way."""
-
-_CPUINFO = Path("/proc/cpuinfo")
-NVIDIA = Path("/proc/driver/nvidia/gpus")
-"""Where NVIDIA's driver describes its GPUs; only on Linux."""
 
 
 def find(file: ModelFile, store: Store, gpu: str | None = None) -> Path | None:
@@ -84,46 +80,6 @@ def install(
             "make room or set BGX_HOME to another folder"
         ) from None
     return path
-
-
-def describe_machine(gpu: str | None = None) -> dict[str, str]:
-    """What decides how fast a copy is and how it rounds: CPU, GPU and ONNX Runtime."""
-    from bgx.model.providers import find_flavours
-
-    machine = {
-        "cpu": platform.machine() + " " + _describe_cpu(),
-        "runtime": " ".join(f"{name} {version}" for name, version in find_flavours().items()),
-    }
-    if gpu is not None:
-        machine["gpu"] = f"{gpu} {_describe_gpus()}"
-    return machine
-
-
-def _describe_gpus() -> str:
-    """Names of the NVIDIA GPUs; only on Linux."""
-    described = sorted(NVIDIA.glob("*/information"))
-    return ", ".join(_read_fields(path).get("Model", "") for path in described)
-
-
-def _describe_cpu() -> str:
-    """Name of the CPU; on Linux with a hash of its instruction sets."""
-    found = _read_fields(_CPUINFO)
-    instructions = sorted((found.get("flags") or found.get("Features") or "").split())
-    digest = hashlib.sha256(" ".join(instructions).encode()).hexdigest()[:16]
-    return f"{found.get('model name', platform.processor())} {digest}"
-
-
-def _read_fields(path: Path) -> dict[str, str]:
-    """The first value of each key in lines ``KEY: VALUE``; empty if there is no such file."""
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return {}
-    found: dict[str, str] = {}
-    for key, colon, value in (line.partition(":") for line in lines):
-        if colon:
-            found.setdefault(key.strip(), value.strip())
-    return found
 
 
 def _read_machine(record: Path) -> dict[str, Any] | None:
