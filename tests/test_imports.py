@@ -48,6 +48,7 @@ OWNERS = {
     "onnx": [
         "bgx.model.edit",
         "bgx.model.float32",
+        "bgx.model.mapped",
         "bgx.model.optimize",
         "bgx.model.prepare",
         "bgx.model.rewrite",

@@ -167,3 +167,16 @@ def test_where_the_system_tells_the_highest_use_alone_that_counts(tmp_path: Path
 
     assert now // 2 < memory_used(statm=tmp_path / "none") < memory_limit()
     assert now // 2 < memory_used(statm=tmp_path / "statm") < memory_limit()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not limit address space")
+def test_the_limit_of_address_space() -> None:
+    code = """
+import resource
+from bgx.machine import address_limit
+_, hard = resource.getrlimit(resource.RLIMIT_AS)
+resource.setrlimit(resource.RLIMIT_AS, (1 << 36, hard))
+print(address_limit())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) == 1 << 36

@@ -21,7 +21,9 @@ import pytest
 
 from bgx.errors import BadModelError, DeviceUnavailableError, ExitCode, InferenceError
 from bgx.install import install_hint
+from bgx.model import hardware
 from bgx.model.engines import EnginePlan
+from bgx.model.mapped import save_mapped
 from bgx.model.opening import PendingSession, open_session
 from bgx.model.prepare import prepare
 from bgx.model.providers import load_runtime
@@ -96,12 +98,12 @@ def test_in_a_batch_each_picture_has_the_matte_it_has_alone(
     store: Store, network: Path, count: int
 ) -> None:
     copy = open_session(file_of(store, network), CPU, store)
-    [path] = store.prepared.glob("*.onnx")
+    content = prepare(network, for_cpu=True)
     batch = noise(count)
     alone = np.concatenate([copy.run(one[None]) for one in batch])
     for fixed_batch in (True, False):
         plan = EnginePlan("cpu", batch_size=4, fixed_batch=fixed_batch)
-        together = fixed(path, plan).run(batch)
+        together = Session(content, plan, U2NET, name="it", output=0).run(batch)
         assert together.shape == (count, 320, 320)
         assert np.abs(together - alone).max() <= 1e-6
     assert np.array_equal(copy.run(batch), alone)
@@ -184,26 +186,69 @@ def test_however_many_pictures_the_mattes_are_the_same(
 def test_the_copy_is_made_once(store: Store, network: Path) -> None:
     file = file_of(store, network)
     first = open_session(file, CPU, store).run(picture())
-    [copy] = store.prepared.iterdir()
-    state = copy.stat()
+    states = {path: path.stat() for path in store.prepared.iterdir()}
+    assert sorted(path.suffix for path in states) == [".onnx", ".weights"]
     again = open_session(file, CPU, store).run(picture())
     assert np.array_equal(first, again)
-    assert [copy] == list(store.prepared.iterdir())
-    assert (copy.stat().st_ino, copy.stat().st_mtime_ns) == (state.st_ino, state.st_mtime_ns)
+    for path in store.prepared.iterdir():
+        now, then = path.stat(), states[path]
+        assert (now.st_ino, now.st_mtime_ns) == (then.st_ino, then.st_mtime_ns)
 
 
+@pytest.mark.parametrize("suffix", [".onnx", ".weights"])
 def test_a_damaged_copy_is_made_anew(
-    store: Store, network: Path, caplog: pytest.LogCaptureFixture
+    store: Store, network: Path, caplog: pytest.LogCaptureFixture, suffix: str
 ) -> None:
     file = file_of(store, network)
     first = open_session(file, CPU, store).run(picture())
-    [copy] = store.prepared.iterdir()
-    whole = copy.read_bytes()
-    copy.write_bytes(whole[: len(whole) // 2])
+    [damaged] = store.prepared.glob(f"*{suffix}")
+    os.truncate(damaged, damaged.stat().st_size // 2)
     again = open_session(file, CPU, store).run(picture())
     assert np.array_equal(first, again)
-    assert copy.read_bytes() == whole
+    [copy] = store.prepared.glob("*.onnx")
     assert f"{copy}: damaged and made again" in caplog.text
+    assert len(list(store.prepared.iterdir())) == 2
+
+    caplog.clear()
+    open_session(file, CPU, store)
+    assert "damaged" not in caplog.text
+
+
+def test_a_copy_without_its_weights_is_made_anew(store: Store, network: Path) -> None:
+    file = file_of(store, network)
+    first = open_session(file, CPU, store).run(picture())
+    [weights] = store.prepared.glob("*.weights")
+    weights.unlink()
+    assert np.array_equal(open_session(file, CPU, store).run(picture()), first)
+    assert len(list(store.prepared.iterdir())) == 2
+
+
+def test_a_copy_is_only_for_the_cpu_and_runtime_it_was_made_on(
+    store: Store, network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = file_of(store, network)
+    first = open_session(file, CPU, store).run(picture())
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("model name : another\nflags : sse4_2\n", encoding="ascii")
+    monkeypatch.setattr(hardware, "CPUINFO", cpuinfo)
+    assert np.array_equal(open_session(file, CPU, store).run(picture()), first)
+    assert len(list(store.prepared.glob("*.onnx"))) == 2
+
+
+def test_processes_that_make_the_same_copy_at_once_leave_one(store: Store, network: Path) -> None:
+    file = file_of(store, network)
+    target = store.prepared / "copy.onnx"
+    content = prepare(network, for_cpu=True)
+
+    def other(_: Path) -> None:  # is finished while this one is being checked
+        assert save_mapped(content, target, lambda _: None)
+
+    assert save_mapped(content, target, other)
+    names = sorted(path.name for path in store.prepared.iterdir())
+    assert len(names) == 2
+    session = Session(target, EnginePlan("cpu"), file.entry, name="it", output=0)
+    expected = open_session(file, CPU, store).run(picture())
+    assert np.array_equal(session.run(picture()), expected)
 
 
 def test_a_damaged_copy_that_cannot_be_deleted_is_not_used(
@@ -211,7 +256,7 @@ def test_a_damaged_copy_that_cannot_be_deleted_is_not_used(
 ) -> None:
     file = file_of(store, network)
     open_session(file, CPU, store)
-    [copy] = store.prepared.iterdir()
+    [copy] = store.prepared.glob("*.onnx")
     copy.write_bytes(b"damaged")
 
     def refuse(*_: object, **__: object) -> None:
@@ -231,7 +276,7 @@ def test_a_run_that_fails_while_a_copy_is_tried_is_not_remembered(
     with monkeypatch.context() as short:
         short.setattr("bgx.model.session.start", lambda *_: FakeEngine(fail))
         open_session(file_of(store, network), CPU, store)
-    assert not store.prepared.exists()
+    assert not list(store.prepared.iterdir())
     open_session(file_of(store, network), CPU, store)
     assert list(store.prepared.glob("*.onnx"))
 
@@ -246,7 +291,7 @@ def test_a_file_that_is_replaced_while_it_is_opened_gets_no_copy_under_the_old_n
 
     with pytest.raises(BadModelError, match=r"mine\.onnx: was replaced"):
         open_session(file, CPU, store)
-    assert not store.prepared.exists()
+    assert not list(store.prepared.iterdir())
 
     path.write_bytes(network.read_bytes())
     expected = fixed(network, EnginePlan("cpu")).run(picture())
@@ -357,7 +402,7 @@ def test_another_file_has_a_copy_of_its_own(store: Store, network: Path, tmp_pat
     other = tiny_network(tmp_path / "other.onnx", note="another file")
     open_session(file_of(store, other), CPU, store)
     open_session(file_of(store, network, output=6), CPU, store)
-    assert len(list(store.prepared.iterdir())) == 3
+    assert len(list(store.prepared.glob("*.onnx"))) == 3
 
 
 def test_a_copy_that_differs_is_not_used(
@@ -414,6 +459,22 @@ def test_a_folder_that_cannot_be_written_costs_time_and_nothing_else(
     session = open_session(file, CPU, store)
     expected = fixed(network, EnginePlan("cpu")).run(picture())
     assert np.abs(session.run(picture()) - expected).max() <= 1e-4
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX limits the size of files")
+def test_a_copy_that_a_full_disk_cuts_off_is_not_used(store: Store, tmp_path: Path) -> None:
+    import resource
+
+    file = file_of(store, u2net_network(tmp_path / "u2netp.onnx"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, hard))  # the weights have 5 MB
+    try:
+        given = open_session(file, CPU, store).run(picture())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(store.prepared.iterdir())
+    assert np.abs(open_session(file, CPU, store).run(picture()) - given).max() <= 1e-6
+    assert len(list(store.prepared.iterdir())) == 2
 
 
 def test_logits_become_the_same_matte_by_sigmoid(
@@ -658,9 +719,10 @@ def test_nothing_is_printed(store: Store, network: Path, capfd: pytest.CaptureFi
 def test_u2nets_true_graph_takes_any_batch(store: Store, tmp_path: Path) -> None:
     path = u2net_network(tmp_path / "u2netp.onnx")
     session = open_session(file_of(store, path), CPU, store)
-    [copy] = store.prepared.glob("*.onnx")
+    plan = EnginePlan("cpu", threads=os.cpu_count() or 1, batch_size=2)
     batch = noise(2)
-    together = fixed(copy, EnginePlan("cpu", threads=os.cpu_count() or 1, batch_size=2)).run(batch)
+    content = prepare(path, for_cpu=True)
+    together = Session(content, plan, U2NET, name="it", output=0).run(batch)
     assert np.abs(together - session.run(batch)).max() <= 1e-4
 
 

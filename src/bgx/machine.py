@@ -46,6 +46,16 @@ def memory_limit(*, cgroup: Path = _CGROUP, mount: Path = _MOUNT) -> int:
     return min([_machine_memory() or sys.maxsize, *(limit for limit in limits if limit)])
 
 
+def address_limit() -> int | None:
+    """Bytes of address space this process may use; None if it is not limited."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return None if limit == resource.RLIM_INFINITY else limit
+
+
 def memory_used(*, statm: Path = _STATM) -> int:
     """Resident memory of this process, bytes; 0 where the system does not report it.
 

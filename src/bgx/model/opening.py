@@ -18,6 +18,7 @@ from bgx.errors import (
 )
 from bgx.machine import count_cores
 from bgx.model.engines import plan_engines
+from bgx.model.mapped import remove_mapped
 from bgx.model.optimize import copies
 from bgx.model.prepared import find_prepared
 from bgx.model.providers import (
@@ -164,7 +165,7 @@ def _open_float32(plan: EnginePlan, file: ModelFile, store: Store) -> Session:
             raise
         log.warning("%s: damaged and made again (%s)", source, error)
     try:
-        source.unlink(missing_ok=True)
+        remove_mapped(source)
     except OSError:  # the folder belongs to another user
         source, output = file.path, entry.output
     else:

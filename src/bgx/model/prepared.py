@@ -9,6 +9,8 @@ from bgx.errors import BadModelError, InferenceError
 from bgx.files import remove_leftovers, write_whole
 from bgx.model import files
 from bgx.model.digests import hash_file
+from bgx.model.hardware import hash_machine
+from bgx.model.mapped import save_mapped
 from bgx.model.prepare import PREPARE_VERSION, DoesNotFit, is_half, prepare, to_float32
 from bgx.model.trial import check_copy
 
@@ -24,18 +26,18 @@ def find_prepared(file: ModelFile, store: Store, *, for_cpu: bool) -> tuple[Path
     """The network to run, and the index of its output that is the matte.
 
     That is the prepared copy, which is made the first time, or the original if no copy can be made.
-    for_cpu: with rewrites that only help the CPU.
+    for_cpu: for this CPU, one picture at a time.
     """
     entry = file.entry
     stem = f"{file.digest.partition(':')[2]}-{entry.output}-v{PREPARE_VERSION}"
-    copy = store.prepared / f"{stem}{'-cpu' if for_cpu else ''}.onnx"
-    refusal = copy.with_suffix(".txt")
+    refusal = store.prepared / f"{stem}{'-cpu' if for_cpu else ''}.txt"
+    copy = store.prepared / f"{stem}{f'-cpu-{hash_machine()}' if for_cpu else ''}.onnx"
     if files.is_file(copy):
         return copy, 0
     try:
         if files.is_file(refusal):
             raise DoesNotFit(refusal.read_text(encoding="utf-8", errors="replace"))
-        content = _make(file, for_cpu=for_cpu)
+        return _make(file, copy, for_cpu=for_cpu), 0
     except DoesNotFit as reason:
         log.debug("%s: used as it is: %s", file.path, reason)
         _keep(refusal, str(reason).encode())
@@ -44,7 +46,6 @@ def find_prepared(file: ModelFile, store: Store, *, for_cpu: bool) -> tuple[Path
         # A run may fail for lack of memory, so this is not recorded: later it may work.
         log.debug("%s: used as it is: %s", file.path, error)
         return file.path, entry.output
-    return (copy if _keep(copy, content) else content), 0
 
 
 def read_prepared(file: ModelFile, store: Store) -> bytes:
@@ -55,16 +56,25 @@ def read_prepared(file: ModelFile, store: Store) -> bytes:
     return to_float32(source if isinstance(source, bytes) else source.read_bytes())
 
 
-def _make(file: ModelFile, *, for_cpu: bool) -> bytes:
-    """Raises DoesNotFit, BadModelError, InferenceError, NoMemoryError."""
+def _make(file: ModelFile, target: Path, *, for_cpu: bool) -> Path | bytes:
+    """Make the copy; returns its path, or its content if that cannot be written.
+
+    Raises DoesNotFit, BadModelError, InferenceError, NoMemoryError.
+    """
     content = prepare(file.path, file.entry.output, for_cpu=for_cpu)
-    # A CPU runs one picture at a time; with a GPU's batches, none may depend on the others.
-    count = 1 if for_cpu else 2
-    check_copy(content, file.path, file.entry, count=count, half=is_half(file.path))
-    # The copy is named after the digest that was computed before: the file must still have it.
-    if not hash_file(file.path).fits(file.digest):
-        raise BadModelError(f"{file.shown}: was replaced while it was being opened; try again")
-    return content
+
+    def check(copy: Path | bytes) -> None:
+        # A CPU runs one picture at a time; with a GPU's batches, none may depend on the others.
+        count = 1 if for_cpu else 2
+        check_copy(copy, file.path, file.entry, count=count, half=is_half(file.path))
+        # The copy is named after the digest that was computed before: the file must still have it.
+        if not hash_file(file.path).fits(file.digest):
+            raise BadModelError(f"{file.shown}: was replaced while it was being opened; try again")
+
+    if for_cpu and save_mapped(content, target, check):
+        return target
+    check(content)
+    return target if not for_cpu and _keep(target, content) else content
 
 
 def _keep(path: Path, content: bytes) -> bool:

@@ -25,6 +25,7 @@ from bgx.errors import (
     RuntimeMissingError,
 )
 from bgx.install import install_hint
+from bgx.model.arena import use_arena
 from bgx.model.engines import OPENVINO, PROVIDERS_BY_DEVICE, REPAIR, explain_install
 from bgx.model.prepare import BATCH
 
@@ -152,12 +153,12 @@ def explain_conflict(flavours: Mapping[str, str]) -> str | None:
     )
 
 
-def start(source: Path | bytes, plan: EnginePlan, name: str) -> Any:
+def start(source: Path | bytes, plan: EnginePlan, name: str, *, save_to: Path | None = None) -> Any:
     """Create an ``onnxruntime.InferenceSession``, or an object with its methods, for the plan.
 
-    source: the file or its bytes. name: of the file, for messages. Raises DeviceUnavailableError if
-    the plan's provider does not load, BadModelError if ONNX Runtime cannot run the network, and
-    NoMemoryError.
+    source: the file or its bytes. name: of the file, for messages. save_to: where ONNX Runtime is
+    to write the network as it runs it. Raises DeviceUnavailableError if the plan's provider does
+    not load, BadModelError if ONNX Runtime cannot run the network, and NoMemoryError.
     """
     if plan.provider == OPENVINO:
         from bgx.model.openvino import OpenvinoSession
@@ -171,8 +172,12 @@ def start(source: Path | bytes, plan: EnginePlan, name: str) -> Any:
     options.enable_mem_pattern = plan.memory_pattern
     options.enable_mem_reuse = plan.memory_reuse
     options.log_severity_level = 4
+    if plan.device == "cpu":
+        use_arena(runtime, options)
     if plan.fixed_batch:
         options.add_free_dimension_override_by_name(BATCH, plan.batch_size)
+    if save_to is not None:
+        options.optimized_model_filepath = os.fspath(save_to)
     for key, value in plan.config.items():
         options.add_session_config_entry(key, value)
     if plan.provider in {"CUDAExecutionProvider", "TensorrtExecutionProvider"}:
@@ -197,7 +202,7 @@ def start(source: Path | bytes, plan: EnginePlan, name: str) -> Any:
     except runtime_errors() as error:
         if plan.pool_size > 1 and any(words in str(error) for words in _NO_THREAD):
             log.warning("%s: the system refuses more threads; the network runs on one", name)
-            return start(source, replace(plan, threads=1), name)
+            return start(source, replace(plan, threads=1), name, save_to=save_to)
         if plan.device == "cpu" and lacks_memory(error):
             raise NoMemoryError(explain_no_memory(name)) from None
         if plan.device == "cpu" or type(error).__name__ in _MODEL_ERRORS:

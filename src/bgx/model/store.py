@@ -5,7 +5,8 @@
     FOLDER/models/NAME.onnx        downloaded, or added by the user
     FOLDER/models/NAME.json        for an added file: its hash and its registry entry
     FOLDER/stamps/….json           hash of a file, valid as long as its size and time are the same
-    FOLDER/prepared/SHA256-….onnx  prepared copies of the file with that hash
+    FOLDER/prepared/SHA256-….onnx  prepared copies of the file with that hash; those for the CPU
+                                   have their weights in ….weights
     FOLDER/facts/SHA256-….json     what bgx.model.unknown found in it
     FOLDER/facts/SHA256-….onnx     a copy of it that has the usual form, if it has another
     FOLDER/optimized/SHA256-….onnx int8 and fp16 copies that passed here, each with a record .json

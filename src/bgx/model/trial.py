@@ -115,7 +115,9 @@ def _find_disc(width: int, height: int, radius: float) -> NDArray[np.bool_]:
     return inside
 
 
-def check_copy(copy: bytes, original: Path, entry: ModelEntry, *, count: int, half: bool) -> None:
+def check_copy(
+    copy: Path | bytes, original: Path, entry: ModelEntry, *, count: int, half: bool
+) -> None:
     """Raise DoesNotFit unless a batch has the same result with the copy as with the original.
 
     entry: the settings of the original; the copy's matte is its first output. count: pictures of
