@@ -63,7 +63,7 @@ _A = np.array(
     np.float64,
 )
 
-MIN_PIXELS = 40 * 40
+MIN_PIXELS = 32 * 32
 """Smallest map: the transformed kernels take four times the memory, and with fewer pixels reading
 them takes as long as multiplying."""
 
