@@ -152,8 +152,11 @@ def make_int8(bgx: Tool, folder: Path, count: int = CALIBRATION_COUNT) -> dict[s
 
 
 def clean_environment() -> dict[str, str]:
-    """The environment without settings of either tool."""
-    ours = ("BGX_", "U2NET_", "REMBG_", "MODEL_CHECKSUM")
+    """The environment without settings of either tool.
+
+    Python may keep compiled modules: pip has compiled rembg's, but not those of a checkout of bgx.
+    """
+    ours = ("BGX_", "U2NET_", "REMBG_", "MODEL_CHECKSUM", "PYTHONDONTWRITEBYTECODE")
     return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
 
 
