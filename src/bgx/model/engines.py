@@ -89,7 +89,9 @@ class EnginePlan:
     build the network for this batch size only; if False, a single picture can also be run alone.
     memory_pattern: let ONNX Runtime plan memory by the first run. memory_reuse: reuse the memory of
     freed tensors. memory: ONNX Runtime's name of the device memory (``cuda``) in which batches have
-    a fixed place; None allocates for each run. config: entries of the session configuration.
+    a fixed place; None allocates for each run. arena: use the memory that all networks on the CPU
+    share as long as the process lives; otherwise it is returned with the session. config: entries
+    of the session configuration.
     """
 
     device: str
@@ -101,6 +103,7 @@ class EnginePlan:
     memory_pattern: bool = True
     memory_reuse: bool = True
     memory: str | None = None
+    arena: bool = False
     config: Mapping[str, str] = field(default_factory=dict)
     parts: tuple[EnginePlan, ...] = ()
 
@@ -257,4 +260,4 @@ def _plan(
             # Two concurrent runs of u2netp take 690 MB with both, 460 MB without the pattern, and
             # 320 MB also without reuse, which keeps large blocks for small tensors; the time is the
             # same.
-            return replace(on_cpu, memory_pattern=False, memory_reuse=False)
+            return replace(on_cpu, memory_pattern=False, memory_reuse=False, arena=True)

@@ -45,8 +45,12 @@ def save_mapped(content: bytes, target: Path, check: Callable[[Path], None]) -> 
             own = target.with_suffix(f".{os.urandom(4).hex()}.weights")
             finished = _refer_to(network, own.name, weights.stat().st_size)
             weights.replace(own)
-            if not write_whole(target, finished, create=True):
-                own.unlink()
+            used = False
+            try:
+                used = write_whole(target, finished, create=True)
+            finally:
+                if not used:
+                    own.unlink()
     except OSError as error:
         log.debug("%s: not kept: %s", target, error)
         return False

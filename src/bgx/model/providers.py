@@ -172,7 +172,7 @@ def start(source: Path | bytes, plan: EnginePlan, name: str, *, save_to: Path | 
     options.enable_mem_pattern = plan.memory_pattern
     options.enable_mem_reuse = plan.memory_reuse
     options.log_severity_level = 4
-    if plan.device == "cpu":
+    if plan.arena:
         use_arena(runtime, options)
     if plan.fixed_batch:
         options.add_free_dimension_override_by_name(BATCH, plan.batch_size)
