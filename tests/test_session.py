@@ -397,6 +397,23 @@ print(sums.min(), sums.max())
     assert "big.onnx: the system refuses more threads; the network runs on one" in done.stderr
 
 
+def test_a_program_that_has_an_arena_of_its_own_may_use_networks() -> None:
+    code = """
+import onnxruntime
+from bgx.model.providers import start
+place = onnxruntime.OrtMemoryInfo(
+    "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+)
+onnxruntime.create_and_register_allocator(place, None)
+engine = start(content, EnginePlan("cpu", arena=True), "big.onnx")
+[sums] = engine.run(None, {"x": np.ones(shape, np.float32)})
+print(sums.min(), sums.max())
+"""
+    done = run_limited(code)
+
+    assert done.stdout == "2.0 2.0\n", done
+
+
 def test_another_file_has_a_copy_of_its_own(store: Store, network: Path, tmp_path: Path) -> None:
     open_session(file_of(store, network), CPU, store)
     other = tiny_network(tmp_path / "other.onnx", note="another file")

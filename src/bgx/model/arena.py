@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -39,5 +40,7 @@ def _has_arena(runtime: ModuleType) -> bool:
     sizes = {"max_mem": 0, "arena_extend_strategy": 0, "initial_chunk_size_bytes": _FIRST_REGION}
     # The defaults, which have to be given.
     sizes |= {"max_dead_bytes_per_chunk": -1, "initial_growth_chunk_size_bytes": _FIRST_REGION // 2}
-    runtime.create_and_register_allocator(place, runtime.OrtArenaCfg(sizes))
+    # Older versions refuse a second one: then that of the program that uses bgx is shared.
+    with suppress(RuntimeError):
+        runtime.create_and_register_allocator(place, runtime.OrtArenaCfg(sizes))
     return True
