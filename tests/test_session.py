@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import re
@@ -233,6 +234,14 @@ def test_a_copy_is_only_for_the_cpu_and_runtime_it_was_made_on(
     monkeypatch.setattr(hardware, "CPUINFO", cpuinfo)
     assert np.array_equal(open_session(file, CPU, store).run(picture()), first)
     assert len(list(store.prepared.glob("*.onnx"))) == 2
+
+
+def test_instruction_sets_count_where_the_system_does_not_list_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardware, "CPUINFO", tmp_path / "none")
+    *_, digest = hardware.describe_machine()["cpu"].split()
+    assert digest != hashlib.sha256(b"").hexdigest()[:16]
 
 
 def test_processes_that_make_the_same_copy_at_once_leave_one(store: Store, network: Path) -> None:

@@ -45,14 +45,18 @@ def _describe_gpus() -> str:
 def _describe_cpu() -> str:
     """Name of the CPU and a hash of its instruction sets."""
     found = _read_fields(CPUINFO)
-    instructions = (found.get("flags") or found.get("Features") or "").split()
-    if not instructions:
-        # Not on Linux. NumPy knows them too, but fewer.
-        numpy = import_module("numpy._core._multiarray_umath")
-        known = getattr(numpy, "__cpu_features__", {})
-        instructions = [name for name, present in known.items() if present]
-    digest = _shorten(" ".join(sorted(instructions)))
+    instructions = found.get("flags") or found.get("Features") or " ".join(_ask_numpy())
+    digest = _shorten(" ".join(sorted(instructions.split())))
     return f"{found.get('model name', platform.processor())} {digest}"
+
+
+def _ask_numpy() -> list[str]:
+    """The instruction sets that NumPy knows and this CPU has, for systems other than Linux."""
+    try:
+        known = import_module("numpy._core._multiarray_umath").__cpu_features__
+    except (ImportError, AttributeError):
+        return []
+    return [name for name, present in known.items() if present]
 
 
 def _shorten(text: str) -> str:
