@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 _FIRST_REGION = 1 << 30
-"""Bytes of address space, of which only what is used takes memory."""
+"""Bytes of address space, of which only what is used takes memory. Further regions begin with half
+of it."""
 
 
 def use_arena(runtime: ModuleType, options: Any) -> None:
@@ -37,9 +38,14 @@ def _has_arena(runtime: ModuleType) -> bool:
     place = runtime.OrtMemoryInfo(
         "Cpu", runtime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, runtime.OrtMemType.DEFAULT
     )
-    sizes = {"max_mem": 0, "arena_extend_strategy": 0, "initial_chunk_size_bytes": _FIRST_REGION}
-    # The defaults, which have to be given.
-    sizes |= {"max_dead_bytes_per_chunk": -1, "initial_growth_chunk_size_bytes": _FIRST_REGION // 2}
+    sizes = {
+        "initial_chunk_size_bytes": _FIRST_REGION,
+        "initial_growth_chunk_size_bytes": _FIRST_REGION // 2,
+        # No limit, growth by doubling, and the default.
+        "max_mem": 0,
+        "arena_extend_strategy": 0,
+        "max_dead_bytes_per_chunk": -1,
+    }
     # Older versions refuse a second one: then that of the program that uses bgx is shared.
     with suppress(RuntimeError):
         runtime.create_and_register_allocator(place, runtime.OrtArenaCfg(sizes))
