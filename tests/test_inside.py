@@ -93,6 +93,29 @@ def test_an_object_that_the_network_doubts_as_a_whole_stays_doubtful() -> None:
     assert np.abs(filled - matte)[:, 220:].max() < 0.01
 
 
+def test_a_wide_part_that_only_its_colour_tells_is_filled() -> None:
+    """The network is sure of the head, and hardly saw the body."""
+    subject = np.zeros((320, 320), np.float32)
+    subject[20:, 60:260] = 1
+    matte = subject.copy()
+    matte[140:] *= 0.2
+
+    filled = fill_inside(matte, photo(subject))
+
+    assert filled[145:, 75:245].min() > 0.98
+
+
+def test_a_shadow_at_the_subject_is_not_filled() -> None:
+    subject = disc()
+    shadow = disc(softness=20, centre=(190, 250), radius=50) * (1 - subject)
+    pixels = np.asarray(photo(subject)) * (1 - 0.4 * shadow[..., None])
+
+    matte = np.maximum(subject, 0.3 * shadow)
+    filled = fill_inside(matte, Image.fromarray(np.rint(pixels).astype(np.uint8)))
+
+    assert np.abs(filled - matte).max() < 0.03
+
+
 @pytest.mark.parametrize("softness", [10, 20, 30, 40])
 def test_blurred_outlines_stay(softness: float) -> None:
     soft = disc(softness=softness)

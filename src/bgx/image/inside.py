@@ -1,14 +1,20 @@
 """Make opaque what the network left undecided inside a subject.
 
 The network's word alone does not tell a veil over a dark shirt from a hole that it half saw, so the
-photo's colours are asked too, as in trimap-based matting that compares a pixel with sure subject
-and sure background (Wang and Cohen, "Optimized Color Sampling for Robust Matting", CVPR 2007). All
-of it is done on a coarse grid.
+photo's colours are asked too, as in trimap-based matting that estimates a pixel's alpha from sure
+subject and sure background (Wang and Cohen, "Optimized Color Sampling for Robust Matting", CVPR
+2007). All of it is done on a coarse grid.
+
+A cell is filled for either of two reasons: its colour stands for a higher alpha than the network's,
+in a region that holds enough of the sure subject; or the matte is even there, the subject is sure
+nearby, and the colour is rather the subject's. On photos with true masks the first fills more;
+a pattern of the background's colour takes the second.
 
 What did not pay: spreading what is sure along even colours (weighted least squares); filling all
 that the subject encloses, whatever its colour, which also closed gaps of the background's colour;
-and filling slopes of the matte too, which takes a half instead of two fifths of the veil but makes
-blurred outlines hard: up to seven times as wrong as they were.
+filling slopes of the matte whatever their colour, which makes blurred outlines hard; asking for
+texture as well as colour, or the network's side outputs (neither tells subject from background
+better); and filling again from what was filled, which brings little after the first time.
 """
 
 from __future__ import annotations
@@ -18,6 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from bgx.image.regions import label_regions
 from bgx.image.tiles import SMALL_PRODUCT
 from bgx.image.window import ramp, sum_window
 
@@ -30,31 +37,41 @@ GRID = 80
 """Most cells of a side of the grid."""
 
 UNDECIDED = (0.05, 0.85)
-"""Cells with an alpha between these are compared with those outside, by colour."""
+"""Cells with an alpha between these are asked for their colour."""
 
-AROUND = (0.1, 0.3)
-"""The lowest alpha of the 5 x 5 cells around one from which it is filled at all, and fully: soft
-edges and holes have lower ones near."""
+SAMPLED = (0.02, 0.85)
+"""Alpha up to which a sample is one of the background, and from which one of the subject."""
 
-FLAT = (0.7, 0.9)
-"""That alpha as a share of the cell's own from which it is filled at all, and fully: a veil is
-flat, a blurred edge is not."""
+DENIED = (0.05, 0.2)
+"""By how much the alpha that the colours around a cell stand for exceeds the network's, from which
+it is filled at all, and fully. In a blurred outline both are the same."""
 
-LIKENESS = (-0.1, 0.1)
-"""How much nearer the subject's colours are than the background's, -1..1, from which a flat cell is
-filled at all, and fully."""
+TOGETHER = 4
+"""Radius, in cells, over which that is averaged: a veil is wide, grain and pattern are not."""
 
-DENIED = (0.1, 0.3)
-"""By how much the alpha that a cell's colour stands for exceeds the network's, from which also one
-that is not flat is filled at all, and fully. In a blurred edge both are the same."""
+NO_HOLE = (0.05, 0.1)
+"""The lowest alpha of the 5 x 5 cells around one from which it is filled at all, and fully: a hole
+that the network saw, and the background, have lower ones near."""
+
+REGION = 0.1
+"""Alpha from which cells that touch are one region."""
+
+EVEN = (0.7, 0.9)
+"""That alpha as a share of the cell's own from which it is even at all, and fully: a veil is, a
+blurred edge is not."""
+
+LIKENESS = (0.1, 0.3)
+"""How much nearer the subject's colours are than the background's, -1..1, from which an even cell
+is filled at all, and fully."""
 
 NEAR = 9
-"""Radius, in cells, in which the network has to be sure of the subject."""
+"""Radius, in cells, in which the network has to be sure of the subject for an even cell to be
+filled."""
 
 SURE = (0.2, 0.4)
-"""Share of the subject there, which is the cells of 0.5 and more, of which it has to be sure (0.9)
-for a cell to be filled at all, and fully. Another object that it doubts as a whole stays as it
-is."""
+"""Share of the subject, which is the cells of 0.5 and more nearby, or the whole region, of which it
+has to be sure (0.9) for a cell to be filled at all, and fully. Another object that it doubts as a
+whole stays as it is."""
 
 _PLACE = 0.1
 """Distance along the grid's long side that counts as much as 1 between colours of 0..1."""
@@ -73,19 +90,18 @@ def fill_inside(matte: Map, working: Image.Image) -> Map:
     size = (min(width, GRID), min(height, GRID))
     picture = Image.fromarray(matte)
     cells = np.asarray(picture.resize(size, Image.Resampling.BOX))
-    around = _lowest_around(cells)
-    share = ramp(around, *AROUND) * ramp(_share_sure(cells), *SURE)
+    lowest = _lowest_around(cells)
     low, high = UNDECIDED
-    undecided = (cells > low) & (cells < high) & (share > 0)
-    evidence = ramp(around / cells.clip(low), *FLAT)
+    undecided = (cells > low) & (cells < high) & (lowest > NO_HOLE[0])
+    share = ramp(lowest / cells.clip(low), *EVEN) * ramp(_share_sure_near(cells), *SURE)
     if undecided.any():
         colours = np.asarray(working.resize(size, Image.Resampling.BOX), np.float32)
-        nearer = _compare(colours / np.float32(255), cells, undecided)
-        # Of a mixture with a share of the subject's colour, that share is (1 + nearer) / 2.
-        denied = ramp((1 + nearer) / 2 - cells[undecided], *DENIED)
-        evidence[undecided] = np.maximum(evidence[undecided] * ramp(nearer, *LIKENESS), denied)
-    share *= evidence
-    raised = Image.fromarray(share * (1 - cells)).resize(picture.size, Image.Resampling.BILINEAR)
+        estimate, likeness = _ask_colours(colours / np.float32(255), cells, undecided)
+        denied = ramp(_average(estimate - cells, undecided), *DENIED) * undecided
+        denied *= ramp(_share_sure_region(cells), *SURE)
+        share = np.maximum(share * ramp(likeness, *LIKENESS), denied)
+    share *= ramp(lowest, *NO_HOLE) * (1 - cells)
+    raised = Image.fromarray(share).resize(picture.size, Image.Resampling.BILINEAR)
     filled: Map = np.minimum(matte + np.asarray(raised), 1)
     return filled
 
@@ -99,7 +115,7 @@ def _lowest_around(cells: Map) -> Map:
     return lowest
 
 
-def _share_sure(cells: Map) -> Map:
+def _share_sure_near(cells: Map) -> Map:
     """Share of the subject near each cell of which the network is sure."""
     subject = np.stack([cells >= 0.9, cells >= 0.5]).astype(np.float32)
     sure, all_of_it = sum_window(subject, NEAR)
@@ -107,11 +123,29 @@ def _share_sure(cells: Map) -> Map:
     return share
 
 
-def _compare(colours: Map, cells: Map, wanted: NDArray[np.bool_]) -> Map:
-    """How much nearer the wanted cells are to the subject than to the background, -1..1.
+def _share_sure_region(cells: Map) -> Map:
+    """Share of each cell's region of which the network is sure."""
+    regions, areas = label_regions(cells >= REGION)
+    sure = np.bincount(regions[cells >= 0.9], minlength=areas.size)
+    share: Map = (sure / areas.clip(1)).astype(np.float32)[regions]
+    return share
 
-    By the distance, in colour and place, to the nearest sample of either, which is the mean of 2 x
-    2 sure cells. colours: [rows, columns, 3], 0..1. wanted: [rows, columns]. Returns float32 [n].
+
+def _average(values: Map, wanted: NDArray[np.bool_]) -> Map:
+    """Mean of the wanted values near each cell."""
+    weight = wanted.astype(np.float32)
+    total, count = sum_window(np.stack([values * weight, weight]), TOGETHER)
+    mean: Map = total / count.clip(1)
+    return mean
+
+
+def _ask_colours(colours: Map, cells: Map, wanted: NDArray[np.bool_]) -> tuple[Map, Map]:
+    """The alpha that the colours of the wanted cells stand for, and their likeness, -1..1.
+
+    Both by the distances, in colour and place, to the nearest sample of subject and background,
+    which are means of 2 x 2 cells; a mixture lies between them. The likeness is by how much the
+    subject is nearer. Elsewhere the estimate is the cell's own alpha, and the likeness 1.
+    colours: [rows, columns, 3], 0..1. cells and both results: float32 [rows, columns].
     """
     rows, columns = cells.shape
     places = np.indices(cells.shape, np.float32) * np.float32(_PLACE / max(cells.shape))
@@ -120,22 +154,33 @@ def _compare(colours: Map, cells: Map, wanted: NDArray[np.bool_]) -> Map:
     even = np.s_[: rows // 2 * 2, : columns // 2 * 2]
     means = cells[even].reshape(quarter).mean(axis=(1, 3))
     samples = points[even].reshape(*quarter, 5).mean(axis=(1, 3))
-    low, high = UNDECIDED
-    subject = _nearest(points[wanted], samples[means >= high])
-    behind = _nearest(points[wanted], samples[means <= low])
-    nearer: Map = (behind - subject) / (behind + subject + np.float32(_QUIET))
-    return nearer
+    behind, before = means <= SAMPLED[0], means >= SAMPLED[1]
+    asked = points[wanted]
+    away, low = _find_nearest(asked, samples[behind], means[behind], 0)
+    apart, high = _find_nearest(asked, samples[before], means[before], 1)
+    nearer = (away - apart) / (away + apart + np.float32(_QUIET))
+    estimate, likeness = cells.copy(), np.ones_like(cells)
+    # Samples of the subject need not be all subject.
+    estimate[wanted] = low + (high - low) * (1 + nearer) / 2
+    likeness[wanted] = nearer
+    return estimate, likeness
 
 
-def _nearest(points: Map, samples: Map) -> Map:
-    """Distance to the nearest sample, float32 [n]; 1 if there is none. points: [n, axes]."""
+def _find_nearest(points: Map, samples: Map, alphas: Map, alpha: float) -> tuple[Map, Map]:
+    """Distance to the nearest sample and its alpha, float32 [n]; 1 and `alpha` if there is none.
+
+    points and samples: [n, axes]. alphas: of the samples.
+    """
     distances = np.ones(len(points), np.float32)
     if not len(samples):
-        return distances
+        return distances, np.full(len(points), alpha, np.float32)
+    nearest = np.zeros(len(points), np.intp)
     lengths = (samples * samples).sum(axis=1)
     step = max(1, SMALL_PRODUCT // samples.size)
     for first in range(0, len(points), step):
         some = points[first : first + step]
-        squares = (lengths - 2 * (some @ samples.T)).min(axis=1) + (some * some).sum(axis=1)
-        distances[first : first + step] = np.sqrt(squares.clip(0))
-    return distances
+        squares = lengths - 2 * (some @ samples.T)
+        nearest[first : first + step] = squares.argmin(axis=1)
+        rest = squares.min(axis=1) + (some * some).sum(axis=1)
+        distances[first : first + step] = np.sqrt(rest.clip(0))
+    return distances, alphas[nearest]

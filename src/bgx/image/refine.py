@@ -72,6 +72,10 @@ AGREED = 0.85
 """The network's alpha from which it speaks for the subject: from here to 1 what the colours say is
 raised more and more, up to half as much again, and may become full."""
 
+UNTOLD = 0.07
+"""By how much it may be lower where the colours say nothing: what they call a mixture is one, what
+they do not tell apart is more often the inside of a subject."""
+
 RAISE = 3.0
 """How much more: by this times what the network is above AGREED."""
 
@@ -246,8 +250,8 @@ def _decide(pixels: Map, prior: Map, model: Map) -> NDArray[np.uint8]:
     pixels *= model[:3]
     for plane in pixels:
         alpha += plane
-    if prior.max() > AGREED:
-        agreed = (prior - AGREED).clip(0)
+    if prior.max() > AGREED - UNTOLD:
+        agreed = (prior - AGREED + UNTOLD * model[4]).clip(0)
         alpha += RAISE * agreed * alpha
         agreed += ALONE
         np.minimum(alpha, agreed, out=alpha)
