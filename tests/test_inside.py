@@ -105,6 +105,19 @@ def test_a_wide_part_that_only_its_colour_tells_is_filled() -> None:
     assert filled[145:, 75:245].min() > 0.98
 
 
+def test_a_wide_part_of_a_colour_that_nothing_sure_has_stays_doubtful() -> None:
+    subject = np.zeros((320, 320), np.float32)
+    subject[20:, 60:260] = 1
+    pixels = np.array(photo(subject))
+    pixels[140:, 60:260] = (150, 110, 60)
+    matte = subject.copy()
+    matte[140:] *= 0.2
+
+    filled = fill_inside(matte, Image.fromarray(pixels))
+
+    assert np.abs(filled - matte)[190:].max() < 0.01
+
+
 def test_a_shadow_at_the_subject_is_not_filled() -> None:
     subject = disc()
     shadow = disc(softness=20, centre=(190, 250), radius=50) * (1 - subject)

@@ -73,6 +73,10 @@ SURE = (0.2, 0.4)
 has to be sure (0.9) for a cell to be filled at all, and fully. Another object that it doubts as a
 whole stays as it is."""
 
+KNOWN = (0.05, 0.1)
+"""Distance, in colour and place, to the nearest sample of the subject up to which a colour fully
+counts, and from which it says nothing: a mixture, or an object that is not the subject."""
+
 _PLACE = 0.1
 """Distance along the grid's long side that counts as much as 1 between colours of 0..1."""
 
@@ -144,7 +148,8 @@ def _ask_colours(colours: Map, cells: Map, wanted: NDArray[np.bool_]) -> tuple[M
 
     Both by the distances, in colour and place, to the nearest sample of subject and background,
     which are means of 2 x 2 cells; a mixture lies between them. The likeness is by how much the
-    subject is nearer. Elsewhere the estimate is the cell's own alpha, and the likeness 1.
+    subject is nearer. Where nothing is told, the estimate is the cell's own alpha; where nothing
+    was asked, the likeness is 1.
     colours: [rows, columns, 3], 0..1. cells and both results: float32 [rows, columns].
     """
     rows, columns = cells.shape
@@ -161,7 +166,8 @@ def _ask_colours(colours: Map, cells: Map, wanted: NDArray[np.bool_]) -> tuple[M
     nearer = (away - apart) / (away + apart + np.float32(_QUIET))
     estimate, likeness = cells.copy(), np.ones_like(cells)
     # Samples of the subject need not be all subject.
-    estimate[wanted] = low + (high - low) * (1 + nearer) / 2
+    told = low + (high - low) * (1 + nearer) / 2
+    estimate[wanted] += (1 - ramp(apart, *KNOWN)) * (told - cells[wanted])
     likeness[wanted] = nearer
     return estimate, likeness
 
