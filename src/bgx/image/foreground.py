@@ -62,7 +62,7 @@ def restore_foreground(
     from beside. Pixels of which nothing is shown may be changed too.
     """
     opacity = np.asarray(alpha)
-    tiles = _soft_tiles(opacity, opacity if shown is None else np.asarray(shown))
+    tiles = _soft_tiles(opacity, None if shown is alpha else shown)
     if not tiles:
         return
     colours = Enlarger(_estimate(working, alpha), image.size)
@@ -84,10 +84,14 @@ def restore_foreground(
         image.paste(Image.fromarray(levels), box)
 
 
-def _soft_tiles(opacity: NDArray[np.uint8], shown: NDArray[np.uint8]) -> list[list[int]]:
-    """(row, column) of each tile that shows something and is not fully foreground."""
-    low, _ = tile_ranges(opacity)
-    _, high = tile_ranges(shown)
+def _soft_tiles(opacity: NDArray[np.uint8], shown: Image.Image | None) -> list[list[int]]:
+    """(row, column) of each tile that shows something and is not fully foreground.
+
+    shown: the alpha that the result is to have, if it is another one.
+    """
+    low, high = tile_ranges(opacity)
+    if shown is not None:
+        _, high = tile_ranges(np.asarray(shown))
     found: list[list[int]] = np.argwhere((low < 255) & (high > 0)).tolist()
     return found
 
