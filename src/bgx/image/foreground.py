@@ -90,7 +90,7 @@ def _soft_tiles(opacity: NDArray[np.uint8], shown: Image.Image | None) -> list[l
     shown: the alpha that the result is to have, if it is another one.
     """
     low, high = tile_ranges(opacity)
-    if shown is not None:
+    if shown is not None:  # a second pass over all pixels
         _, high = tile_ranges(np.asarray(shown))
     found: list[list[int]] = np.argwhere((low < 255) & (high > 0)).tolist()
     return found

@@ -5,16 +5,18 @@ photo's colours are asked too, as in trimap-based matting that estimates a pixel
 subject and sure background (Wang and Cohen, "Optimized Color Sampling for Robust Matting", CVPR
 2007). All of it is done on a coarse grid.
 
-A cell is filled for either of two reasons: its colour stands for a higher alpha than the network's,
-in a region that holds enough of the sure subject; or the matte is even there, the subject is sure
-nearby, and the colour is rather the subject's. On photos with true masks the first fills more;
-a pattern of the background's colour takes the second.
+A cell is filled for either of two reasons. Its colour stands for a higher alpha than the network's,
+in a region that holds enough of the sure subject. Or the matte is even there, the subject is sure
+nearby, and the colour is the subject's. On photos with true masks the first reason fills more; the
+second fills what the network nearly took for the subject.
 
 What did not pay: spreading what is sure along even colours (weighted least squares); filling all
 that the subject encloses, whatever its colour, which also closed gaps of the background's colour;
 filling slopes of the matte whatever their colour, which makes blurred outlines hard; asking for
 texture as well as colour, or the network's side outputs (neither tells subject from background
-better); and filling again from what was filled, which brings little after the first time.
+better); and repeating the fill, which gained little.
+
+Two numbers of a constant are where its effect starts and where it is complete.
 """
 
 from __future__ import annotations
@@ -37,51 +39,44 @@ GRID = 80
 """Most cells of a side of the grid."""
 
 UNDECIDED = (0.05, 0.85)
-"""Cells with an alpha between these are asked for their colour."""
+"""Cells with an alpha between these are filled only if their colours say so."""
 
 SAMPLED = (0.02, 0.85)
 """Alpha up to which a sample is one of the background, and from which one of the subject."""
 
-DENIED = (0.05, 0.2)
-"""By how much the alpha that the colours around a cell stand for exceeds the network's, from which
-it is filled at all, and fully. In a blurred outline both are the same."""
+KNOWN = (0.04, 0.08)
+"""Distance, in colour and place, of the nearest samples. Farther from the subject's, a colour is a
+mixture or another object; nearer to the background's, it is also the background's. Neither tells
+anything."""
+
+EXCESS = (0.05, 0.2)
+"""By how much the alpha that the colours stand for is above the network's. In a blurred outline
+both are the same."""
 
 TOGETHER = 4
-"""Radius, in cells, over which that is averaged: a veil is wide, grain and pattern are not."""
+"""Radius, in cells, of the mean of that difference: a veil is wide, grain and pattern are not."""
 
 NO_HOLE = (0.05, 0.1)
-"""The lowest alpha of the 5 x 5 cells around one from which it is filled at all, and fully: a hole
-that the network saw, and the background, have lower ones near."""
-
-REGION = 0.1
-"""Alpha from which cells that touch are one region."""
+"""The lowest alpha of the 5 x 5 cells around one: a hole that the network saw, and the background,
+have lower ones near."""
 
 EVEN = (0.7, 0.9)
-"""That alpha as a share of the cell's own from which it is even at all, and fully: a veil is, a
-blurred edge is not."""
-
-LIKENESS = (0.1, 0.3)
-"""How much nearer the subject's colours are than the background's, -1..1, from which an even cell
-is filled at all, and fully."""
+"""That alpha as a share of the cell's own: a veil is even, a blurred edge is not."""
 
 NEAR = 9
 """Radius, in cells, in which the network has to be sure of the subject for an even cell to be
 filled."""
 
-SURE = (0.2, 0.4)
-"""Share of the subject, which is the cells of 0.5 and more nearby, or the whole region, of which it
-has to be sure (0.9) for a cell to be filled at all, and fully. Another object that it doubts as a
-whole stays as it is."""
+REGION = 0.1
+"""Alpha from which cells that touch are one region."""
 
-KNOWN = (0.05, 0.1)
-"""Distance, in colour and place, to the nearest sample of the subject up to which a colour fully
-counts, and from which it says nothing: a mixture, or an object that is not the subject."""
+SURE = (0.2, 0.4)
+"""Share of sure cells (0.9 and more): of the subject's cells (0.5 and more) nearby, or of the whole
+region. Another object that the network doubts as a whole stays as it is, unless it touches the
+subject and has its colours."""
 
 _PLACE = 0.1
 """Distance along the grid's long side that counts as much as 1 between colours of 0..1."""
-
-_QUIET = 0.02
-"""Added to distances, which are noise below."""
 
 
 def fill_inside(matte: Map, working: Image.Image) -> Map:
@@ -100,10 +95,10 @@ def fill_inside(matte: Map, working: Image.Image) -> Map:
     share = ramp(lowest / cells.clip(low), *EVEN) * ramp(_share_sure_near(cells), *SURE)
     if undecided.any():
         colours = np.asarray(working.resize(size, Image.Resampling.BOX), np.float32)
-        estimate, likeness = _ask_colours(colours / np.float32(255), cells, undecided)
-        denied = ramp(_average(estimate - cells, undecided), *DENIED) * undecided
+        excess, known = _ask_colours(colours / np.float32(255), cells, undecided)
+        denied = ramp(_average(excess, undecided), *EXCESS) * undecided
         denied *= ramp(_share_sure_region(cells), *SURE)
-        share = np.maximum(share * ramp(likeness, *LIKENESS), denied)
+        share = np.maximum(share * known, denied)
     share *= ramp(lowest, *NO_HOLE) * (1 - cells)
     raised = Image.fromarray(share).resize(picture.size, Image.Resampling.BILINEAR)
     filled: Map = np.minimum(matte + np.asarray(raised), 1)
@@ -128,7 +123,7 @@ def _share_sure_near(cells: Map) -> Map:
 
 
 def _share_sure_region(cells: Map) -> Map:
-    """Share of each cell's region of which the network is sure."""
+    """Share of each cell's region of which the network is sure; 0 outside all regions."""
     regions, areas = label_regions(cells >= REGION)
     sure = np.bincount(regions[cells >= 0.9], minlength=areas.size)
     share: Map = (sure / areas.clip(1)).astype(np.float32)[regions]
@@ -136,21 +131,20 @@ def _share_sure_region(cells: Map) -> Map:
 
 
 def _average(values: Map, wanted: NDArray[np.bool_]) -> Map:
-    """Mean of the wanted values near each cell."""
-    weight = wanted.astype(np.float32)
-    total, count = sum_window(np.stack([values * weight, weight]), TOGETHER)
+    """Mean of the wanted values near each cell. values: 0 where not wanted."""
+    total, count = sum_window(np.stack([values, wanted.astype(np.float32)]), TOGETHER)
     mean: Map = total / count.clip(1)
     return mean
 
 
 def _ask_colours(colours: Map, cells: Map, wanted: NDArray[np.bool_]) -> tuple[Map, Map]:
-    """The alpha that the colours of the wanted cells stand for, and their likeness, -1..1.
+    """By how much the alpha that the wanted cells' colours stand for is above the cells' own, and
+    how far the colours are known to be the subject's, 0..1.
 
     Both by the distances, in colour and place, to the nearest sample of subject and background,
-    which are means of 2 x 2 cells; a mixture lies between them. The likeness is by how much the
-    subject is nearer. Where nothing is told, the estimate is the cell's own alpha; where nothing
-    was asked, the likeness is 1.
-    colours: [rows, columns, 3], 0..1. cells and both results: float32 [rows, columns].
+    which are means of 2 x 2 cells; a mixture lies between them. Where nothing is known, the first
+    is 0; where nothing is asked, it is 0 and the second 1. colours: [rows, columns, 3], 0..1. cells
+    and both results: float32 [rows, columns].
     """
     rows, columns = cells.shape
     places = np.indices(cells.shape, np.float32) * np.float32(_PLACE / max(cells.shape))
@@ -159,34 +153,29 @@ def _ask_colours(colours: Map, cells: Map, wanted: NDArray[np.bool_]) -> tuple[M
     even = np.s_[: rows // 2 * 2, : columns // 2 * 2]
     means = cells[even].reshape(quarter).mean(axis=(1, 3))
     samples = points[even].reshape(*quarter, 5).mean(axis=(1, 3))
-    behind, before = means <= SAMPLED[0], means >= SAMPLED[1]
     asked = points[wanted]
-    away, low = _find_nearest(asked, samples[behind], means[behind], 0)
-    apart, high = _find_nearest(asked, samples[before], means[before], 1)
-    nearer = (away - apart) / (away + apart + np.float32(_QUIET))
-    estimate, likeness = cells.copy(), np.ones_like(cells)
-    # Samples of the subject need not be all subject.
-    told = low + (high - low) * (1 + nearer) / 2
-    estimate[wanted] += (1 - ramp(apart, *KNOWN)) * (told - cells[wanted])
-    likeness[wanted] = nearer
-    return estimate, likeness
+    # Without samples nothing is known.
+    behind = _find_nearest(asked, samples[means <= SAMPLED[0]], missing=0)
+    before = _find_nearest(asked, samples[means >= SAMPLED[1]], missing=1)
+    excess, known = np.zeros_like(cells), np.ones_like(cells)
+    known[wanted] = ramp(behind, *KNOWN) * (1 - ramp(before, *KNOWN))
+    share = behind / (behind + before).clip(KNOWN[0])
+    excess[wanted] = known[wanted] * (share - cells[wanted])
+    return excess, known
 
 
-def _find_nearest(points: Map, samples: Map, alphas: Map, alpha: float) -> tuple[Map, Map]:
-    """Distance to the nearest sample and its alpha, float32 [n]; 1 and `alpha` if there is none.
+def _find_nearest(points: Map, samples: Map, *, missing: float) -> Map:
+    """Distance to the nearest sample, float32 [n]; `missing` if there is none.
 
-    points and samples: [n, axes]. alphas: of the samples.
+    points and samples: [n, axes].
     """
-    distances = np.ones(len(points), np.float32)
+    distances = np.full(len(points), missing, np.float32)
     if not len(samples):
-        return distances, np.full(len(points), alpha, np.float32)
-    nearest = np.zeros(len(points), np.intp)
+        return distances
     lengths = (samples * samples).sum(axis=1)
     step = max(1, SMALL_PRODUCT // samples.size)
     for first in range(0, len(points), step):
         some = points[first : first + step]
-        squares = lengths - 2 * (some @ samples.T)
-        nearest[first : first + step] = squares.argmin(axis=1)
-        rest = squares.min(axis=1) + (some * some).sum(axis=1)
-        distances[first : first + step] = np.sqrt(rest.clip(0))
-    return distances, alphas[nearest]
+        squares = (lengths - 2 * (some @ samples.T)).min(axis=1) + (some * some).sum(axis=1)
+        distances[first : first + step] = np.sqrt(squares.clip(0))
+    return distances

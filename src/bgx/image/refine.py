@@ -7,9 +7,10 @@ Sun and Tang, "Guided Image Filtering", TPAMI 2013, section 3.5), with three dif
 - Only pixels count of which the network is sure. What is learnt is thus how foreground and
   background differ in colour here (Fisher's linear discriminant), not how soft the matte is.
 - The model is trusted as far as it tells the sure pixels apart (its R squared). Where both sides
-  look alike the network's matte stays.
+  look alike the network's matte stays, except that what it is nearly sure of is raised.
 - The network keeps a say: nothing appears far from what it saw, no hole opens where it is sure,
-  what it is nine tenths sure of becomes opaque, and nothing else does on the colours' word alone.
+  what it is nine tenths sure of becomes opaque, or 85 % where the colours do not tell, and nothing
+  else does on the colours' word alone.
 
 The fit is done on a coarse grid and applied to a sketch, the photo made smaller. That refined
 sketch teaches a second fit, in windows of some pixels: the guided filter as published, which needs
@@ -72,9 +73,10 @@ AGREED = 0.85
 """The network's alpha from which it speaks for the subject: from here to 1 what the colours say is
 raised more and more, up to half as much again, and may become full."""
 
-UNTOLD = 0.07
-"""By how much it may be lower where the colours say nothing: what they call a mixture is one, what
-they do not tell apart is more often the inside of a subject."""
+UNTOLD = 0.1
+"""How much lower that is where the colours do not tell subject from background. Where they do, an
+alpha of 0.8 is probably a true mixture; where they do not, it is more often the inside of a
+subject. Inside a wide half-transparent part they do not either."""
 
 RAISE = 3.0
 """How much more: by this times what the network is above AGREED."""
