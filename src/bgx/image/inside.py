@@ -159,6 +159,7 @@ def _ask_colours(colours: Map, cells: Map, wanted: NDArray[np.bool_]) -> tuple[M
     before = _find_nearest(asked, samples[means >= SAMPLED[1]], missing=1)
     excess, known = np.zeros_like(cells), np.ones_like(cells)
     known[wanted] = ramp(behind, *KNOWN) * (1 - ramp(before, *KNOWN))
+    # What is known has at least this distance to the background's samples.
     share = behind / (behind + before).clip(KNOWN[0])
     excess[wanted] = known[wanted] * (share - cells[wanted])
     return excess, known
