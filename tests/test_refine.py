@@ -150,7 +150,9 @@ def test_what_the_network_is_sure_of_is_fully_opaque() -> None:
     assert (levels[inside & (plain > 0.95)] == 255).mean() > 0.999
 
 
-@pytest.mark.parametrize(("value", "expected"), [(0.015, 0.0), (0.74, 0.74), (0.8, 0.92), (0.86, 1.0)])
+@pytest.mark.parametrize(
+    ("value", "expected"), [(0.015, 0.0), (0.74, 0.74), (0.8, 0.92), (0.86, 1.0)]
+)
 def test_of_what_the_network_is_nearly_sure_it_is_sure(value: float, expected: float) -> None:
     photo = photograph(disc((500, 400), 2), (200, 60, 40), (60, 90, 120), noise=10)
 
